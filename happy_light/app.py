@@ -1,0 +1,70 @@
+"""The only list of domains: collects their routes, events, hooks and jobs; and the middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from happy_light import live
+from happy_light.domains import account, auth, machines, messages, presence, push, rpc, sessions, usage, version
+from happy_light.house import House
+from happy_light.live import Hooks, Live, On
+from happy_light.web import Edge, Route
+
+DOMAINS: tuple[ModuleType, ...] = (
+    auth, account, sessions, messages, machines, usage, push, rpc, presence, version,
+)  # fmt: skip
+
+Job = Callable[[House], Awaitable[None]]
+
+
+def routes() -> list[Route]:
+    """Every HTTP route."""
+    return [route for domain in DOMAINS for route in getattr(domain, "routes", ())]
+
+
+def events() -> dict[str, On]:
+    """Every socket event that clients may send."""
+    return live.collect(getattr(domain, "events", {}) for domain in DOMAINS)
+
+
+def jobs() -> dict[Job, float]:
+    """What runs again and again, and every how many seconds."""
+    return {job: every for domain in DOMAINS for job, every in getattr(domain, "jobs", {}).items()}
+
+
+async def close(house: House) -> None:
+    """Lets every domain bring its memory to disk, before the store closes."""
+    for domain in DOMAINS:
+        closing = getattr(domain, "closing", None)
+        if closing is not None:
+            await closing(house)
+
+
+class App:
+    """The ASGI application: Socket.IO under its path, HTTP for the rest."""
+
+    def __init__(self, house: House) -> None:
+        hooks = Hooks(
+            connected=[domain.connected for domain in DOMAINS if hasattr(domain, "connected")],
+            disconnected=[domain.disconnected for domain in DOMAINS if hasattr(domain, "disconnected")],
+        )
+        self.live = Live(house, events(), hooks)
+        edge: ASGIApp = Edge(house, routes())
+        self._http = CORSMiddleware(
+            edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        path = scope["path"]
+        if path.startswith(live.PATH) and path[len(live.PATH) :] in ("", "/"):
+            await self.live.sio.handle_request(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})

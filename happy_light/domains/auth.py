@@ -1,0 +1,258 @@
+"""Signing in: by a signed challenge, or by a device that is already in (protocol.md section 2).
+
+POST /v1/auth                    sign in, or sign up
+POST /v1/auth/request            a terminal asks to be let in, and polls for the answer
+GET  /v1/auth/request/status     what a phone sees of such a request
+POST /v1/auth/response           a phone lets the terminal in
+POST /v1/auth/account/request    the same for a second device of the account
+POST /v1/auth/account/response
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from typing import Literal
+
+import msgspec
+
+from happy_light import keys, wire
+from happy_light.errors import INVALID_PUBLIC_KEY, INVALID_SIGNATURE, REQUEST_NOT_FOUND, Refused
+from happy_light.house import House
+from happy_light.store import Rx, Tx
+from happy_light.web import Call, Endpoint, Route
+from happy_light.wire import In, Out, Success
+
+UNANSWERED = 24 * 3_600_000  # ms that a request is kept
+PICKED_UP = 10 * 60_000  # ms that an answered request goes on handing out its token
+
+Kind = Literal["terminal", "account"]
+
+
+# -------------------------------------------------------------------------------------------- wire
+class SignIn(In):
+    """POST /v1/auth"""
+
+    public_key: bytes
+    challenge: bytes
+    signature: bytes
+
+
+class SignedIn(Out):
+    """`{"success": true, "token": …}`"""
+
+    token: str
+    success: Literal[True] = True
+
+
+class Ask(In):
+    """POST /v1/auth/request, /v1/auth/account/request"""
+
+    public_key: bytes
+    supports_v2: bool | None = msgspec.field(name="supportsV2", default=None)
+
+
+class Asked(Out):
+    """The state of a request; token and response once it is authorized."""
+
+    state: Literal["requested", "authorized"]
+    token: str | msgspec.UnsetType = msgspec.UNSET
+    response: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class StatusQuery(In):
+    """GET /v1/auth/request/status"""
+
+    public_key: str
+
+
+class Status(Out):
+    """What a phone sees of a request."""
+
+    status: Literal["not_found", "pending", "authorized"]
+    supports_v2: bool = msgspec.field(name="supportsV2")
+
+
+class Approve(In):
+    """POST /v1/auth/response, /v1/auth/account/response"""
+
+    public_key: bytes
+    response: str
+
+
+class Request(msgspec.Struct):
+    """A row of auth_requests. `picked_up_at` in ms."""
+
+    id: str
+    supports_v2: bool
+    response: str | None
+    account_id: str | None
+    picked_up_at: int | None
+    created_at: int
+
+    def outlived(self, now: int) -> bool:
+        """Whether it is to be treated as if it were not there."""
+        if self.picked_up_at is not None:
+            return now - self.picked_up_at > PICKED_UP
+        return now - self.created_at > UNANSWERED
+
+
+# -------------------------------------------------------------------------------------- operations
+def enter(tx: Tx, public_key: bytes) -> tuple[str, int]:
+    """The account of an Ed25519 key, made if it is new. -> its id, and s before which no token counts."""
+    key = public_key.hex().upper()
+    row = tx.one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
+    if row is not None:
+        return row[0], row[1]
+    id = wire.new_id()
+    tx.execute(
+        "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
+        (id, key, tx.now, tx.now),
+    )
+    return id, 0
+
+
+def find(rx: Rx, kind: Kind, public_key: bytes) -> Request | None:
+    """The request of a key, if it still counts."""
+    row = rx.one(
+        "SELECT id, supports_v2, response, account_id, picked_up_at, created_at FROM auth_requests "
+        "WHERE kind = ? AND public_key = ?",
+        (kind, public_key.hex().upper()),
+    )
+    if row is None:
+        return None
+    request = Request(row[0], bool(row[1]), *row[2:])
+    return None if request.outlived(wire.now_ms()) else request
+
+
+def ask(tx: Tx, kind: Kind, public_key: bytes, supports_v2: bool) -> Request:
+    """The request of a key, made if there is none; notes when its answer is picked up first."""
+    request = find(tx, kind, public_key)
+    key = public_key.hex().upper()
+    if request is None:
+        tx.execute("DELETE FROM auth_requests WHERE kind = ? AND public_key = ?", (kind, key))
+        request = Request(wire.new_id(), supports_v2, None, None, None, tx.now)
+        tx.execute(
+            "INSERT INTO auth_requests (id, kind, public_key, supports_v2, created_at, updated_at) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (request.id, kind, key, supports_v2, tx.now, tx.now),
+        )
+    elif request.response is not None and request.picked_up_at is None:
+        tx.execute("UPDATE auth_requests SET picked_up_at = ? WHERE id = ?", (tx.now, request.id))
+    return request
+
+
+def approve(tx: Tx, account_id: str, kind: Kind, public_key: bytes, response: str) -> Success:
+    """Lets the asker into the account; the first answer wins. Raises Refused."""
+    request = find(tx, kind, public_key)
+    if request is None:
+        raise Refused(REQUEST_NOT_FOUND)
+    if response and request.response is None:  # an empty response leaves the request unanswered
+        tx.execute(
+            "UPDATE auth_requests SET response = ?, account_id = ?, updated_at = ? WHERE id = ?",
+            (response, account_id, tx.now, request.id),
+        )
+    return Success()
+
+
+def tidy(tx: Tx) -> int:
+    """Deletes requests that nobody answered in a day, and answered ones that were picked up. -> how many."""
+    return tx.execute(
+        "DELETE FROM auth_requests WHERE created_at < ? OR picked_up_at < ?",
+        (tx.now - UNANSWERED, tx.now - PICKED_UP),
+    )
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def sign_in(call: Call[SignIn, None]) -> SignedIn:
+    body = call.body
+    if not keys.verify_signature(body.public_key, body.challenge, body.signature):
+        raise Refused(INVALID_SIGNATURE)
+    account_id, since = await call.house.store.write(enter, body.public_key)
+    return SignedIn(mint(call.house, account_id, since))
+
+
+def mint(house: House, account_id: str, since: int = 0, **extra: str) -> str:
+    """A token that counts although the account was signed out as late as `since` (s)."""
+    return house.keys.tokens.signer.mint(account_id, max(wire.now_ms() // 1000, since), **extra)
+
+
+async def _ask(call: Call[Ask, None], kind: Kind) -> Asked:
+    key = _box_key(call.body.public_key)
+    request = await call.house.store.read(find, kind, key)
+    if request is None or (request.response is not None and request.picked_up_at is None):
+        request = await call.house.store.write(ask, kind, key, bool(call.body.supports_v2))
+    if request.response is None or request.account_id is None:
+        return Asked("requested")
+    extra = {"session": request.id} if kind == "terminal" else {}
+    since = await call.house.store.read(signed_out, request.account_id)
+    return Asked("authorized", mint(call.house, request.account_id, since, **extra), request.response)
+
+
+def signed_out(rx: Rx, account_id: str) -> int:
+    """When the account was signed out everywhere last (s), 0 for never."""
+    row = rx.one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
+    return 0 if row is None else int(row[0])
+
+
+async def ask_terminal(call: Call[Ask, None]) -> Asked:
+    return await _ask(call, "terminal")
+
+
+async def ask_account(call: Call[Ask, None]) -> Asked:
+    return await _ask(call, "account")
+
+
+async def status(call: Call[None, StatusQuery]) -> Status:
+    try:
+        key = b64decode(call.query.public_key, validate=True)
+    except (binascii.Error, ValueError):
+        return Status("not_found", False)
+    request = await call.house.store.read(find, "terminal", key)
+    if request is None:
+        return Status("not_found", False)
+    if request.response is not None:
+        return Status("authorized", False)
+    return Status("pending", request.supports_v2)
+
+
+async def approve_terminal(call: Call[Approve, None]) -> Success:
+    return await _approve(call, "terminal")
+
+
+async def approve_account(call: Call[Approve, None]) -> Success:
+    return await _approve(call, "account")
+
+
+async def _approve(call: Call[Approve, None], kind: Kind) -> Success:
+    key = _box_key(call.body.public_key)
+    return await call.house.store.write(approve, call.account_id, kind, key, call.body.response)
+
+
+def _box_key(key: bytes) -> bytes:
+    if len(key) != 32:
+        raise Refused(INVALID_PUBLIC_KEY)
+    return key
+
+
+async def _tidy(house: House) -> None:
+    await house.store.write(tidy)
+
+
+def _asked(path: str, endpoint: Endpoint) -> Route:
+    return Route("POST", path, endpoint, body=Ask, answer=Asked, refusals=[INVALID_PUBLIC_KEY], public=True)
+
+
+def _approved(path: str, endpoint: Endpoint) -> Route:
+    return Route("POST", path, endpoint, body=Approve, refusals=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND])
+
+
+routes = [
+    Route("POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, refusals=[INVALID_SIGNATURE], public=True),
+    _asked("/v1/auth/request", ask_terminal),
+    Route("GET", "/v1/auth/request/status", status, query=StatusQuery, answer=Status, public=True),
+    _approved("/v1/auth/response", approve_terminal),
+    _asked("/v1/auth/account/request", ask_account),
+    _approved("/v1/auth/account/response", approve_account),
+]
+jobs = {_tidy: 3600.0}

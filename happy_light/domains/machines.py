@@ -1,0 +1,277 @@
+"""Machines: computers on which a daemon runs (protocol.md section 4).
+
+POST   /v1/machines        register, or get what is registered
+GET    /v1/machines        all, latest active first
+GET    /v1/machines/:id
+DELETE /v1/machines/:id
+socket machine-update-metadata, machine-update-state
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from happy_light.bus import Audience, Update
+from happy_light.domains.presence import Presence
+from happy_light.errors import MACHINE_NOT_FOUND, Refused
+from happy_light.live import On
+from happy_light.rooms import Peer
+from happy_light.store import Row, Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Int, Out, Success, Text1, Versioned
+
+
+# -------------------------------------------------------------------------------------------- wire
+class Registered(Out):
+    """A machine as POST answers it: without seq."""
+
+    id: str
+    active: bool
+    metadata: str
+    metadata_version: int
+    daemon_state: str | None
+    daemon_state_version: int
+    data_encryption_key: bytes | None
+    active_at: int
+    created_at: int
+    updated_at: int
+
+
+class Machine(Registered):
+    """A machine as the lists have it."""
+
+    seq: int = 0
+
+
+class OneRegistered(Out):
+    """`{"machine": …}`"""
+
+    machine: Registered
+
+
+class OneMachine(Out):
+    """`{"machine": …}`"""
+
+    machine: Machine
+
+
+class NewMachine(In):
+    """POST /v1/machines; an empty daemonState counts as none."""
+
+    id: Text1
+    metadata: str
+    daemon_state: str | None = None
+    data_encryption_key: bytes | None = None
+
+
+class NewMachineUpdate(Out, tag_field="t", tag="new-machine"):
+    """Update to user-scoped sockets."""
+
+    machine_id: str
+    seq: int
+    metadata: str
+    metadata_version: int
+    daemon_state: str | None
+    daemon_state_version: int
+    data_encryption_key: bytes | None
+    active: bool
+    active_at: int
+    created_at: int
+    updated_at: int
+
+
+class MachineUpdate(Out, tag_field="t", tag="update-machine"):
+    """Update to that machine's sockets: only what changed."""
+
+    machine_id: str
+    metadata: Versioned | msgspec.UnsetType = msgspec.UNSET
+    daemon_state: Versioned | msgspec.UnsetType = msgspec.UNSET
+
+
+class DeleteMachineUpdate(Out, tag_field="t", tag="delete-machine"):
+    """Update to user-scoped sockets."""
+
+    machine_id: str
+
+
+class UpdateMetadata(In):
+    """`machine-update-metadata`"""
+
+    machine_id: Text1
+    metadata: str
+    expected_version: Int
+
+
+class UpdateState(In):
+    """`machine-update-state`"""
+
+    machine_id: Text1
+    daemon_state: str
+    expected_version: Int
+
+
+class MetadataAck(Out):
+    """Ack of `machine-update-metadata`: what is current now."""
+
+    result: str
+    version: int
+    metadata: str
+
+
+class StateAck(Out):
+    """Ack of `machine-update-state`: what is current now."""
+
+    result: str
+    version: int
+    daemon_state: str | None
+
+
+# -------------------------------------------------------------------------------------- operations
+_COLUMNS = (
+    "id, active, metadata, metadata_version, daemon_state, daemon_state_version, data_encryption_key, "
+    "active_at, created_at, updated_at, seq"
+)
+
+
+def _machine(row: Row) -> Machine:
+    id, is_active, *rest = row
+    return Machine(id, bool(is_active), *rest)
+
+
+def owned(rx: Rx, account_id: str, machine_id: str) -> Machine:
+    """The machine. Raises Refused if the account has no such machine."""
+    row = rx.one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id))
+    if row is None:
+        raise Refused(MACHINE_NOT_FOUND)
+    return _machine(row)
+
+
+def all_of(rx: Rx, account_id: str) -> list[Machine]:
+    """Every machine of an account, latest active first."""
+    rows = rx.all(
+        f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? ORDER BY active_at DESC",
+        (account_id,),
+    )
+    return [_machine(row) for row in rows]
+
+
+def register(tx: Tx, account_id: str, new: NewMachine) -> OneRegistered:
+    """The machine of that id: the existing one unchanged, or a new one, announced twice as clients expect."""
+    row = tx.one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, new.id))
+    if row is not None:
+        id, is_active, *rest = row[:-1]  # all but seq
+        return OneRegistered(Registered(id, bool(is_active), *rest))
+    state = new.daemon_state or None
+    machine = Registered(
+        new.id, False, new.metadata, 1, state, 1 if state else 0, new.data_encryption_key, tx.now, tx.now, tx.now
+    )
+    tx.execute(
+        "INSERT INTO machines (account_id, id, metadata, metadata_version, daemon_state, daemon_state_version, "
+        "data_encryption_key, active, active_at, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?, ?, 0, ?, ?, ?)",
+        (account_id, new.id, new.metadata, state, machine.daemon_state_version, new.data_encryption_key, tx.now,
+         tx.now, tx.now),
+    )  # fmt: skip
+    tx.publish(
+        Update(
+            Audience(account_id),
+            NewMachineUpdate(
+                new.id, 0, new.metadata, 1, state, machine.daemon_state_version, new.data_encryption_key, False,
+                tx.now, tx.now, tx.now,
+            ),
+        ),
+        Update(
+            Audience.machine(account_id, new.id), MachineUpdate(new.id, metadata=Versioned(new.metadata, 1))
+        ),
+    )  # fmt: skip
+    return OneRegistered(machine)
+
+
+def delete(tx: Tx, account_id: str, machine_id: str) -> Success:
+    """Removes it and its access keys; sessions stay. Raises Refused."""
+    if not tx.execute("DELETE FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)):
+        raise Refused(MACHINE_NOT_FOUND)
+    tx.publish(Update(Audience(account_id), DeleteMachineUpdate(machine_id)))
+    return Success()
+
+
+def set_metadata(tx: Tx, account_id: str, new: UpdateMetadata) -> MetadataAck:
+    """Stores metadata if the expected version is the current one. Raises Refused."""
+    machine = owned(tx, account_id, new.machine_id)
+    if machine.metadata_version != new.expected_version:
+        return MetadataAck("version-mismatch", machine.metadata_version, machine.metadata)
+    version = machine.metadata_version + 1
+    tx.execute(
+        "UPDATE machines SET metadata = ?, metadata_version = ?, updated_at = ? WHERE account_id = ? AND id = ?",
+        (new.metadata, version, tx.now, account_id, new.machine_id),
+    )
+    body = MachineUpdate(new.machine_id, metadata=Versioned(new.metadata, version))
+    tx.publish(Update(Audience.machine(account_id, new.machine_id), body))
+    return MetadataAck("success", version, new.metadata)
+
+
+def set_state(tx: Tx, account_id: str, new: UpdateState) -> StateAck:
+    """Stores daemonState if the expected version is the current one; a daemon that says so is active.
+
+    Raises Refused.
+    """
+    machine = owned(tx, account_id, new.machine_id)
+    if machine.daemon_state_version != new.expected_version:
+        return StateAck("version-mismatch", machine.daemon_state_version, machine.daemon_state)
+    version = machine.daemon_state_version + 1
+    tx.execute(
+        "UPDATE machines SET daemon_state = ?, daemon_state_version = ?, active = 1, active_at = ?, updated_at = ? "
+        "WHERE account_id = ? AND id = ?",
+        (new.daemon_state, version, tx.now, tx.now, account_id, new.machine_id),
+    )
+    body = MachineUpdate(new.machine_id, daemon_state=Versioned(new.daemon_state, version))
+    tx.publish(Update(Audience.machine(account_id, new.machine_id), body))
+    return StateAck("success", version, new.daemon_state)
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def get_all(call: Call[None, None]) -> list[Machine]:
+    return await call.house.store.read(all_of, call.account_id)
+
+
+async def get(call: Call[None, None]) -> OneMachine:
+    return OneMachine(await call.house.store.read(owned, call.account_id, call.path["id"]))
+
+
+async def post(call: Call[NewMachine, None]) -> OneRegistered:
+    answer = await call.house.store.write(register, call.account_id, call.body)
+    call.house.get(Presence).unmute(("machine", call.account_id, call.body.id))
+    return answer
+
+
+async def remove(call: Call[None, None]) -> Success:
+    call.house.get(Presence).mute(("machine", call.account_id, call.path["id"]))
+    return await call.house.store.write(delete, call.account_id, call.path["id"])
+
+
+# ----------------------------------------------------------------------------------------- sockets
+def update_metadata(peer: Peer, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
+    return peer.house.store.write(set_metadata, peer.account_id, data)
+
+
+def update_state(peer: Peer, data: UpdateState) -> asyncio.Future[StateAck]:
+    return peer.house.store.write(set_state, peer.account_id, data)
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """The ack that says no."""
+    return {"result": "error", "message": text}
+
+
+routes = [
+    Route("GET", "/v1/machines", get_all, answer=list[Machine]),
+    Route("POST", "/v1/machines", post, body=NewMachine, answer=OneRegistered),
+    Route("GET", "/v1/machines/:id", get, answer=OneMachine, refusals=[MACHINE_NOT_FOUND]),
+    Route("DELETE", "/v1/machines/:id", remove, refusals=[MACHINE_NOT_FOUND]),
+]
+events = {
+    "machine-update-metadata": On(update_metadata, refuse, UpdateMetadata, MetadataAck),
+    "machine-update-state": On(update_state, refuse, UpdateState, StateAck),
+}

@@ -1,0 +1,237 @@
+"""Messages of a session: encrypted, numbered 1, 2, 3, … without a gap (protocol.md section 3).
+
+GET    /v1/sessions/:id/messages   the newest 150
+GET    /v3/sessions/:id/messages   pages after or before a seq
+POST   /v3/sessions/:id/messages   store up to 100, each localId once
+socket message
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from happy_light import wire
+from happy_light.bus import Audience, Update
+from happy_light.errors import SESSION_NOT_FOUND, BadRequest, Refused
+from happy_light.live import On
+from happy_light.rooms import Peer
+from happy_light.store import Row, Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out, Text1
+
+NEWEST = 150
+
+
+# -------------------------------------------------------------------------------------------- wire
+class Content(Out, tag_field="t", tag="encrypted"):
+    """`{"t": "encrypted", "c": …}`: all that the server ever sees of a message."""
+
+    c: str
+
+
+class Message(Out):
+    """A message with its content."""
+
+    id: str
+    seq: int
+    content: Content
+    local_id: str | None
+    created_at: int
+    updated_at: int
+
+
+class Stored(Out):
+    """What the sender of a message is told."""
+
+    id: str
+    seq: int
+    local_id: str | None
+    created_at: int
+    updated_at: int
+
+
+class Newest(Out):
+    """GET /v1/…: newest first."""
+
+    messages: list[Message]
+
+
+class Page(Out):
+    """GET /v3/…: ascending after a seq, descending before one."""
+
+    messages: list[Message]
+    has_more: bool
+
+
+class Appended(Out):
+    """The messages of a call, new and existing ones, by seq."""
+
+    messages: list[Stored]
+
+
+class NewMessage(In):
+    """One message of a batch."""
+
+    content: str
+    local_id: Text1
+
+
+class NewMessages(In):
+    """POST /v3/…"""
+
+    messages: Annotated[list[NewMessage], msgspec.Meta(min_length=1, max_length=100)]
+
+
+Seq = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class PageQuery(In, rename=None):
+    """GET /v3/…; after_seq and before_seq exclude each other."""
+
+    after_seq: Seq | None = None
+    before_seq: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+
+
+class SocketMessage(In):
+    """`message`; a localId that is no string, or "", counts as none."""
+
+    sid: Text1
+    message: str
+    local_id: Any = None
+
+
+class MessageAck(Out):
+    """Ack of `message`."""
+
+    ok: Literal[True]
+    id: str
+    seq: int
+    local_id: str | None
+
+
+class NewMessageUpdate(Out, tag_field="t", tag="new-message"):
+    """Update to everyone interested in the session."""
+
+    sid: str
+    message: Message
+
+
+# -------------------------------------------------------------------------------------- operations
+_COLUMNS = "id, seq, content, local_id, created_at, updated_at"
+
+
+def _message(row: Row) -> Message:
+    id, seq, content, local_id, created_at, updated_at = row
+    return Message(id, seq, Content(content), local_id, created_at, updated_at)
+
+
+def _must_own(rx: Rx, account_id: str, session_id: str) -> int:
+    """-> the session's seq. Raises Refused."""
+    row = rx.one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
+    if row is None:
+        raise Refused(SESSION_NOT_FOUND)
+    return int(row[0])
+
+
+def newest(rx: Rx, account_id: str, session_id: str) -> Newest:
+    """The newest messages, newest first. Raises Refused."""
+    _must_own(rx, account_id, session_id)
+    rows = rx.all(
+        f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?",
+        (session_id, NEWEST),
+    )
+    return Newest([_message(row) for row in rows])
+
+
+def page(rx: Rx, account_id: str, session_id: str, query: PageQuery) -> Page:
+    """Messages after a seq (ascending) or before one (descending). Raises Refused."""
+    _must_own(rx, account_id, session_id)
+    if query.before_seq is not None:
+        sql, bound = "seq < ? ORDER BY seq DESC", query.before_seq
+    else:
+        sql, bound = "seq > ? ORDER BY seq", query.after_seq or 0
+    rows = rx.all(
+        f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? AND {sql} LIMIT ?",
+        (session_id, bound, query.limit + 1),
+    )
+    return Page([_message(row) for row in rows[: query.limit]], len(rows) > query.limit)
+
+
+def append(
+    tx: Tx, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: Peer | None = None
+) -> Appended:
+    """Stores (content, localId) pairs, each localId once (the first wins), and announces the new ones.
+
+    `skip` is the socket that sent them and must not hear its echo. Raises Refused.
+    """
+    seq = last = _must_own(tx, account_id, session_id)
+    to = Audience.session(account_id, session_id)
+    stored: list[Stored] = []
+    for content, local_id in new:
+        id = wire.new_id()
+        if tx.execute(
+            "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session_id, local_id) WHERE local_id IS NOT NULL DO NOTHING",
+            (id, session_id, seq + 1, local_id, content, tx.now, tx.now),
+        ):
+            seq += 1
+            message = Message(id, seq, Content(content), local_id, tx.now, tx.now)
+            tx.publish(Update(to, NewMessageUpdate(session_id, message), skip))
+            stored.append(Stored(id, seq, local_id, tx.now, tx.now))
+        else:
+            row = tx.one(
+                "SELECT id, seq, local_id, created_at, updated_at FROM messages WHERE session_id = ? AND local_id = ?",
+                (session_id, local_id),
+            )
+            assert row is not None
+            stored.append(Stored(*row))
+    if seq != last:
+        tx.execute("UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ?", (seq, tx.now, session_id))
+    unique = {message.seq: message for message in stored}  # a localId twice in one batch is one message
+    return Appended([unique[number] for number in sorted(unique)])
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def get_newest(call: Call[None, None]) -> Newest:
+    return await call.house.store.read(newest, call.account_id, call.path["id"])
+
+
+async def get_page(call: Call[None, PageQuery]) -> Page:
+    if call.query.after_seq is not None and call.query.before_seq is not None:
+        raise BadRequest("after_seq and before_seq exclude each other")
+    return await call.house.store.read(page, call.account_id, call.path["id"], call.query)
+
+
+async def post(call: Call[NewMessages, None]) -> Appended:
+    new = [(message.content, message.local_id) for message in call.body.messages]
+    return await call.house.store.write(append, call.account_id, call.path["id"], new)
+
+
+# ----------------------------------------------------------------------------------------- sockets
+def message(peer: Peer, data: SocketMessage) -> asyncio.Future[MessageAck]:
+    """Stores one message; everybody but the sender hears of it."""
+    local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
+    return peer.house.store.write(_append_one, peer, data.sid, data.message, local_id)
+
+
+def _append_one(tx: Tx, peer: Peer, session_id: str, content: str, local_id: str | None) -> MessageAck:
+    (stored,) = append(tx, peer.account_id, session_id, [(content, local_id)], peer).messages
+    return MessageAck(True, stored.id, stored.seq, stored.local_id)
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """The ack that says no."""
+    return {"ok": False, "error": text}
+
+
+routes = [
+    Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, refusals=[SESSION_NOT_FOUND]),
+    Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, refusals=[SESSION_NOT_FOUND]),
+    Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, refusals=[SESSION_NOT_FOUND]),
+]
+events = {"message": On(message, refuse, SocketMessage, MessageAck)}

@@ -1,0 +1,94 @@
+"""Small public answers: which app is too old, whether the server lives, what it is (section 12).
+
+POST /v1/version
+GET  /health
+GET  /
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from starlette.responses import PlainTextResponse, Response
+
+from happy_light import web
+from happy_light.store import Rx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out
+
+WELCOME = "Welcome to Happy Server!"
+"""The apps accept a custom server by this text."""
+MINIMUM = (1, 4, 1)
+STORES = {
+    "ios": "https://apps.apple.com/us/app/happy-claude-code-client/id6748571505",
+    "android": "https://play.google.com/store/apps/details?id=com.ex3ndr.happy",
+}
+_SEMVER = re.compile(r"v?(\d{1,16})\.(\d{1,16})\.(\d{1,16})(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+# -------------------------------------------------------------------------------------------- wire
+class App(In, rename=None):
+    """POST /v1/version"""
+
+    platform: str
+    version: str
+    app_id: str
+
+
+class Update(Out):
+    """Where to get a newer app; null for one that is good enough."""
+
+    update_url: str | None
+
+
+class Health(Out):
+    """GET /health; timestamp in ISO 8601."""
+
+    status: Literal["ok", "error"]
+    timestamp: str
+    service: str
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+# -------------------------------------------------------------------------------------- operations
+def too_old(version: str) -> bool:
+    """Whether an app's version is below the minimum, or no version at all. A pre-release is too old."""
+    match = _SEMVER.fullmatch(version.strip())
+    if match is None:
+        return True
+    return tuple(int(part) for part in match.groups()[:3]) < MINIMUM or match[4] is not None
+
+
+def answers(rx: Rx) -> bool:
+    """Whether the database answers a real query."""
+    return rx.one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1)") is not None
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def post_version(call: Call[App, None]) -> Update:
+    store = STORES.get(call.body.platform.lower())
+    return Update(store if store and too_old(call.body.version) else None)
+
+
+async def health(call: Call[None, None]) -> Health | Response:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        await call.house.store.read(answers)
+    except Exception:
+        body = Health("error", now, "happy-server", "Database connectivity failed")
+        return web.json_response(503, body)
+    return Health("ok", now, "happy-server")
+
+
+async def root(call: Call[None, None]) -> Response:
+    return PlainTextResponse(WELCOME)
+
+
+routes = [
+    Route("POST", "/v1/version", post_version, body=App, answer=Update, public=True),
+    Route("GET", "/health", health, answer=Health, public=True),
+    Route("GET", "/", root, answer=str, public=True),
+]

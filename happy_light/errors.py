@@ -1,0 +1,56 @@
+"""The named refusals: everything a client can be told "no" with, and how it looks on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A refusal that is part of the wire contract: HTTP status and the text of `error`."""
+
+    status: int
+    error: str
+
+
+MISSING_AUTHORIZATION = Problem(401, "Missing authorization header")
+INVALID_TOKEN = Problem(401, "Invalid token")
+INVALID_SIGNATURE = Problem(401, "Invalid signature")
+INVALID_PUBLIC_KEY = Problem(401, "Invalid public key")
+REQUEST_NOT_FOUND = Problem(404, "Request not found")
+SESSION_NOT_FOUND = Problem(404, "Session not found")
+SESSION_NOT_FOUND_OR_FOREIGN = Problem(404, "Session not found or not owned by user")
+MACHINE_NOT_FOUND = Problem(404, "Machine not found")
+INVALID_CURSOR = Problem(400, "Invalid cursor format")
+
+
+class Refused(Exception):
+    """A request that is understood and declined.
+
+    `problem` says how; `extra` are further fields of the answer's body.
+    """
+
+    def __init__(self, problem: Problem, **extra: Any) -> None:
+        super().__init__(problem.error)
+        self.problem = problem
+        self.extra = extra
+
+
+class BadRequest(Exception):
+    """Input that does not fit its schema; the text says what is wrong and where.
+
+    `status` is 400 unless the request cannot even be read (413, 415).
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unavailable(Exception):
+    """The server cannot do it now (disk full, too much waiting); the text is for the client."""
+
+
+class StartError(Exception):
+    """The server cannot start; the text is one sentence that names the cause and the cure."""

@@ -1,0 +1,31 @@
+"""Who is calling: a token and the account behind it. Used by both edges."""
+
+from __future__ import annotations
+
+from happy_light.house import House
+from happy_light.store import Rx
+
+
+def _tokens_since(rx: Rx, account_id: str) -> int | None:
+    """When the account was last signed out everywhere (s); None if there is no such account."""
+    row = rx.one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
+    return None if row is None else int(row[0])
+
+
+async def account_of(house: House, token: str) -> str | None:
+    """The account id of a valid token whose account exists and was not signed out since, else None."""
+    tokens = house.keys.tokens
+    known = tokens.cached(token)
+    if known is not None:
+        return known
+    verified = tokens.verify(token)
+    if verified is None:
+        return None
+    claims, lasting = verified
+    generation = tokens.generation
+    since = await house.store.read(_tokens_since, claims.account_id)
+    if since is None or claims.issued_at < since:
+        return None
+    if lasting and generation == tokens.generation:  # nobody was signed out while we looked
+        tokens.remember(token, claims)
+    return claims.account_id

@@ -1,0 +1,314 @@
+"""The HTTP edge: find the route, authenticate, decode, call, encode. The one writer of error bodies.
+
+Routes are rows (`Route`) that the domains list; the edge is a plain ASGI application over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, Final, Generic, TypeVar, get_type_hints
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from happy_light import gate, wire
+from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION, BadRequest, Problem, Refused, Unavailable
+from happy_light.house import House
+
+log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+BODY_MAX: Final = 100 * 1024 * 1024  # bytes
+_BODY_PAUSE: Final = 30.0  # s that a client may take for the next piece of its body
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+
+
+class Call(Generic[B, Q]):
+    """One request, as an endpoint sees it."""
+
+    __slots__ = ("_receive", "_unread", "account_id", "body", "house", "path", "query", "scope")
+
+    def __init__(self, house: House, scope: Scope, receive: Receive, path: dict[str, str]) -> None:
+        self.house = house
+        self.scope = scope
+        self.path = path
+        """The parameters of the path, decoded."""
+        self.account_id = ""
+        """Whose token came with the request; "" on public routes."""
+        self.body: B
+        self.query: Q
+        self._receive = receive
+        self._unread = True
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of that lower-case name."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                text: str = value.decode("latin-1")
+                return text
+        return None
+
+    async def stream(self, limit: int = BODY_MAX) -> AsyncIterator[bytes]:
+        """The body in pieces. Raises BadRequest (413) past `limit` bytes, (408) when it stalls."""
+        declared = self.header(b"content-length")
+        if declared is not None and int(declared) > limit:
+            raise BadRequest(f"The body is larger than {limit} bytes", 413)
+        size = 0
+        while self._unread:
+            try:
+                async with asyncio.timeout(_BODY_PAUSE):
+                    message = await self._receive()
+            except TimeoutError:
+                raise BadRequest("The body did not arrive in time", 408) from None
+            if message["type"] == "http.disconnect":
+                self._unread = False
+                raise _Gone
+            self._unread = message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise BadRequest(f"The body is larger than {limit} bytes", 413)
+            if piece:
+                yield piece
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        pieces = [piece async for piece in self.stream()]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def discard(self) -> None:
+        """Reads what is left of the body: Hypercorn hangs on a connection with much unread."""
+        while self._unread:
+            async with asyncio.timeout(_BODY_PAUSE):
+                message = await self._receive()
+            self._unread = message["type"] == "http.request" and message.get("more_body", False)
+
+
+class _Gone(Exception):
+    """The client left before its request was complete; there is nobody to answer."""
+
+
+Endpoint = Callable[[Call[Any, Any]], Awaitable[Any]]
+
+
+class Route:
+    """A row of a domain's table.
+
+    `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
+    `refusals` are the other answers it can give. An endpoint returns a struct (encoded as JSON with
+    200) or a Starlette response. `streams`: the endpoint reads the body by itself.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        endpoint: Endpoint,
+        *,
+        answer: Any = wire.Success,
+        body: type[Any] | None = None,
+        query: type[Any] | None = None,
+        refusals: Sequence[Problem] = (),
+        public: bool = False,
+        streams: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.endpoint = endpoint
+        self.answer = answer
+        self.body = body
+        self.query = query
+        self.refusals = tuple(refusals)
+        self.public = public
+        self.streams = streams
+        self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]
+        self._decode = msgspec.json.Decoder(body).decode if body is not None else wire.decode
+        self._numbers = set()
+        if query is not None:
+            names = {field.name: field.encode_name for field in msgspec.structs.fields(query)}
+            for name, hint in get_type_hints(query).items():
+                if hint in (int, int | None):
+                    self._numbers.add(names[name])
+
+    def decode_query(self, raw: bytes) -> Any:
+        """The query string as the struct `query`. Raises msgspec.ValidationError."""
+        assert self.query is not None
+        pairs = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+        for name in self._numbers & pairs.keys():
+            pairs[name] = wire.js_integer(pairs[name])
+        return msgspec.convert(pairs, self.query, strict=False)
+
+    def decode_body(self, raw: bytes, content_type: str | None) -> Any:
+        """The body as the struct `body`. Raises BadRequest, msgspec.DecodeError."""
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            if not kind and not raw:
+                if self.body is None:
+                    return None
+                raise BadRequest("A JSON body is needed")
+            if self.body is None and not raw:
+                return None
+            raise BadRequest(
+                f"Content type {kind or 'none'} is not application/json", 400 if kind == "text/plain" else 415
+            )
+        if not raw or raw.isspace():
+            raw = b"{}"
+        return self._decode(raw)
+
+
+class Edge:
+    """The ASGI application over all routes; what is no route goes to `fallback`, if there is one."""
+
+    def __init__(self, house: House, routes: Iterable[Route], fallback: ASGIApp | None = None) -> None:
+        self.house = house
+        self.fallback = fallback
+        self._static: dict[tuple[str, str], Route] = {}
+        self._tree: dict[str, Any] = {}
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        if not route.parameters:
+            known = self._static.setdefault((route.method, route.path), route)
+            assert known is route, f"{route.method} {route.path} is there twice"
+            return
+        node = self._tree
+        for part in [route.method, *route.path.split("/")[1:]]:
+            node = node.setdefault(":" if part.startswith(":") else part, {})
+        assert "" not in node, f"{route.method} {route.path} is there twice"
+        node[""] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route of a method and a raw (still percent-encoded) path, and its parameters."""
+        route = self._static.get((method, path))
+        if route is not None:
+            return route, {}
+        node = self._tree.get(method)
+        if node is None:
+            return None
+        values: list[str] = []
+        for part in path.split("/")[1:]:
+            following = node.get(part) if part != "" else None
+            if following is None:
+                following = node.get(":") if part else None
+                if following is None:
+                    return None
+                values.append(unquote(part) if "%" in part else part)
+            node = following
+        route = node.get("")
+        if route is None:
+            return None
+        return route, dict(zip(route.parameters, values, strict=True))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        method = scope["method"]
+        raw_path = scope["raw_path"].decode("ascii")
+        found = self.find("GET" if method == "HEAD" else method, raw_path)
+        call: Call[Any, Any] = Call(self.house, scope, receive, found[1] if found else {})
+        try:
+            if found is not None:
+                response = await self._answer(call, found[0])
+            elif self.fallback is not None and method in ("GET", "HEAD"):
+                await call.discard()
+                await self.fallback(scope, receive, send)
+                return
+            else:
+                response = not_found(scope)
+            if call._unread:
+                await call.discard()
+            if isinstance(response, Response):
+                await response(scope, receive, send)
+            else:
+                await _send_json(send, response)
+        except BadRequest as error:
+            await self._refuse_unread(call, error, send)
+        except (_Gone, TimeoutError):
+            return
+
+    async def _answer(self, call: Call[Any, Any], route: Route) -> Response | Any:
+        """The endpoint's answer, or the refusal in its place."""
+        try:
+            if not route.public:
+                call.account_id = await self._authorize(call)
+            if route.query is not None:
+                call.query = route.decode_query(call.scope["query_string"])
+            if route.body is not None or (not route.streams and route.method in ("POST", "PUT")):
+                call.body = route.decode_body(await call.read(), call.header(b"content-type"))
+            return await route.endpoint(call)
+        except Refused as refused:
+            return json_response(refused.problem.status, {"error": refused.problem.error, **refused.extra})
+        except BadRequest as error:
+            if error.status in (408, 413):
+                raise
+            return failure(error.status, str(error))
+        except (msgspec.DecodeError, UnicodeError) as error:
+            return failure(400, str(error))
+        except RecursionError:
+            return failure(400, "The JSON is nested too deeply")
+        except Unavailable as error:
+            return failure(503, str(error))
+        except _Gone:
+            raise
+        except Exception:
+            log.exception("%s %s", route.method, route.path)
+            return failure(500, "An unexpected error occurred")
+
+    async def _authorize(self, call: Call[Any, Any]) -> str:
+        header = call.header(b"authorization")
+        if header is None or not header.startswith("Bearer "):
+            raise Refused(MISSING_AUTHORIZATION)
+        account_id = await gate.account_of(self.house, header[7:])
+        if account_id is None:
+            raise Refused(INVALID_TOKEN)
+        return account_id
+
+    async def _refuse_unread(self, call: Call[Any, Any], error: BadRequest, send: Send) -> None:
+        """Answers while the rest of the body is still coming, and lets the connection go.
+
+        Somebody has to take what arrives, or Hypercorn waits for room in its queue for ever.
+        """
+        response = failure(error.status, str(error))
+        response.headers["connection"] = "close"
+        drain = asyncio.ensure_future(call.discard())
+        try:
+            await response(call.scope, call._receive, send)
+        finally:
+            drain.cancel()
+
+
+async def _send_json(send: Send, value: Any) -> None:
+    body = wire.encode(value)
+    start: Message = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [_JSON, (b"content-length", b"%d" % len(body))],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+def json_response(status: int, value: Any) -> Response:
+    """A JSON answer with a status other than 200."""
+    return Response(wire.encode(value), status, media_type="application/json; charset=utf-8")
+
+
+def failure(status: int, message: str) -> Response:
+    """`{error, message, statusCode}`, for what does not fit and for what went wrong."""
+    return json_response(status, {"error": HTTPStatus(status).phrase, "message": message, "statusCode": status})
+
+
+def not_found(scope: Scope) -> Response:
+    """The 404 of an unknown path."""
+    url = scope["raw_path"].decode("ascii")
+    if scope["query_string"]:
+        url += "?" + scope["query_string"].decode("latin-1")
+    return json_response(404, {"error": "Not found", "path": url, "method": scope["method"]})

@@ -1,0 +1,94 @@
+"""What travels: ids, times, base64, and the base of every struct that is decoded or encoded.
+
+Wire names are camelCase; `bytes` fields are standard padded base64 (protocol.md section 1).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_COUNTER_MAX = 36**4
+
+# What JavaScript can hold exactly and SQLite can store.
+Int = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+Text1 = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class In(msgspec.Struct, rename="camel", gc=False):
+    """Base of what clients send. Unknown fields are ignored."""
+
+
+class Out(msgspec.Struct, rename="camel", gc=False):
+    """Base of what the server answers. Fields that are UNSET are left out."""
+
+
+class Success(Out):
+    """`{"success": true}`."""
+
+    success: Literal[True] = True
+
+
+class Versioned(Out):
+    """A value with its version, as it stands in updates."""
+
+    value: str | None
+    version: int
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder().decode
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def base36(number: int, width: int) -> str:
+    """`number` in base 36, lower case, padded with zeros to `width` characters."""
+    out = []
+    for _ in range(width):
+        number, digit = divmod(number, 36)
+        out.append(_DIGITS[digit])
+    return "".join(reversed(out))
+
+
+class _Ids:
+    """Makes ids of the cuid form that rise within this process, even within one millisecond."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ms = 0
+        self._counter = 0
+        self._prefix = ""
+
+    def new(self) -> str:
+        with self._lock:
+            self._counter += 1
+            ms = now_ms()
+            if ms > self._ms or self._counter == _COUNTER_MAX:
+                # A clock that went back must not make smaller ids: the last millisecond goes on.
+                self._ms = max(ms, self._ms + 1)
+                self._counter = 0
+                self._prefix = "c" + base36(self._ms, 8)
+            return self._prefix + base36(self._counter, 4) + secrets.token_hex(6)
+
+
+new_id = _Ids().new
+"""-> `c`, 8 characters of base-36 milliseconds, 16 more of [a-z0-9] (protocol.md section 1)."""
+
+
+def js_integer(text: str) -> str:
+    """An integer in a query as JavaScript reads it: nothing is 0 (`after_seq=`)."""
+    return text.strip() or "0"
+
+
+def convert(value: Any, kind: type[Any]) -> Any:
+    """Decoded JSON into a struct. Raises msgspec.ValidationError with the place of what is wrong."""
+    return msgspec.convert(value, kind)
