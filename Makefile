@@ -1,0 +1,31 @@
+# `make` lists the targets. Everything happens in .venv, made on first use.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: help run test check bench format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/made: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev,fast]'
+	@touch $@
+
+run: .venv/made ## run the server
+	$(BIN)/happy-server-light
+
+test: .venv/made ## run the tests
+	$(BIN)/pytest
+
+check: .venv/made ## lint and type-check: ruff, mypy strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/made ## let ruff format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove what was made
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build

@@ -1,0 +1,96 @@
+"""A real server process on a free port and a folder of its own: one for all tests, or one for a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client import World
+
+SECRET = "test-secret"
+
+
+class Process:
+    """A running server. `log` is what it wrote to stderr."""
+
+    def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
+        self.folder = folder
+        self.log: list[str] = []
+        self.printed: list[str] = []
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder), *arguments],
+            env={**kept, "HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.printed.append(line.rstrip())
+            found = re.search(r"https?://127\.0\.0\.1:\d+", line)
+            if found:
+                self.url = found[0]
+            if line.startswith("Ctrl-C"):
+                break
+        assert self.url, f"the server did not start: {''.join(self.log)}"
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 10) -> int:
+        """Sends a signal and waits. -> the exit status."""
+        self.process.send_signal(signum)
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The server that tests share: each makes accounts of its own. Its log must stay free of tracebacks."""
+    process = Process(tmp_path_factory.mktemp("server"))
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in "".join(process.log), "".join(process.log)
+
+
+@pytest.fixture
+async def world(server: Process) -> AsyncIterator[World]:
+    """Accounts and sockets against the shared server."""
+    async with World(server.url) as world:
+        yield world
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts servers of this test's own: `start(*arguments, folder=None, **environ)`."""
+    running: list[Process] = []
+
+    def start(*arguments: str, folder: Path | None = None, **environ: str) -> Process:
+        process = Process(folder or tmp_path / "data", *arguments, **environ)
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.process.poll() is None:
+            process.kill()
