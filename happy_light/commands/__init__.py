@@ -1,0 +1,1 @@
+"""The commands of `happy-server-light`, a file each: `add` describes its arguments, `run` does it."""

@@ -1,0 +1,27 @@
+"""`migrate`: only brings the database up to date; launchers call it before `serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+from happy_light.config import Settings
+
+NAME = "migrate"
+HELP = "bring the database to this version's schema, and stop"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command: none of its own."""
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Migrates after a copy. Raises StartError."""
+    from happy_light import server, store
+
+    server.make_folder(settings.data_dir)
+    held = server.lock(settings.data_dir)
+    try:
+        store.prepare(settings.database)
+    finally:
+        held.close()
+    print(f"{settings.database} is up to date (schema {store.SCHEMA_VERSION}).")
