@@ -87,7 +87,17 @@ class NewSession(In):
     tag: str
     metadata: str
     agent_state: str | None = None
-    data_encryption_key: bytes | None = None
+    data_encryption_key: bytes | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def first_state(self) -> str | None:
+        """The agentState that a new session starts with.
+
+        The CLIs always name dataEncryptionKey, null or not, and repeat their agentState by `update-state`
+        from version 0; with them a new session is announced without one, as by the original. From
+        whoever else gives an agentState it is stored.
+        """
+        return self.agent_state if self.data_encryption_key is msgspec.UNSET else None
 
 
 class ActiveQuery(In):
@@ -235,16 +245,16 @@ def create(tx: Tx, account_id: str, new: NewSession) -> OneSession:
     row = tx.one(f"SELECT {_COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
     if row is not None:
         return OneSession(_listed(row))
+    key = None if new.data_encryption_key is msgspec.UNSET else new.data_encryption_key
     session = ListedSession(
         id=wire.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
-        metadata=new.metadata, metadata_version=0, agent_state=new.agent_state, agent_state_version=0,
-        data_encryption_key=new.data_encryption_key,
+        metadata=new.metadata, metadata_version=0, agent_state=new.first_state, agent_state_version=0,
+        data_encryption_key=key,
     )  # fmt: skip
     tx.execute(
         "INSERT INTO sessions (id, account_id, tag, metadata, agent_state, data_encryption_key, active_at, "
         "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (session.id, account_id, new.tag, new.metadata, new.agent_state, new.data_encryption_key, tx.now, tx.now,
-         tx.now),
+        (session.id, account_id, new.tag, new.metadata, session.agent_state, key, tx.now, tx.now, tx.now),
     )  # fmt: skip
     tx.publish(
         Update(
