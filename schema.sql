@@ -231,3 +231,35 @@ CREATE TABLE voice_sessions (
     created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX voice_sessions_by_account ON voice_sessions (account_id, created_at DESC);
+
+-- How many row numbers below the highest are free: max(rowid) - free is the number of rows, and nobody
+-- has to count them. New rows get max(rowid) + 1, so inserts leave it as it is; only deletes pay for it.
+CREATE TABLE free_rows (
+    name TEXT PRIMARY KEY,
+    free INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO free_rows (name) VALUES ('accounts'), ('sessions'), ('messages'), ('machines');
+CREATE TRIGGER accounts_deleted AFTER DELETE ON accounts BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM accounts), 1,
+              (SELECT ifnull(max(rowid), 0) FROM accounts) + 1 - old.rowid)
+    WHERE name = 'accounts';
+END;
+CREATE TRIGGER sessions_deleted AFTER DELETE ON sessions BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM sessions), 1,
+              (SELECT ifnull(max(rowid), 0) FROM sessions) + 1 - old.rowid)
+    WHERE name = 'sessions';
+END;
+CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM messages), 1,
+              (SELECT ifnull(max(rowid), 0) FROM messages) + 1 - old.rowid)
+    WHERE name = 'messages';
+END;
+CREATE TRIGGER machines_deleted AFTER DELETE ON machines BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM machines), 1,
+              (SELECT ifnull(max(rowid), 0) FROM machines) + 1 - old.rowid)
+    WHERE name = 'machines';
+END;

@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 
 from happy_light.bus import Bus
 from happy_light.config import Settings
+from happy_light.counters import Counters
 from happy_light.keys import Keys
 from happy_light.rooms import Rooms
 from happy_light.store import Store
@@ -22,6 +23,7 @@ class House:
         self.bus = bus
         self.keys = keys
         self.rooms = Rooms()
+        self.counters = Counters()
         self.closing = False
         """Set when the server stops: sockets that end now end with it."""
         self._memories: dict[type, object] = {}

@@ -293,6 +293,7 @@ class Live:
     def dispatch(self, link: Link, event: str, args: list[Any], acknowledge: Callable[[Any], None] | None) -> None:
         """Runs the handler of an event now, in the order of arrival; the ack comes whatever happens."""
         on = self.events.get(event)
+        self.house.counters.event(event if on is not None else "unknown")
         if on is None:
             if acknowledge is not None:
                 acknowledge({"ok": False, "error": f"Unknown event {event[:100]}"})

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import aiosqlite
 
 from happy_light import wire
 from happy_light.bus import Bus, Event, Update, UpdateFrame
+from happy_light.counters import Timing
 from happy_light.errors import StartError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,15 @@ class Store:
         self._closed = True
         self._readers: list[aiosqlite.Connection] = []
         self._turn = 0
+        self.commits = Timing()
+        """How many commits there were, and how long they took, writes of the group included."""
+        self.writes = 0
+        """How many writes those commits carried."""
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the writer."""
+        return len(self._pending)
 
     async def open(self) -> None:
         """Creates or migrates the database. Raises StartError if the file is not one to work with."""
@@ -190,6 +201,7 @@ class Store:
 
     def _commit(self, group: list[_Unit]) -> None:
         connection = self._writer_connection
+        began = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
             now = wire.now_ms()
@@ -197,6 +209,8 @@ class Store:
                 self._attempt(unit, now)
             events = _number(connection, group, now)
             connection.execute("COMMIT")
+            self.commits.add(time.perf_counter() - began)
+            self.writes += len(group)
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -338,8 +352,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{SCHEMA_VERSION}); install that version or restore an older backup."
         )
     if not tables:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes effect before the first page, so before WAL
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _in_one_transaction(connection, schema(), SCHEMA_VERSION)
         return
     if version < SCHEMA_VERSION:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar, get_type_hints
@@ -210,6 +211,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        began = time.perf_counter()
         method = scope["method"]
         raw_path = scope["raw_path"].decode("ascii")
         found = self.find("GET" if method == "HEAD" else method, raw_path)
@@ -226,13 +228,22 @@ class Edge:
             if call._unread:
                 await call.discard()
             if isinstance(response, Response):
+                status = response.status_code
                 await response(scope, receive, send)
             else:
+                status = 200
                 await _send_json(send, response)
         except BadRequest as error:
+            status = error.status
             await self._refuse_unread(call, error, send)
         except (_Gone, TimeoutError):
             return
+        if found is None:  # what is asked for is the client's choice, so it is no label
+            method, route = "any", "none"
+        else:
+            route = found[0].path
+        client = call.header(b"x-happy-client")
+        self.house.counters.request(method, route, status, client, time.perf_counter() - began)
 
     async def _answer(self, call: Call[Any, Any], route: Route) -> Response | Any:
         """The endpoint's answer, or the refusal in its place."""

@@ -24,6 +24,13 @@ TIMEOUT = 30.0  # s that a target may take to answer
 METHODS_MAX = 1_000  # methods that one socket may register
 CALLS_MAX = 1_000  # calls under way for one account
 
+_ENDINGS = {
+    "operation has timed out": "timeout",
+    "RPC target disconnected": "disconnected",
+    "Cannot call RPC on the same socket": "same_socket",
+}
+"""What the statistics call them."""
+
 Key = tuple[str, str]
 """(account id, method)"""
 
@@ -179,6 +186,7 @@ def rpc_call(peer: Peer, data: Any) -> Any:
         return refuse("Too many calls are under way")
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     answer.add_done_callback(lambda _: registry.end(peer.account_id))
+    answer.add_done_callback(lambda _: peer.house.counters.call(_ending(answer)))
     target = registry.target(peer, call.method)
     if target is not None:
         _pass_on(peer, target, call, answer)
@@ -214,6 +222,13 @@ def _pass_on(caller: Peer, target: Peer, call: RpcCall, answer: asyncio.Future[A
                 answer.set_result(refuse("RPC target disconnected"))
 
     target.call("rpc-request", RpcRequest(call.method, call.params), TIMEOUT, done)
+
+
+def _ending(answer: asyncio.Future[Any]) -> str:
+    """What a finished call counts as."""
+    if answer.cancelled():
+        return "not_available"
+    return "ok" if isinstance(answer.result(), RpcResult) else _ENDINGS.get(answer.result()["error"], "error")
 
 
 def ping(peer: Peer, data: Any) -> dict[str, Any]:
