@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test check bench format clean
+.PHONY: help run test check bench settings format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 format: .venv/made ## let ruff format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+settings: .venv/made ## write the table of settings into the README
+	$(BIN)/happy-server-light config --markdown > .settings.md
+	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' README.md
+	@rm -f .settings.md README.md.old
 
 clean: ## remove what was made
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build

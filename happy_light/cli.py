@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from happy_light import __version__, config
+from happy_light.commands import config as config_command
 from happy_light.commands import migrate, serve
 from happy_light.errors import StartError
 
-COMMANDS = (serve, migrate)
+COMMANDS = (serve, migrate, config_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,21 +30,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     top = argparse.ArgumentParser(
-        prog="happy-server-light", description="A Happy server in one process. Without a command it serves."
+        prog="happy-server-light",
+        usage="happy-server-light [command] [--flag value …]",
+        description="A Happy server in one process. Without a command it serves.",
+        epilog="Each flag is also an environment variable (in brackets) and a key of happy-server-light.toml, in the "
+        "data folder or the user's configuration folder. Secrets have no flag. `config` shows what is in force.",
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"happy-server-light {__version__}")
-    _common(top)
-    serve.add(top)
-    top.set_defaults(run=serve.run)
     commands = top.add_subparsers(title="commands", metavar="")
     for command in COMMANDS:
-        below = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
-        _common(below)
+        below = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP, allow_abbrev=False)
         command.add(below)
+        _flags(below, getattr(command, "ALL_FLAGS", False))
         below.set_defaults(run=command.run)
+    serve.add(top)
+    _flags(top, serve.ALL_FLAGS)
+    top.set_defaults(run=serve.run)
     return top
 
 
-def _common(below: argparse.ArgumentParser) -> None:
-    # SUPPRESS, so that a flag before the command is not overwritten by the command's own default.
-    below.add_argument("--data-dir", default=argparse.SUPPRESS, help="data folder (default ~/.happy/server-light)")
+def _flags(below: argparse.ArgumentParser, every: bool) -> None:
+    """The settings as flags: all, or those that every command has."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for row in config.SETTINGS:
+        if row.secret or not (every or row.everywhere):
+            continue
+        group = groups.get(row.group) or groups.setdefault(row.group, below.add_argument_group(row.group))
+        # SUPPRESS, so that a flag before the command is not overwritten by the command's own default.
+        text = f"{row.help} [{row.env[0]}, {row.shown}]".replace("%", "%%")
+        group.add_argument(row.option, default=argparse.SUPPRESS, help=text, metavar=row.metavar)

@@ -28,7 +28,13 @@ class Process:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder), *arguments],
-            env={**kept, "HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", **environ},
+            env={
+                **kept,
+                "HANDY_MASTER_SECRET": SECRET,
+                "PYTHONWARNINGS": "default",
+                "XDG_CONFIG_HOME": str(folder),
+                **environ,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,12 +10,11 @@ from happy_light.config import Settings
 
 NAME = "serve"
 HELP = "run the server (as without a command)"
+ALL_FLAGS = True
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
-    parser.add_argument("--host", default=argparse.SUPPRESS, help="bind address (default 127.0.0.1)")
-    parser.add_argument("--port", default=argparse.SUPPRESS, help="port (default 3005; 0 picks a free one)")
+    """The arguments of this command, besides the settings."""
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:

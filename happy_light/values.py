@@ -1,0 +1,120 @@
+"""The kinds of value a setting can have: each takes its text, and raises ValueError with what is expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_RESERVED = {"v1", "v2", "v3", "files", "health", "metrics", "docs", "openapi.json"}
+
+
+def text(given: str) -> str:
+    """Any text."""
+    return given
+
+
+def flag(given: str) -> bool:
+    """A truth value."""
+    if given.lower() not in (*_TRUE, *_FALSE):
+        raise ValueError("true or false")
+    return given.lower() in _TRUE
+
+
+def count(given: str) -> int:
+    """A number of things, up to ten digits."""
+    if not re.fullmatch(r"[0-9]{1,10}", given):
+        raise ValueError("a whole number from 0")
+    return int(given)
+
+
+def port(given: str) -> int:
+    """A TCP port; 0 means any."""
+    if not re.fullmatch(r"[0-9]{1,5}", given) or int(given) > 65535:
+        raise ValueError("an integer from 0 to 65535")
+    return int(given)
+
+
+def seconds(given: str) -> float:
+    """A duration up to a day."""
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,6})?", given) or float(given) > 86_400:
+        raise ValueError("seconds from 0 to 86400")
+    return float(given)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """One of these words, in any case."""
+
+    def parse(given: str) -> str:
+        if given.lower() not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+        return given.lower()
+
+    return parse
+
+
+def path(given: str) -> Path:
+    """A path; `~` is the user's home. -> absolute"""
+    if "\0" in given:
+        raise ValueError("a path")
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("a path without ~ (this user has no home folder)") from None
+
+
+def database(given: str) -> Path:
+    """A path, or a file: URL as other servers have in DATABASE_URL (what follows a ? is theirs and dropped)."""
+    if given.lower().startswith("file:"):
+        given = re.sub(r"^//(localhost)?(?=/)", "", unquote(given[5:].partition("?")[0]))
+    if re.match(r"[a-z][a-z0-9+.-]+:", given, re.IGNORECASE) or not given:
+        raise ValueError("the path or file: URL of a SQLite file")
+    return path(given)
+
+
+def url(given: str) -> str:
+    """An http(s) URL. -> without trailing slash"""
+    try:
+        parts = urlsplit(given)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        good = False
+    if not good or "?" in given or "#" in given or "@" in given or re.search(r"[\s\"'<>\\]", given):
+        raise ValueError("a URL like https://host or http://host:port")
+    return given.rstrip("/")
+
+
+def prefix(given: str) -> str:
+    """Where something is mounted: `/`, or `/name` without trailing slash."""
+    given = given.rstrip("/")
+    if given and (not re.fullmatch(r"(/[A-Za-z0-9_-]+)+", given) or given.split("/")[1] in _RESERVED):
+        raise ValueError("/ or a path like /ui that is none of the server's own")
+    return given or "/"
+
+
+def networks(given: str) -> tuple[Network, ...]:
+    """Addresses and networks between commas; `none` is the empty list."""
+    if given.lower() == "none":
+        return ()
+    try:
+        return tuple(ipaddress.ip_network(part, strict=False) for part in re.split(r"[\s,]+", given.strip(" ,")))
+    except ValueError:
+        raise ValueError("addresses or networks like 10.0.0.0/8 between commas, or none") from None
+
+
+def json_object(given: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object")
+    return value
