@@ -56,6 +56,8 @@ class On:
     data: type[Any] | None = None
     ack: Any = None
     """What the ack carries, for the documentation."""
+    patient: bool = False
+    """It waits for another client, not for our disk: the domain bounds it, and it holds up no other event."""
 
 
 @dataclass(slots=True)
@@ -313,7 +315,7 @@ class Live:
             if acknowledge is not None:
                 acknowledge(result)
             return
-        if not isinstance(result, asyncio.Task):
+        if not on.patient:
             link.in_flight += 1
             result.add_done_callback(link.settled)
 

@@ -256,7 +256,7 @@ def disconnected(peer: Peer, reason: str) -> None:
 events = {
     "rpc-register": On(rpc_register, refuse, None),
     "rpc-unregister": On(rpc_unregister, refuse, None),
-    "rpc-call": On(rpc_call, refuse, None, RpcResult),
+    "rpc-call": On(rpc_call, refuse, None, RpcResult, patient=True),
     "ping": On(ping, refuse, None),
     "app-state": On(app_state, refuse, None),
 }

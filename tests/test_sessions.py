@@ -1,0 +1,321 @@
+"""Sessions: made once per tag, changed by version, listed and paged, ended for good."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import pytest
+
+from tests.client import Account, World, b64, uid
+
+FIELDS = {
+    "id", "seq", "createdAt", "updatedAt", "active", "activeAt", "metadata", "metadataVersion", "agentState",
+    "agentStateVersion", "dataEncryptionKey",
+}  # fmt: skip
+
+
+async def listed(account: Account, session_id: str) -> Any:
+    """The session as GET /v1/sessions has it."""
+    sessions = (await account.ok("GET", "/v1/sessions"))["sessions"]
+    return next(session for session in sessions if session["id"] == session_id)
+
+
+async def test_a_new_session_is_announced_to_user_sockets_only(world: World) -> None:
+    alice, bob = await world.account(), await world.account()
+    ui, machine, stranger = await alice.socket(), await alice.socket(machine=uid()), await bob.socket()
+    elsewhere = await alice.socket(session=(await alice.session())["id"])
+    await ui.heard()
+    before = int(time.time() * 1000)
+
+    session = await alice.session("tag", "meta", dataEncryptionKey=b64(b"key"))
+
+    assert session.keys() == FIELDS | {"lastMessage"}
+    assert re.fullmatch(r"c[0-9a-z]{24}", session["id"])
+    assert before - 1000 <= session["createdAt"] == session["updatedAt"] == session["activeAt"]
+    assert (session["seq"], session["active"], session["lastMessage"]) == (0, True, None)
+    assert (session["metadata"], session["metadataVersion"]) == ("meta", 0)
+    assert (session["agentState"], session["agentStateVersion"]) == (None, 0)
+    assert session["dataEncryptionKey"] == b64(b"key")
+    ((name, frame),) = await ui.heard()
+    assert name == "update"
+    assert re.fullmatch(r"[0-9a-z]{12}", frame["id"])
+    assert frame["body"] == {"t": "new-session", **{key: session[key] for key in FIELDS}}
+    assert await machine.heard() == await elsewhere.heard() == await stranger.heard() == []
+
+
+async def test_the_same_tag_is_the_same_session_unchanged_and_unannounced(world: World) -> None:
+    alice, bob = await world.account(), await world.account()
+    first = await alice.session("tag", "first", dataEncryptionKey=b64(b"1"))
+    ui = await alice.socket()
+    again = await alice.session("tag", "second", dataEncryptionKey=b64(b"2"), agentState="x")
+    assert again == first
+    assert await ui.heard() == []
+    assert (await bob.session("tag"))["id"] != first["id"]
+
+
+async def test_one_new_tag_at_the_same_moment_is_one_session_and_one_event(world: World) -> None:
+    alice = await world.account()
+    ui = await alice.socket()
+    sessions = await asyncio.gather(*(alice.session("tag", f"{i}") for i in range(10)))
+    assert len({session["id"] for session in sessions}) == 1
+    assert len({session["metadata"] for session in sessions}) == 1
+    assert [body["t"] for body in await ui.updates()] == ["new-session"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": "m"},
+        {"tag": "t"},
+        {"tag": 5, "metadata": "m"},
+        {"tag": "t", "metadata": None},
+        {"tag": "t", "metadata": "m", "agentState": 5},
+        {"tag": "t", "metadata": "m", "dataEncryptionKey": "not base64!"},
+        {"tag": "t", "metadata": "m", "dataEncryptionKey": 5},
+        [],
+        None,
+    ],
+)
+async def test_a_session_that_does_not_fit_is_refused(world: World, body: Any) -> None:
+    alice = await world.account()
+    response = await alice.post("/v1/sessions", body)
+    assert response.status_code == 400
+    assert response.json().keys() == {"error", "message", "statusCode"}
+    assert (await alice.ok("GET", "/v1/sessions"))["sessions"] == []
+
+
+async def test_lists_are_of_the_account_newest_change_first(world: World) -> None:
+    alice, bob = await world.account(), await world.account()
+    a, b, c = [(await alice.session())["id"] for _ in range(3)]
+    await bob.session()
+    await asyncio.sleep(0.002)
+    await alice.send(a, "x")
+    sessions = (await alice.ok("GET", "/v1/sessions"))["sessions"]
+    assert sessions[0]["id"] == a
+    assert {session["id"] for session in sessions} == {a, b, c}
+    assert all(session.keys() == FIELDS | {"lastMessage"} for session in sessions)
+    active = (await alice.ok("GET", "/v2/sessions/active?limit=2"))["sessions"]
+    assert len(active) == 2
+    assert all(session.keys() == FIELDS for session in active)
+
+
+async def test_paging_visits_every_session_once_by_id_descending(world: World) -> None:
+    alice = await world.account()
+    ids = [(await alice.session())["id"] for _ in range(7)]
+    assert ids == sorted(ids)
+    seen, cursor = [], ""
+    for _ in range(3):
+        page = await alice.ok("GET", f"/v2/sessions?limit=3&cursor={cursor}")
+        seen += [session["id"] for session in page["sessions"]]
+        cursor = page["nextCursor"]
+        assert page["hasNext"] == (cursor is not None)
+        if cursor is None:
+            break
+    assert cursor is None
+    assert seen == ids[::-1]
+    everything = await alice.ok("GET", "/v2/sessions?cursor=cursor_v1_")
+    assert [session["id"] for session in everything["sessions"]] == ids[::-1]
+    assert (everything["hasNext"], everything["nextCursor"]) == (False, None)
+
+
+async def test_changed_since_leaves_out_what_did_not_change(world: World) -> None:
+    alice = await world.account()
+    ids = [(await alice.session())["id"] for _ in range(4)]
+    since = max([session["updatedAt"] for session in (await alice.ok("GET", "/v1/sessions"))["sessions"]])
+    await asyncio.sleep(0.002)
+    await alice.send(ids[2], "x")
+    await alice.send(ids[0], "x")
+    page = await alice.ok("GET", f"/v2/sessions?changedSince={since}")
+    assert [session["id"] for session in page["sessions"]] == [ids[2], ids[0]]
+    first = await alice.ok("GET", f"/v2/sessions?changedSince={since}&limit=1")
+    rest = await alice.ok("GET", f"/v2/sessions?changedSince={since}&limit=1&cursor={first['nextCursor']}")
+    assert [page["sessions"][0]["id"] for page in (first, rest)] == [ids[2], ids[0]]
+    assert (rest["hasNext"], rest["nextCursor"]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/sessions?limit=0",
+        "/v2/sessions?limit=201",
+        "/v2/sessions?limit=x",
+        "/v2/sessions?changedSince=0",
+        "/v2/sessions?changedSince=1.5",
+        "/v2/sessions?changedSince=99999999999999999999999",
+        "/v2/sessions?cursor=x",
+        "/v2/sessions?cursor=cursor_v2_x",
+        "/v2/sessions/active?limit=501",
+        "/v2/sessions/active?limit=-1",
+    ],
+)
+async def test_a_query_that_does_not_fit_is_refused(world: World, path: str) -> None:
+    response = await (await world.account()).get(path)
+    assert response.status_code == 400
+    if "cursor" in path:
+        assert response.json() == {"error": "Invalid cursor format"}
+
+
+@pytest.mark.parametrize(("event", "field"), [("update-metadata", "metadata"), ("update-state", "agentState")])
+async def test_a_versioned_value_is_written_by_who_saw_the_current_version(
+    world: World, event: str, field: str
+) -> None:
+    alice = await world.account()
+    session = await alice.session(metadata="old")
+    ui, mine = await alice.socket(), await alice.socket(session=session["id"])
+    machine, other = await alice.socket(machine=uid()), await alice.socket(session=(await alice.session())["id"])
+    for socket in (ui, mine, machine, other):
+        await socket.heard()
+
+    good = await mine.call(event, {"sid": session["id"], field: "new", "expectedVersion": 0})
+    stale = await ui.call(event, {"sid": session["id"], field: "late", "expectedVersion": 0})
+
+    assert good == {"result": "success", "version": 1, field: "new"}
+    assert stale == {"result": "version-mismatch", "version": 1, field: "new"}
+    body = {"t": "update-session", "id": session["id"], field: {"value": "new", "version": 1}}
+    assert await mine.updates() == await ui.updates() == [body]
+    assert await machine.heard() == await other.heard() == []
+    now = await listed(alice, session["id"])
+    assert (now[field], now[f"{field}Version"]) == ("new", 1)
+    assert now["updatedAt"] >= session["updatedAt"]
+
+
+async def test_an_agent_state_can_be_null(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    ui = await alice.socket()
+    await ui.call("update-state", {"sid": session, "agentState": "x", "expectedVersion": 0})
+    ack = await ui.call("update-state", {"sid": session, "agentState": None, "expectedVersion": 1})
+    assert ack == {"result": "success", "version": 2, "agentState": None}
+    assert (await ui.updates())[-1]["agentState"] == {"value": None, "version": 2}
+
+
+async def test_racing_writers_have_one_winner_each_version(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    sockets = [await alice.socket() for _ in range(5)]
+    acks = await asyncio.gather(
+        *(
+            socket.call("update-metadata", {"sid": session, "metadata": f"{i}", "expectedVersion": 0})
+            for i, socket in enumerate(sockets)
+        )
+    )
+    (winner,) = [ack for ack in acks if ack["result"] == "success"]
+    for loser in acks:
+        if loser is not winner:
+            assert loser == {"result": "version-mismatch", "version": 1, "metadata": winner["metadata"]}
+    assert len(await sockets[0].updates()) == 1
+
+
+@pytest.mark.parametrize("event", ["update-metadata", "update-state"])
+@pytest.mark.parametrize(
+    "data",
+    [None, 5, "x", [], {}, {"sid": 5}, {"sid": ""}, {"sid": "x"}, {"expectedVersion": 0},
+     {"sid": "x", "metadata": 5, "agentState": 5, "expectedVersion": 0},
+     {"sid": "x", "metadata": "m", "agentState": "m", "expectedVersion": "0"},
+     {"sid": "x", "metadata": "m", "agentState": "m", "expectedVersion": 2**70},
+     {"sid": "x", "metadata": "m", "agentState": "m", "expectedVersion": 0}],
+)  # fmt: skip
+async def test_a_malformed_or_foreign_update_is_refused_in_its_ack(world: World, event: str, data: Any) -> None:
+    ui = await (await world.account()).socket()
+    assert await ui.call(event, data) == {"result": "error"}
+
+
+async def test_a_foreign_session_is_out_of_reach_and_unharmed(world: World) -> None:
+    alice, mallory = await world.account(), await world.account()
+    session = (await alice.session())["id"]
+    ui, evil = await alice.socket(), await mallory.socket(session=session)
+    before = await listed(alice, session)
+
+    for event, field in (("update-metadata", "metadata"), ("update-state", "agentState")):
+        ack = await evil.call(event, {"sid": session, field: "evil", "expectedVersion": 0})
+        assert ack == {"result": "error"}
+    assert (await evil.call("session-end", {"sid": session, "time": int(time.time() * 1000)}))["ok"] is False
+    assert await evil.call("session-alive", {"sid": session, "time": int(time.time() * 1000)}) == {"ok": False}
+    archived = await mallory.post(f"/v1/sessions/{session}/archive", {})
+    assert (archived.status_code, archived.json()) == (404, {"error": "Session not found"})
+    deleted = await mallory.delete(f"/v1/sessions/{session}")
+    assert (deleted.status_code, deleted.json()) == (404, {"error": "Session not found or not owned by user"})
+
+    assert await listed(alice, session) == before
+    assert await ui.heard() == []
+    # What a stranger was refused does not silence the owner either.
+    assert await ui.call("session-alive", {"sid": session, "time": int(time.time() * 1000)}) == {"ok": True}
+
+
+async def test_archive_ends_it_says_so_each_time_and_loading_leaves_it_ended(world: World) -> None:
+    alice = await world.account()
+    session = await alice.session("tag")
+    ui, mine = await alice.socket(), await alice.socket(session=session["id"])
+
+    for _ in range(2):
+        assert await alice.ok("POST", f"/v1/sessions/{session['id']}/archive", {}) == {"success": True}
+        ((name, activity),) = await ui.heard()
+        assert name == "ephemeral"
+        assert activity.items() >= {"type": "activity", "id": session["id"], "active": False}.items()
+    assert await mine.heard() == []
+    stored = await listed(alice, session["id"])
+    assert stored["active"] is False
+    assert stored["updatedAt"] >= session["updatedAt"]
+    assert (await alice.ok("GET", "/v2/sessions/active"))["sessions"] == []
+    loaded = await alice.session("tag")
+    assert (loaded["active"], loaded["updatedAt"]) == (False, stored["updatedAt"])
+
+
+async def test_archive_needs_no_body(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    assert (await alice.post(f"/v1/sessions/{session}/archive")).status_code == 200
+
+
+async def test_delete_removes_everything_below_and_tells_user_sockets(world: World) -> None:
+    alice = await world.account()
+    session, other = (await alice.session("tag"))["id"], (await alice.session())["id"]
+    await alice.send(session, "a", "b")
+    await alice.send(other, "a")
+    ui, mine = await alice.socket(), await alice.socket(session=session)
+    report = {"key": "k", "sessionId": session, "tokens": {"total": 1}, "cost": {"total": 1}}
+    assert (await ui.call("usage-report", report))["success"] is True
+    await ui.heard()
+
+    assert await alice.ok("DELETE", f"/v1/sessions/{session}") == {"success": True}
+
+    assert await ui.updates() == [{"t": "delete-session", "sid": session}]
+    assert await mine.heard() == []
+    again = await alice.delete(f"/v1/sessions/{session}")
+    assert (again.status_code, again.json()) == (404, {"error": "Session not found or not owned by user"})
+    assert (await alice.get(f"/v1/sessions/{session}/messages")).status_code == 404
+    assert await mine.call("message", {"sid": session, "message": "x"}) == {"ok": False, "error": "Session not found"}
+    assert [session["id"] for session in (await alice.ok("GET", "/v1/sessions"))["sessions"]] == [other]
+    assert len((await alice.ok("GET", f"/v1/sessions/{other}/messages"))["messages"]) == 1
+    fresh = await alice.session("tag")
+    assert fresh["id"] != session
+    assert (await alice.send(fresh["id"], "a"))[0]["seq"] == 1
+
+
+async def test_at_most_150_are_listed_and_the_rest_is_reached_by_pages(world: World) -> None:
+    alice = await world.account()
+    gate = asyncio.Semaphore(8)
+
+    async def make() -> None:
+        async with gate:
+            await alice.session()
+
+    await asyncio.gather(*(make() for _ in range(160)))
+    assert len((await alice.ok("GET", "/v1/sessions"))["sessions"]) == 150
+    assert len((await alice.ok("GET", "/v2/sessions/active"))["sessions"]) == 150
+    assert len((await alice.ok("GET", "/v2/sessions?limit=200"))["sessions"]) == 160
+
+
+async def test_seq_and_updated_at_follow_the_messages(world: World) -> None:
+    alice = await world.account()
+    session = await alice.session()
+    await asyncio.sleep(0.002)
+    await alice.send(session["id"], "a", "b", "a")
+    stored = await listed(alice, session["id"])
+    assert stored["seq"] == 2
+    assert stored["updatedAt"] > session["updatedAt"]
+    await alice.send(session["id"], "a")
+    assert await listed(alice, session["id"]) == stored
