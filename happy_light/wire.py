@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -17,7 +17,10 @@ _COUNTER_MAX = 36**4
 
 # What JavaScript can hold exactly and SQLite can store.
 Int = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Text1 = Annotated[str, msgspec.Meta(min_length=1)]
+
+T = TypeVar("T")
 
 
 class In(msgspec.Struct, rename="camel", gc=False):
@@ -92,3 +95,15 @@ def js_integer(text: str) -> str:
 def convert(value: Any, kind: type[Any]) -> Any:
     """Decoded JSON into a struct. Raises msgspec.ValidationError with the place of what is wrong."""
     return msgspec.convert(value, kind)
+
+
+def paired(name: str, value: T | msgspec.UnsetType, expected_version: int | msgspec.UnsetType) -> tuple[T, int] | None:
+    """A value to write with the version that its writer saw; None if there is nothing to write.
+
+    Raises msgspec.ValidationError for a value without its version.
+    """
+    if isinstance(value, msgspec.UnsetType):
+        return None
+    if isinstance(expected_version, msgspec.UnsetType):
+        raise msgspec.ValidationError(f"{name} is given without the version that is expected")
+    return value, expected_version

@@ -152,3 +152,30 @@ async def test_bytes_are_kept_as_they_came(world: World) -> None:
     messages = (await alice.ok("GET", f"/v3/sessions/{session}/messages"))["messages"]
     assert (messages[0]["content"]["c"], messages[0]["localId"]) == (text, text)
     assert messages[1]["content"]["c"] == "x" * 5_000_000
+
+
+async def test_the_documented_post_takes_one_message_or_a_batch(world: World) -> None:
+    alice, mallory = await world.account(), await world.account()
+    session = (await alice.session())["id"]
+    path = f"/v1/sessions/{session}/messages"
+    ui = await alice.socket()
+
+    (one,) = (await alice.ok("POST", path, {"content": "one"}))["messages"]
+    (two,) = (await alice.ok("POST", path, {"content": "two", "localId": "l2"}))["messages"]
+    batch = [{"content": "again", "localId": "l2"}, {"content": "three", "localId": "l3"}]
+    more = (await alice.ok("POST", path, {"messages": batch}))["messages"]
+
+    assert (one["seq"], one["localId"], two["seq"]) == (1, None, 2)
+    assert more[0] == two
+    assert [body["message"]["content"]["c"] for body in await ui.updates()] == ["one", "two", "three"]
+    for body in (
+        {},
+        {"content": 5},
+        {"messages": []},
+        {"content": "x", "messages": batch},
+        {"content": "x", "localId": ""},
+    ):
+        assert (await alice.post(path, body)).status_code == 400
+    refused = await mallory.post(path, {"content": "x"})
+    assert (refused.status_code, refused.json()) == (404, {"error": "Session not found"})
+    assert await ui.heard() == []

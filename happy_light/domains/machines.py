@@ -4,13 +4,15 @@ POST   /v1/machines        register, or get what is registered
 GET    /v1/machines        all, latest active first
 GET    /v1/machines/:id
 DELETE /v1/machines/:id
+POST   /v1/machines/:id/metadata
+POST   /v1/machines/:id/state
 socket machine-update-metadata, machine-update-state
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,7 +23,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Row, Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Int, Out, Success, Text1, Versioned
+from happy_light.wire import In, Int, Out, Success, Text1, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -111,6 +113,45 @@ class UpdateState(In):
     machine_id: Text1
     daemon_state: str
     expected_version: Int
+
+
+class NewMetadata(In):
+    """POST /v1/machines/:id/metadata"""
+
+    metadata: str
+    expected_version: Version
+
+
+class NewState(In):
+    """POST /v1/machines/:id/state"""
+
+    daemon_state: str
+    expected_version: Version
+
+
+class Stored(Out):
+    """The new version."""
+
+    version: int
+    success: Literal[True] = True
+
+
+class StaleMetadata(Out):
+    """Nothing was stored; what is current."""
+
+    current_version: int
+    current_metadata: str
+    success: Literal[False] = False
+    error: Literal["version-mismatch"] = "version-mismatch"
+
+
+class StaleState(Out):
+    """Nothing was stored; what is current."""
+
+    current_version: int
+    current_daemon_state: str | None
+    success: Literal[False] = False
+    error: Literal["version-mismatch"] = "version-mismatch"
 
 
 class MetadataAck(Out):
@@ -251,6 +292,18 @@ async def remove(call: Call[None, None]) -> Success:
     return await call.house.store.write(delete, call.account_id, call.path["id"])
 
 
+async def post_metadata(call: Call[NewMetadata, None]) -> Stored | StaleMetadata:
+    new = UpdateMetadata(call.path["id"], call.body.metadata, call.body.expected_version)
+    ack = await call.house.store.write(set_metadata, call.account_id, new)
+    return Stored(ack.version) if ack.result == "success" else StaleMetadata(ack.version, ack.metadata)
+
+
+async def post_state(call: Call[NewState, None]) -> Stored | StaleState:
+    new = UpdateState(call.path["id"], call.body.daemon_state, call.body.expected_version)
+    ack = await call.house.store.write(set_state, call.account_id, new)
+    return Stored(ack.version) if ack.result == "success" else StaleState(ack.version, ack.daemon_state)
+
+
 # ----------------------------------------------------------------------------------------- sockets
 def update_metadata(peer: Peer, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
     return peer.house.store.write(set_metadata, peer.account_id, data)
@@ -270,6 +323,22 @@ routes = [
     Route("POST", "/v1/machines", post, body=NewMachine, answer=OneRegistered),
     Route("GET", "/v1/machines/:id", get, answer=OneMachine, refusals=[MACHINE_NOT_FOUND]),
     Route("DELETE", "/v1/machines/:id", remove, refusals=[MACHINE_NOT_FOUND]),
+    Route(
+        "POST",
+        "/v1/machines/:id/metadata",
+        post_metadata,
+        body=NewMetadata,
+        answer=Stored | StaleMetadata,
+        refusals=[MACHINE_NOT_FOUND],
+    ),
+    Route(
+        "POST",
+        "/v1/machines/:id/state",
+        post_state,
+        body=NewState,
+        answer=Stored | StaleState,
+        refusals=[MACHINE_NOT_FOUND],
+    ),
 ]
 events = {
     "machine-update-metadata": On(update_metadata, refuse, UpdateMetadata, MetadataAck),

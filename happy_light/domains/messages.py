@@ -1,6 +1,7 @@
 """Messages of a session: encrypted, numbered 1, 2, 3, … without a gap (protocol.md section 3).
 
 GET    /v1/sessions/:id/messages   the newest 150
+POST   /v1/sessions/:id/messages   store one, or up to 100 as v3
 GET    /v3/sessions/:id/messages   pages after or before a seq
 POST   /v3/sessions/:id/messages   store up to 100, each localId once
 socket message
@@ -80,10 +81,13 @@ class NewMessage(In):
     local_id: Text1
 
 
+Batch = Annotated[list[NewMessage], msgspec.Meta(min_length=1, max_length=100)]
+
+
 class NewMessages(In):
     """POST /v3/…"""
 
-    messages: Annotated[list[NewMessage], msgspec.Meta(min_length=1, max_length=100)]
+    messages: Batch
 
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -95,6 +99,14 @@ class PageQuery(In, rename=None):
     after_seq: Seq | None = None
     before_seq: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+
+
+class OneOrMore(In):
+    """POST /v1/…: one message's content and localId, or `messages` as POST /v3/… has them."""
+
+    content: str | msgspec.UnsetType = msgspec.UNSET
+    local_id: Text1 | None = None
+    messages: Batch | msgspec.UnsetType = msgspec.UNSET
 
 
 class SocketMessage(In):
@@ -207,6 +219,17 @@ async def get_page(call: Call[None, PageQuery]) -> Page:
     return await call.house.store.read(page, call.account_id, call.path["id"], call.query)
 
 
+async def post_one_or_more(call: Call[OneOrMore, None]) -> Appended:
+    body = call.body
+    if isinstance(body.content, str) and body.messages is msgspec.UNSET:
+        new: list[tuple[str, str | None]] = [(body.content, body.local_id)]
+    elif not isinstance(body.messages, msgspec.UnsetType) and body.content is msgspec.UNSET:
+        new = [(message.content, message.local_id) for message in body.messages]
+    else:
+        raise BadRequest("Either content or messages is needed")
+    return await call.house.store.write(append, call.account_id, call.path["id"], new)
+
+
 async def post(call: Call[NewMessages, None]) -> Appended:
     new = [(message.content, message.local_id) for message in call.body.messages]
     return await call.house.store.write(append, call.account_id, call.path["id"], new)
@@ -231,6 +254,14 @@ def refuse(text: str) -> dict[str, Any]:
 
 routes = [
     Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, refusals=[SESSION_NOT_FOUND]),
+    Route(
+        "POST",
+        "/v1/sessions/:id/messages",
+        post_one_or_more,
+        body=OneOrMore,
+        answer=Appended,
+        refusals=[SESSION_NOT_FOUND],
+    ),
     Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, refusals=[SESSION_NOT_FOUND]),
     Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, refusals=[SESSION_NOT_FOUND]),
 ]
