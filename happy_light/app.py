@@ -9,13 +9,26 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live
-from happy_light.domains import account, auth, machines, messages, presence, push, rpc, sessions, usage, version
+from happy_light.domains import (
+    account,
+    auth,
+    feed,
+    machines,
+    messages,
+    people,
+    presence,
+    push,
+    rpc,
+    sessions,
+    usage,
+    version,
+)
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, machines, usage, push, rpc, presence, version,
+    auth, account, sessions, messages, machines, usage, push, people, feed, rpc, presence, version,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]

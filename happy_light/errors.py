@@ -22,6 +22,7 @@ REQUEST_NOT_FOUND = Problem(404, "Request not found")
 SESSION_NOT_FOUND = Problem(404, "Session not found")
 SESSION_NOT_FOUND_OR_FOREIGN = Problem(404, "Session not found or not owned by user")
 MACHINE_NOT_FOUND = Problem(404, "Machine not found")
+USER_NOT_FOUND = Problem(404, "User not found")
 INVALID_CURSOR = Problem(400, "Invalid cursor format")
 
 

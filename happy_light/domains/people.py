@@ -1,0 +1,249 @@
+"""People: who they are, and who is whose friend (protocol.md section 11).
+
+GET  /v1/user/search      by the beginning of their username
+GET  /v1/user/:id
+GET  /v1/friends          friends, and who asked or was asked
+POST /v1/friends/add      ask, or accept
+POST /v1/friends/remove   withdraw, decline, or end
+
+Each side of a pair has a status of its own; what adding and removing make of the two is in `added` and
+`removed` below, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from happy_light.domains import feed
+from happy_light.domains.account import Avatar
+from happy_light.errors import USER_NOT_FOUND, Refused
+from happy_light.store import Row, Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out
+
+NOTIFY_EVERY: Final = 24 * 3_600_000  # ms between two notifications of one receiver about one person
+FOUND_MAX: Final = 10
+
+Status = Literal["none", "requested", "pending", "friend", "rejected"]
+"""`requested`: I asked. `pending`: I was asked. `rejected`: I asked and withdrew."""
+Pair = tuple[Status, Status]
+"""(mine, the other's)"""
+
+
+# -------------------------------------------------------------------------------------------- wire
+class User(Out):
+    """A person as the caller sees them; `status` is the caller's side of the pair."""
+
+    id: str
+    first_name: str
+    last_name: str | None
+    avatar: Avatar | None
+    username: str
+    bio: str | None
+    status: Status
+
+
+class OneUser(Out):
+    """`{"user": …}`"""
+
+    user: User
+
+
+class MaybeUser(Out):
+    """`{"user": …}`; null for an unknown one."""
+
+    user: User | None
+
+
+class Users(Out):
+    """`{"users": […]}`"""
+
+    users: list[User]
+
+
+class Friends(Out):
+    """`{"friends": […]}`"""
+
+    friends: list[User]
+
+
+class SearchQuery(In):
+    """GET /v1/user/search"""
+
+    query: str
+
+
+class Person(In):
+    """POST /v1/friends/add, /v1/friends/remove"""
+
+    uid: str
+
+
+# -------------------------------------------------------------------------------------- operations
+def added(pair: Pair) -> Pair:
+    """What becomes of a pair when I add the other."""
+    mine, other = pair
+    if other == "requested":
+        return "friend", "friend"
+    if mine in ("none", "rejected"):
+        return "requested", "pending" if other == "none" else other
+    return pair
+
+
+def removed(pair: Pair) -> Pair:
+    """What becomes of a pair when I remove the other."""
+    mine, other = pair
+    if mine == "requested":
+        return "rejected", other
+    if mine == "friend":
+        return "pending", "requested"
+    if mine == "pending":
+        return "none", "rejected" if other == "rejected" else "none"
+    return pair
+
+
+_USER = (
+    "SELECT a.id, a.first_name, a.last_name, a.avatar, a.username, g.profile, ifnull(r.status, 'none') "
+    "FROM accounts a LEFT JOIN github_users g ON g.id = a.github_user_id "
+    "LEFT JOIN relationships r ON r.from_id = ? AND r.to_id = a.id "
+)
+
+
+def _avatar(stored: str | None, base: str) -> Avatar | None:
+    if stored is None:
+        return None
+    known = msgspec.json.decode(stored)
+    path = known["path"]
+    size = (known.get("width"), known.get("height"))
+    return Avatar(path, f"{base}/files/{quote(path)}", *size, known.get("thumbhash"))
+
+
+def _user(row: Row, base: str) -> User:
+    id, first_name, last_name, avatar, username, github, status = row
+    profile: dict[str, Any] = msgspec.json.decode(github) if github else {}
+    name = username or profile.get("login") or ""
+    return User(id, first_name or "", last_name, _avatar(avatar, base), name, profile.get("bio"), status)
+
+
+def user(rx: Rx, account_id: str, id: str, base: str) -> User | None:
+    """The person, or None. `base` is the URL that avatars are under."""
+    row = rx.one(_USER + "WHERE a.id = ?", (account_id, id))
+    return None if row is None else _user(row, base)
+
+
+def search(rx: Rx, account_id: str, beginning: str, base: str) -> Users:
+    """The first people by username whose username begins so, whatever the case."""
+    rows = rx.all(
+        _USER + "WHERE a.username COLLATE NOCASE >= ? AND a.username COLLATE NOCASE < ? "
+        "ORDER BY a.username COLLATE NOCASE LIMIT ?",
+        (account_id, beginning, beginning + "\U0010ffff", FOUND_MAX),
+    )
+    return Users([_user(row, base) for row in rows])
+
+
+def friends(rx: Rx, account_id: str, base: str) -> Friends:
+    """Friends and open requests of both directions, oldest acquaintance first."""
+    rows = rx.all(
+        _USER + "WHERE r.status IN ('friend', 'pending', 'requested') ORDER BY r.created_at, a.id", (account_id,)
+    )
+    return Friends([_user(row, base) for row in rows])
+
+
+def _side(rx: Rx, from_id: str, to_id: str) -> Status:
+    row = rx.one("SELECT status FROM relationships WHERE from_id = ? AND to_id = ?", (from_id, to_id))
+    return "none" if row is None else row[0]
+
+
+def _set(tx: Tx, from_id: str, to_id: str, status: Status) -> None:
+    tx.execute(
+        "INSERT INTO relationships (from_id, to_id, status, accepted_at, created_at, updated_at) "
+        "VALUES (?1, ?2, ?3, iif(?3 = 'friend', ?4, NULL), ?4, ?4) ON CONFLICT (from_id, to_id) DO UPDATE "
+        "SET status = ?3, accepted_at = iif(?3 = 'friend', ?4, accepted_at), updated_at = ?4",
+        (from_id, to_id, status, tx.now),
+    )
+
+
+def _change(tx: Tx, account_id: str, uid: str, before: Pair, after: Pair) -> None:
+    if after[0] != before[0]:
+        _set(tx, account_id, uid, after[0])
+    if after[1] != before[1]:
+        _set(tx, uid, account_id, after[1])
+
+
+def _notify(tx: Tx, receiver: str, about: str, body: feed.FriendRequest | feed.FriendAccepted, key: str) -> None:
+    """Posts to the receiver's feed, unless they rejected that person or were told within a day."""
+    told = tx.execute(
+        "UPDATE relationships SET last_notified_at = ? WHERE from_id = ? AND to_id = ? AND status <> 'rejected' "
+        "AND (last_notified_at IS NULL OR last_notified_at < ?)",
+        (tx.now, receiver, about, tx.now - NOTIFY_EVERY),
+    )
+    if told:
+        feed.post(tx, receiver, body, f"{key}_{about}")
+
+
+def add(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
+    """Asks a person to be friends, or accepts that they asked. None for oneself and for nobody."""
+    if uid == account_id or user(tx, account_id, uid, base) is None:
+        return MaybeUser(None)
+    before = (_side(tx, account_id, uid), _side(tx, uid, account_id))
+    after = added(before)
+    _change(tx, account_id, uid, before, after)
+    if after[0] == "friend" and before[1] == "requested":
+        _notify(tx, account_id, uid, feed.FriendAccepted(uid), "friend_accepted")
+        _notify(tx, uid, account_id, feed.FriendAccepted(account_id), "friend_accepted")
+    elif after[0] == "requested" and before[0] != "requested":
+        _notify(tx, uid, account_id, feed.FriendRequest(account_id), "friend_request")
+    return MaybeUser(user(tx, account_id, uid, base))
+
+
+def remove(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
+    """Withdraws a request, declines one, or ends a friendship. None for nobody."""
+    person = user(tx, account_id, uid, base)
+    if person is None or uid == account_id:
+        return MaybeUser(person)
+    before = (_side(tx, account_id, uid), _side(tx, uid, account_id))
+    after = removed(before)
+    _change(tx, account_id, uid, before, after)
+    # Clients expect `requested` of a friendship that they end, though their side is `pending` then.
+    person.status = "requested" if before[0] == "friend" else after[0]
+    return MaybeUser(person)
+
+
+# --------------------------------------------------------------------------------------- endpoints
+def _base(call: Call[Any, Any]) -> str:
+    return call.house.settings.public_url or f"http://{call.header(b'host') or 'localhost'}"
+
+
+async def get_search(call: Call[None, SearchQuery]) -> Users:
+    return await call.house.store.read(search, call.account_id, call.query.query, _base(call))
+
+
+async def get_user(call: Call[None, None]) -> OneUser:
+    person = await call.house.store.read(user, call.account_id, call.path["id"], _base(call))
+    if person is None:
+        raise Refused(USER_NOT_FOUND)
+    return OneUser(person)
+
+
+async def get_friends(call: Call[None, None]) -> Friends:
+    return await call.house.store.read(friends, call.account_id, _base(call))
+
+
+async def post_add(call: Call[Person, None]) -> MaybeUser:
+    return await call.house.store.write(add, call.account_id, call.body.uid, _base(call))
+
+
+async def post_remove(call: Call[Person, None]) -> MaybeUser:
+    return await call.house.store.write(remove, call.account_id, call.body.uid, _base(call))
+
+
+routes = [
+    Route("GET", "/v1/user/search", get_search, query=SearchQuery, answer=Users),
+    Route("GET", "/v1/user/:id", get_user, answer=OneUser, refusals=[USER_NOT_FOUND]),
+    Route("GET", "/v1/friends", get_friends, answer=Friends),
+    Route("POST", "/v1/friends/add", post_add, body=Person, answer=MaybeUser),
+    Route("POST", "/v1/friends/remove", post_remove, body=Person, answer=MaybeUser),
+]
