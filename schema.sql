@@ -53,6 +53,13 @@ CREATE TABLE auth_requests (
 CREATE INDEX auth_requests_by_age ON auth_requests (created_at);
 CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
 
+-- Sign-in challenges that were used, until they are too old to be used again.
+CREATE TABLE used_challenges (
+    challenge  BLOB PRIMARY KEY,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX used_challenges_by_age ON used_challenges (expires_at);
+
 CREATE TABLE sessions (
     id                  TEXT PRIMARY KEY,
     account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,

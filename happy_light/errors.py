@@ -17,6 +17,7 @@ class Problem(msgspec.Struct, frozen=True):
 MISSING_AUTHORIZATION = Problem(401, "Missing authorization header")
 INVALID_TOKEN = Problem(401, "Invalid token")
 INVALID_SIGNATURE = Problem(401, "Invalid signature")
+INVALID_CHALLENGE = Problem(401, "Invalid challenge")
 INVALID_PUBLIC_KEY = Problem(401, "Invalid public key")
 REQUEST_NOT_FOUND = Problem(404, "Request not found")
 SESSION_NOT_FOUND = Problem(404, "Session not found")

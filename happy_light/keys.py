@@ -138,6 +138,33 @@ class Tokens:
             del self._cache[token]
 
 
+class Challenges:
+    """What a client signs to show that a key is its own: sealed for that key, so that nothing is kept here.
+
+    A challenge is nonce (16 bytes), time it was made (8, ms) and a seal (32) over both and the key.
+    """
+
+    LIFETIME: Final = 5 * 60_000  # ms
+
+    def __init__(self, secret: str) -> None:
+        self._key = hmac.digest(secret.encode(), b"happy-server-light sign-in challenge", "sha256")
+
+    def make(self, public_key: bytes, now: int) -> bytes:
+        """A challenge for the owner of `public_key`. `now` in ms."""
+        head = os.urandom(16) + now.to_bytes(8)
+        return head + self._seal(head, public_key)
+
+    def made_at(self, challenge: bytes, public_key: bytes) -> int | None:
+        """When we made this challenge for this key (ms); None if we did not."""
+        head, seal = challenge[:24], challenge[24:]
+        if len(head) < 24 or not hmac.compare_digest(seal, self._seal(head, public_key)):
+            return None
+        return int.from_bytes(head[16:])
+
+    def _seal(self, head: bytes, public_key: bytes) -> bytes:
+        return hmac.digest(self._key, head + public_key, "sha256")
+
+
 class Vault:
     """Seals vendor and GitHub tokens at rest with keys of a tree below the master secret."""
 
@@ -182,6 +209,7 @@ class Keys:
         self.secret: Final = secret
         self.tokens = Tokens(secret)
         self.github = Signer(secret, "github-happy", "github-happy Ephemeral Token")
+        self.challenges = Challenges(secret)
         self.vault = Vault(secret)
 
     async def warm(self) -> None:

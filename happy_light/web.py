@@ -79,9 +79,9 @@ class Call(Generic[B, Q]):
             if piece:
                 yield piece
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        pieces = [piece async for piece in self.stream()]
+    async def read(self, limit: int = BODY_MAX) -> bytes:
+        """The whole body. Raises BadRequest as `stream`."""
+        pieces = [piece async for piece in self.stream(limit)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def discard(self) -> None:
@@ -104,7 +104,8 @@ class Route:
 
     `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
     `refusals` are the other answers it can give. An endpoint returns a struct (encoded as JSON with
-    200) or a Starlette response. `streams`: the endpoint reads the body by itself.
+    200) or a Starlette response. `streams`: the endpoint reads the body by itself; `body` then only says what
+    fits.
     """
 
     def __init__(
@@ -249,10 +250,10 @@ class Edge:
         """The endpoint's answer, or the refusal in its place."""
         try:
             if not route.public:
-                call.account_id = await self._authorize(call)
+                call.account_id = await authorize(call)
             if route.query is not None:
                 call.query = route.decode_query(call.scope["query_string"])
-            if route.body is not None or (not route.streams and route.method in ("POST", "PUT")):
+            if not route.streams and (route.body is not None or route.method in ("POST", "PUT")):
                 call.body = route.decode_body(await call.read(), call.header(b"content-type"))
             return await route.endpoint(call)
         except Refused as refused:
@@ -273,15 +274,6 @@ class Edge:
             log.exception("%s %s", route.method, route.path)
             return failure(500, "An unexpected error occurred")
 
-    async def _authorize(self, call: Call[Any, Any]) -> str:
-        header = call.header(b"authorization")
-        if header is None or not header.startswith("Bearer "):
-            raise Refused(MISSING_AUTHORIZATION)
-        account_id = await gate.account_of(self.house, header[7:])
-        if account_id is None:
-            raise Refused(INVALID_TOKEN)
-        return account_id
-
     async def _refuse_unread(self, call: Call[Any, Any], error: BadRequest, send: Send) -> None:
         """Answers while the rest of the body is still coming, and lets the connection go.
 
@@ -294,6 +286,17 @@ class Edge:
             await response(call.scope, call._receive, send)
         finally:
             drain.cancel()
+
+
+async def authorize(call: Call[Any, Any]) -> str:
+    """The account whose token came with the request. Raises Refused."""
+    header = call.header(b"authorization")
+    if header is None or not header.startswith("Bearer "):
+        raise Refused(MISSING_AUTHORIZATION)
+    account_id = await gate.account_of(call.house, header[7:])
+    if account_id is None:
+        raise Refused(INVALID_TOKEN)
+    return account_id
 
 
 async def _send_json(send: Send, value: Any) -> None:

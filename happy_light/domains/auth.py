@@ -1,9 +1,9 @@
 """Signing in: by a signed challenge, or by a device that is already in (protocol.md section 2).
 
 POST /v1/auth                    sign in, or sign up
-POST /v1/auth/request            a terminal asks to be let in, and polls for the answer
+POST /v1/auth/request            a terminal asks to be let in, and polls for the answer; gets a challenge, too
 GET  /v1/auth/request/status     what a phone sees of such a request
-POST /v1/auth/response           a phone lets the terminal in
+POST /v1/auth/response           a phone lets the terminal in; or sign in with a signed challenge
 POST /v1/auth/account/request    the same for a second device of the account
 POST /v1/auth/account/response
 """
@@ -12,19 +12,30 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from happy_light import keys, wire
-from happy_light.errors import INVALID_PUBLIC_KEY, INVALID_SIGNATURE, REQUEST_NOT_FOUND, Refused
+from happy_light import keys, web, wire
+from happy_light.errors import (
+    INVALID_CHALLENGE,
+    INVALID_PUBLIC_KEY,
+    INVALID_SIGNATURE,
+    INVALID_TOKEN,
+    MISSING_AUTHORIZATION,
+    REQUEST_NOT_FOUND,
+    BadRequest,
+    Refused,
+)
 from happy_light.house import House
+from happy_light.keys import Challenges
 from happy_light.store import Rx, Tx
-from happy_light.web import Call, Endpoint, Route
+from happy_light.web import Call, Route
 from happy_light.wire import In, Out, Success
 
 UNANSWERED = 24 * 3_600_000  # ms that a request is kept
 PICKED_UP = 10 * 60_000  # ms that an answered request goes on handing out its token
+PROOF_MAX = 16_384  # bytes of a body that comes without a token
 
 Kind = Literal["terminal", "account"]
 
@@ -60,6 +71,12 @@ class Asked(Out):
     response: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class AskedChallenged(Asked):
+    """As Asked, beside a challenge that the owner of the key may sign instead of waiting."""
+
+    challenge: bytes | msgspec.UnsetType = msgspec.UNSET
+
+
 class StatusQuery(In):
     """GET /v1/auth/request/status"""
 
@@ -78,6 +95,15 @@ class Approve(In):
 
     public_key: bytes
     response: str
+
+
+class Respond(In):
+    """POST /v1/auth/response: `response` with a token; `challenge` and `signature` without one."""
+
+    public_key: bytes
+    response: str | msgspec.UnsetType = msgspec.UNSET
+    challenge: bytes | msgspec.UnsetType = msgspec.UNSET
+    signature: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class Request(msgspec.Struct):
@@ -110,6 +136,21 @@ def enter(tx: Tx, public_key: bytes) -> tuple[str, int]:
         (id, key, tx.now, tx.now),
     )
     return id, 0
+
+
+def prove(tx: Tx, public_key: bytes, challenge: bytes, made_at: int) -> tuple[str, int]:
+    """As `enter`, for the signer of a challenge of ours: each lets in once. Raises Refused.
+
+    Only a sign-in that succeeds leaves a row, so that asking for challenges costs no space.
+    """
+    expires_at = made_at + Challenges.LIFETIME
+    tx.execute("DELETE FROM used_challenges WHERE expires_at < ?", (tx.now,))
+    if expires_at < tx.now or not tx.execute(
+        "INSERT INTO used_challenges (challenge, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (challenge, expires_at),
+    ):
+        raise Refused(INVALID_CHALLENGE)
+    return enter(tx, public_key)
 
 
 def find(rx: Rx, kind: Kind, public_key: bytes) -> Request | None:
@@ -166,10 +207,23 @@ def tidy(tx: Tx) -> int:
 # --------------------------------------------------------------------------------------- endpoints
 async def sign_in(call: Call[SignIn, None]) -> SignedIn:
     body = call.body
-    if not keys.verify_signature(body.public_key, body.challenge, body.signature):
+    return await _sign_in(call.house, body.public_key, body.challenge, body.signature)
+
+
+async def _sign_in(
+    house: House, public_key: bytes, challenge: bytes, signature: bytes, *, ours_only: bool = False
+) -> SignedIn:
+    """A challenge of ours lets in once, wherever it is handed in; the client's own one as often as it likes."""
+    made_at = house.keys.challenges.made_at(challenge, public_key)
+    if made_at is None and ours_only:
+        raise Refused(INVALID_CHALLENGE)
+    if not keys.verify_signature(public_key, challenge, signature):
         raise Refused(INVALID_SIGNATURE)
-    account_id, since = await call.house.store.write(enter, body.public_key)
-    return SignedIn(mint(call.house, account_id, since))
+    if made_at is None:
+        account_id, since = await house.store.write(enter, public_key)
+    else:
+        account_id, since = await house.store.write(prove, public_key, challenge, made_at)
+    return SignedIn(mint(house, account_id, since))
 
 
 def mint(house: House, account_id: str, since: int = 0, **extra: str) -> str:
@@ -195,8 +249,10 @@ def signed_out(rx: Rx, account_id: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-async def ask_terminal(call: Call[Ask, None]) -> Asked:
-    return await _ask(call, "terminal")
+async def ask_terminal(call: Call[Ask, None]) -> AskedChallenged:
+    asked = await _ask(call, "terminal")
+    challenge = call.house.keys.challenges.make(call.body.public_key, wire.now_ms())
+    return AskedChallenged(asked.state, asked.token, asked.response, challenge)
 
 
 async def ask_account(call: Call[Ask, None]) -> Asked:
@@ -216,17 +272,39 @@ async def status(call: Call[None, StatusQuery]) -> Status:
     return Status("pending", request.supports_v2)
 
 
-async def approve_terminal(call: Call[Approve, None]) -> Success:
-    return await _approve(call, "terminal")
+async def respond(call: Call[Respond, None]) -> Success | SignedIn:
+    """With a token a device approves; without one a signed challenge lets its signer in."""
+    if call.header(b"authorization") is not None:
+        call.account_id = await web.authorize(call)
+        body = _RESPONSE.decode_body(await call.read(), call.header(b"content-type"))
+        if body.response is msgspec.UNSET:
+            raise BadRequest("Object missing required field `response`")
+        return await _approve(call, "terminal", body.public_key, body.response)
+    try:
+        raw = await call.read(PROOF_MAX)
+    except BadRequest:
+        raise Refused(MISSING_AUTHORIZATION) from None
+    if not _is_proof(raw):
+        raise Refused(MISSING_AUTHORIZATION)
+    body = _RESPONSE.decode_body(raw, call.header(b"content-type"))
+    return await _sign_in(call.house, body.public_key, body.challenge, body.signature, ours_only=True)
+
+
+def _is_proof(raw: bytes) -> bool:
+    """Whether a body without a token is meant as a sign-in at all."""
+    try:
+        given = wire.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return isinstance(given, dict) and {"challenge", "signature"} <= given.keys()
 
 
 async def approve_account(call: Call[Approve, None]) -> Success:
-    return await _approve(call, "account")
+    return await _approve(call, "account", call.body.public_key, call.body.response)
 
 
-async def _approve(call: Call[Approve, None], kind: Kind) -> Success:
-    key = _box_key(call.body.public_key)
-    return await call.house.store.write(approve, call.account_id, kind, key, call.body.response)
+async def _approve(call: Call[Any, None], kind: Kind, public_key: bytes, response: str) -> Success:
+    return await call.house.store.write(approve, call.account_id, kind, _box_key(public_key), response)
 
 
 def _box_key(key: bytes) -> bytes:
@@ -239,20 +317,39 @@ async def _tidy(house: House) -> None:
     await house.store.write(tidy)
 
 
-def _asked(path: str, endpoint: Endpoint) -> Route:
-    return Route("POST", path, endpoint, body=Ask, answer=Asked, refusals=[INVALID_PUBLIC_KEY], public=True)
-
-
-def _approved(path: str, endpoint: Endpoint) -> Route:
-    return Route("POST", path, endpoint, body=Approve, refusals=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND])
+_RESPONSE = Route(
+    "POST",
+    "/v1/auth/response",
+    respond,
+    body=Respond,
+    answer=Success | SignedIn,
+    refusals=[
+        MISSING_AUTHORIZATION, INVALID_TOKEN, INVALID_CHALLENGE, INVALID_SIGNATURE, INVALID_PUBLIC_KEY,
+        REQUEST_NOT_FOUND,
+    ],
+    public=True,
+    streams=True,
+)  # fmt: skip
 
 
 routes = [
-    Route("POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, refusals=[INVALID_SIGNATURE], public=True),
-    _asked("/v1/auth/request", ask_terminal),
+    Route(
+        "POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, public=True,
+        refusals=[INVALID_SIGNATURE, INVALID_CHALLENGE],
+    ),
+    Route(
+        "POST", "/v1/auth/request", ask_terminal, body=Ask, answer=AskedChallenged, public=True,
+        refusals=[INVALID_PUBLIC_KEY],
+    ),
     Route("GET", "/v1/auth/request/status", status, query=StatusQuery, answer=Status, public=True),
-    _approved("/v1/auth/response", approve_terminal),
-    _asked("/v1/auth/account/request", ask_account),
-    _approved("/v1/auth/account/response", approve_account),
-]
+    _RESPONSE,
+    Route(
+        "POST", "/v1/auth/account/request", ask_account, body=Ask, answer=Asked, public=True,
+        refusals=[INVALID_PUBLIC_KEY],
+    ),
+    Route(
+        "POST", "/v1/auth/account/response", approve_account, body=Approve,
+        refusals=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND],
+    ),
+]  # fmt: skip
 jobs = {_tidy: 3600.0}
