@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from happy_light import live
 from happy_light.domains import (
     account,
+    attachments,
     auth,
     feed,
+    files,
     machines,
     messages,
     people,
@@ -28,7 +30,7 @@ from happy_light.live import Hooks, Live, On
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, machines, usage, push, people, feed, rpc, presence, version,
+    auth, account, sessions, messages, attachments, machines, usage, push, people, feed, rpc, presence, files, version,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]

@@ -191,8 +191,12 @@ class Settings:
 
     @property
     def attachments(self) -> Path:
-        """Folder of the private attachments."""
+        """Folder of the private attachments; in it sessions/<sessionId>/."""
         return self.data_dir / "attachments"
+
+    def attachments_of(self, session_id: str) -> Path:
+        """Folder of a session's attachments."""
+        return self.attachments / "sessions" / session_id
 
     @property
     def secret_file(self) -> Path:

@@ -24,6 +24,12 @@ SESSION_NOT_FOUND = Problem(404, "Session not found")
 SESSION_NOT_FOUND_OR_FOREIGN = Problem(404, "Session not found or not owned by user")
 MACHINE_NOT_FOUND = Problem(404, "Machine not found")
 USER_NOT_FOUND = Problem(404, "User not found")
+FILE_NOT_FOUND = Problem(404, "Not found")
+ATTACHMENT_NOT_FOUND = Problem(404, "Attachment not found")
+INVALID_ATTACHMENT_FILE = Problem(404, "Invalid attachment file")
+INVALID_ATTACHMENT_REF = Problem(400, "Invalid attachment ref")
+FOREIGN_ATTACHMENT_REF = Problem(400, "Ref does not belong to this session")
+TOO_MANY_UPLOADS = Problem(429, "Too many upload requests. Try again in a minute.")
 INVALID_CURSOR = Problem(400, "Invalid cursor format")
 
 

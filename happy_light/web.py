@@ -28,6 +28,7 @@ Q = TypeVar("Q")
 
 BODY_MAX: Final = 100 * 1024 * 1024  # bytes
 _BODY_PAUSE: Final = 30.0  # s that a client may take for the next piece of its body
+_DRAIN: Final = 5.0  # s in which a body that was refused may still arrive before the connection is cut
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -105,7 +106,8 @@ class Route:
     `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
     `refusals` are the other answers it can give. An endpoint returns a struct (encoded as JSON with
     200) or a Starlette response. `streams`: the endpoint reads the body by itself; `body` then only says what
-    fits.
+    fits. A path that ends in `/*` after one folder stands for everything below it; what is below is the
+    parameter `*`.
     """
 
     def __init__(
@@ -173,10 +175,14 @@ class Edge:
         self.fallback = fallback
         self._static: dict[tuple[str, str], Route] = {}
         self._tree: dict[str, Any] = {}
+        self._below: dict[tuple[str, str], Route] = {}
         for route in routes:
             self._add(route)
 
     def _add(self, route: Route) -> None:
+        if route.path.endswith("/*"):
+            self._below[route.method, route.path.split("/")[1]] = route
+            return
         if not route.parameters:
             known = self._static.setdefault((route.method, route.path), route)
             assert known is route, f"{route.method} {route.path} is there twice"
@@ -192,6 +198,11 @@ class Edge:
         route = self._static.get((method, path))
         if route is not None:
             return route, {}
+        _, _, inside = path.partition("/")
+        folder, slash, rest = inside.partition("/")
+        below = self._below.get((method, folder)) if slash else None
+        if below is not None:
+            return below, {"*": unquote(rest)}
         node = self._tree.get(method)
         if node is None:
             return None
@@ -277,13 +288,17 @@ class Edge:
     async def _refuse_unread(self, call: Call[Any, Any], error: BadRequest, send: Send) -> None:
         """Answers while the rest of the body is still coming, and lets the connection go.
 
-        Somebody has to take what arrives, or Hypercorn waits for room in its queue for ever.
+        Somebody has to take what arrives: Hypercorn would wait for room in its queue for ever, and a
+        connection closed over unread bytes is reset, so that the client never sees the answer.
         """
         response = failure(error.status, str(error))
         response.headers["connection"] = "close"
         drain = asyncio.ensure_future(call.discard())
         try:
-            await response(call.scope, call._receive, send)
+            await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
+            await send({"type": "http.response.body", "body": response.body, "more_body": True})
+            await asyncio.wait({drain}, timeout=_DRAIN)
+            await send({"type": "http.response.body", "body": b""})
         finally:
             drain.cancel()
 

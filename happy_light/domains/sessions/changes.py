@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import disk, wire
 from happy_light.bus import Audience, Update
 from happy_light.domains import presence
 from happy_light.domains.presence import Presence
@@ -258,8 +258,11 @@ async def post_archive(call: Call[Any, None]) -> Success:
 
 
 async def remove(call: Call[None, None]) -> Success:
-    call.house.get(Presence).mute(("session", call.account_id, call.path["id"]))
-    return await call.house.store.write(delete, call.account_id, call.path["id"])
+    session_id = call.path["id"]
+    call.house.get(Presence).mute(("session", call.account_id, session_id))
+    answer = await call.house.store.write(delete, call.account_id, session_id)
+    await disk.remove(call.house.settings.attachments_of(session_id))  # what a crash leaves here, `prune` finds
+    return answer
 
 
 # ----------------------------------------------------------------------------------------- sockets

@@ -1,0 +1,70 @@
+"""Public files, such as avatars (light.md section 3). Attachments are elsewhere and never reachable here.
+
+GET  /files/*     public; HEAD, ranges and If-None-Match work
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import mimetypes
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from happy_light import disk
+from happy_light.errors import FILE_NOT_FOUND, Refused
+from happy_light.web import Call, Route
+
+_HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
+_FORBIDDEN: Final = re.compile(r"[\x00\\]|(^|/)\.\.(/|$)|^/|^[A-Za-z]:")
+
+
+# -------------------------------------------------------------------------------------- operations
+def url(base: str, path: str) -> str:
+    """The address of a public file; `base` as origin.of has it, `path` below the folder."""
+    return f"{base}/files/{'/'.join(quote(part, safe='') for part in path.split('/'))}"
+
+
+def locate(folder: Path, name: str) -> Path:
+    """The file of a decoded URL path, symlinks followed. Raises Refused if it would be outside the folder."""
+    if not name or _FORBIDDEN.search(name):
+        raise Refused(FILE_NOT_FOUND)
+    try:
+        root = folder.resolve()
+        path = (root / name).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # not there; not encodable; symlinks in a circle
+        raise Refused(FILE_NOT_FOUND) from None
+    if not path.is_relative_to(root):
+        raise Refused(FILE_NOT_FOUND)
+    return path
+
+
+@functools.cache
+def _types() -> mimetypes.MimeTypes:
+    """The library's own table: a computer's mime.types differs from one to the next."""
+    types = mimetypes.MimeTypes(filenames=())
+    for kind, extension in (("image/webp", ".webp"), ("image/avif", ".avif"), ("font/woff2", ".woff2")):
+        types.add_type(kind, extension)  # not in that of every Python
+    return types
+
+
+def media_type(path: Path) -> str:
+    """By extension; bytes of no known type for everything else."""
+    kind, encoding = _types().guess_type(path.name)
+    return kind if kind is not None and encoding is None else "application/octet-stream"
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def get(call: Call[None, None]) -> Response:
+    path = await asyncio.to_thread(locate, call.house.settings.files, call.path["*"])
+    answer = await disk.send(path, media_type(path), _HEADERS)
+    if answer is None:
+        raise Refused(FILE_NOT_FOUND)
+    return answer
+
+
+routes = [Route("GET", "/files/*", get, answer=bytes, refusals=[FILE_NOT_FOUND], public=True)]
