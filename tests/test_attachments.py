@@ -40,7 +40,7 @@ async def put(account: Account, url: str, content: bytes | AsyncIterator[bytes],
 
 async def until(condition: Callable[[], bool]) -> None:
     """For what the server does to its folder without telling anybody."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0.02)
 
 
