@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from happy_light import __version__, config
 from happy_light.commands import config as config_command
-from happy_light.commands import migrate, serve
+from happy_light.commands import health, migrate, serve, systemd
 from happy_light.errors import StartError
 
-COMMANDS = (serve, migrate, config_command)
+COMMANDS = (serve, migrate, config_command, health, systemd)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ import hypercorn.asyncio
 import hypercorn.protocol.ws_stream
 from hypercorn.config import Config
 
-from happy_light import app, keys
+from happy_light import addresses, app, keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.errors import StartError
@@ -42,62 +42,48 @@ class Server:
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        """Opens everything and binds. Raises StartError, and has touched nothing then."""
+        """Opens everything and binds. Raises StartError; nothing is left open then."""
         settings = self.settings
-        make_folder(settings.data_dir)
-        self._lock = lock(settings.data_dir)
-        try:
-            self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
+        async with contextlib.AsyncExitStack() as opened:
+            make_folder(settings.data_dir)
+            opened.callback(lock(settings.data_dir).close)
+            if settings.database.parent != settings.data_dir:  # two folders could name one database
+                opened.callback(lock(settings.database.parent, f"{settings.database.name}.pid").close)
+            self._config = hypercorn_config(settings)
             self.socket = bind(settings.host, settings.port)
-            try:
-                bus = Bus()
-                self.store = Store(settings.database, bus)
-                warm = asyncio.ensure_future(self.keys.warm())
-                await self.store.open()
-                await warm
-                self.house = House(settings, self.store, bus, self.keys)
-                await self._check_secret()
-            except BaseException:
-                self.socket.close()
-                raise
-        except BaseException:
-            self._lock.close()
-            raise
-        self.port: int = self.socket.getsockname()[1]
+            opened.callback(self.socket.close)
+            bus = Bus()
+            self.store = Store(settings.database, bus)
+            await self.store.open()  # before the secret, so that another program's folder gets no file of ours
+            opened.push_async_callback(self.store.close)
+            self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
+            await self.keys.warm()
+            await self._check_secret()
+            self.house = House(settings, self.store, bus, self.keys)
+            self._opened = opened.pop_all()
+        self.host, self.port = self.socket.getsockname()[:2]
 
     async def _check_secret(self) -> None:
         value = self.keys.check_value()
-        try:
-            known = await self.store.read(_secret_check)
-            if known is None:
-                await self.store.write(_remember_secret, value)
-            elif known != value:
-                raise StartError(
-                    f"The master secret is not the one that {self.settings.database} was made with; with it "
-                    "everyone would be signed out and vendor tokens unreadable. Put the old secret back "
-                    f"(HANDY_MASTER_SECRET or {self.settings.secret_file})."
-                )
-        except BaseException:
-            await self.store.close()
-            raise
+        known = await self.store.read(_secret_check)
+        if known is None:
+            await self.store.write(_remember_secret, value)
+        elif known != value:
+            raise StartError(
+                f"The master secret is not the one that {self.settings.database} was made with; with it "
+                "everyone would be signed out and vendor tokens unreadable. Put the old secret back "
+                f"(HANDY_MASTER_SECRET or {self.settings.secret_file})."
+            )
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.house)
         no_deflate()
-        config = Config()
-        config.bind = [f"fd://{self.socket.detach()}"]
-        config.accesslog = None
-        config.errorlog = logging.getLogger("happy_light.hypercorn")
-        config.include_server_header = False
-        config.keep_alive_timeout = 75  # s; axios and proxies keep connections for a minute
-        config.keep_alive_max_requests = 10**9
-        config.backlog = BACKLOG
-        config.graceful_timeout = STOP_MAX / 2
+        self._config.bind = [f"fd://{self.socket.detach()}"]
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         asyncio.get_running_loop().call_soon(ready)
         serving = asyncio.create_task(
-            hypercorn.asyncio.serve(self.app, config, shutdown_trigger=self._until_stop)  # type: ignore[arg-type]
+            hypercorn.asyncio.serve(self.app, self._config, shutdown_trigger=self._until_stop)  # type: ignore[arg-type]
         )
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -109,10 +95,13 @@ class Server:
             log.warning("connections that did not end in time are cut off")
             serving.cancel()
         await app.close(self.house)
-        await self.store.close()
-        self._lock.close()
+        await self.close()
         if serving.done() and not serving.cancelled():
             serving.result()
+
+    async def close(self) -> None:
+        """Closes what `start` opened, for a server that was started and is not to `serve`; `serve` does it itself."""
+        await self._opened.aclose()
 
     async def _until_stop(self) -> None:
         await self._stopping.wait()
@@ -120,8 +109,18 @@ class Server:
         await self.app.live.close()
 
     def stop(self) -> None:
-        """Ends `serve`."""
+        """Ends `serve`, at once if it has not begun."""
         self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def url(self) -> str:
+        """Where this computer reaches the server."""
+        return addresses.url(self.settings, addresses.reachable(self.host)[0], self.port)
 
     async def _repeat(self, job: Callable[[House], Awaitable[None]], every: float) -> None:
         while True:
@@ -132,22 +131,35 @@ class Server:
                 log.exception("job %s", getattr(job, "__name__", job))
 
 
-def run(settings: Settings, ready: Callable[[Server], None]) -> None:
-    """Serves until SIGTERM or SIGINT; a second one ends the process at once. Raises StartError."""
+def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], None] = lambda: None) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError.
+
+    `cut` is called when a second signal ends the process at once.
+    """
+    os.umask(0o077)  # what the server makes is for its own user
 
     async def main() -> None:
         server = Server(settings)
-        await server.start()
         loop = asyncio.get_running_loop()
 
         def asked() -> None:
-            if server._stopping.is_set():
+            if server.stopping:
+                cut()
                 os._exit(1)
+            notify("STOPPING=1")
             server.stop()
+
+        def begun() -> None:
+            notify("READY=1")
+            ready(server)
 
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
-        await server.serve(lambda: ready(server))
+        await server.start()
+        if server.stopping:
+            await server.close()
+        else:
+            await server.serve(begun)
 
     runner: Callable[[Any], Any] = asyncio.run
     with contextlib.suppress(ImportError):
@@ -155,6 +167,18 @@ def run(settings: Settings, ready: Callable[[Server], None]) -> None:
 
         runner = uvloop.run
     runner(main())
+
+
+def notify(state: str) -> None:
+    """Tells systemd, if it started this process and wants to know (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    if address[0] == "@":  # Linux's abstract names are written with NUL
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect(address)
+        channel.sendall(state.encode())
 
 
 # --------------------------------------------------------------------------------------- the parts
@@ -182,11 +206,14 @@ class Lock:
         os.close(self._handle)
 
 
-def lock(folder: Path) -> Lock:
+def lock(folder: Path, name: str = "server.pid") -> Lock:
     """Makes sure that no second server runs on the folder. Raises StartError with the other's pid."""
     import fcntl
 
-    handle = os.open(folder / "server.pid", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(f"{folder / name} cannot be opened: {error.strerror}.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -223,6 +250,30 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(text) from error
     listener.setblocking(False)
     return listener
+
+
+def hypercorn_config(settings: Settings) -> Config:
+    """What Hypercorn is told, TLS included. Raises StartError for a certificate that does not work."""
+    config = Config()
+    config.accesslog = None
+    config.errorlog = logging.getLogger("happy_light.hypercorn")
+    config.include_server_header = False
+    config.keep_alive_timeout = 75  # s; axios and proxies keep connections for a minute
+    config.keep_alive_max_requests = 10**9
+    config.backlog = BACKLOG
+    config.graceful_timeout = STOP_MAX / 2
+    config.alpn_protocols = ["http/1.1"]  # a WebSocket over HTTP/2 is not what the clients speak
+    if settings.tls_cert and settings.tls_key:
+        config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
+        config.keyfile_password = ""  # else OpenSSL asks on the terminal
+        try:
+            config.create_ssl_context()
+        except OSError as error:  # ssl.SSLError too
+            why = error.strerror if error.filename or not error.args else str(error)
+            raise StartError(
+                f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
+            ) from error
+    return config
 
 
 def no_deflate() -> None:

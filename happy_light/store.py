@@ -137,7 +137,7 @@ class Store:
         """Creates or migrates the database. Raises StartError if the file is not one to work with."""
         self._loop = asyncio.get_running_loop()
         path = self.path
-        prepare(path)
+        await asyncio.to_thread(prepare, path)  # a migration may take minutes, and signals be heard meanwhile
         self._writer = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
         self._writer_connection = self._writer._conn
         for pragma in _PRAGMAS:
