@@ -10,14 +10,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live
 from happy_light.domains import (
+    access_keys,
     account,
+    artifacts,
     attachments,
     auth,
     feed,
     files,
+    kv,
     machines,
     messages,
     people,
+)
     presence,
     push,
     rpc,
@@ -30,7 +34,8 @@ from happy_light.live import Hooks, Live, On
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, attachments, machines, usage, push, people, feed, rpc, presence, files, version,
+    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
+    rpc, presence, files, version,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]
