@@ -21,7 +21,6 @@ from happy_light.domains import (
     machines,
     messages,
     people,
-)
     presence,
     push,
     rpc,
