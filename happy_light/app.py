@@ -18,6 +18,7 @@ from happy_light.domains import (
     feed,
     files,
     kv,
+    logs,
     machines,
     messages,
     people,
@@ -27,6 +28,7 @@ from happy_light.domains import (
     sessions,
     usage,
     version,
+    voice,
 )
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
@@ -34,7 +36,7 @@ from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
-    rpc, presence, files, version,
+    rpc, presence, voice, files, version, logs,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]

@@ -37,6 +37,10 @@ ACCESS_KEY_NOT_FOUND = Problem(404, "Access key not found")
 ACCESS_KEY_EXISTS = Problem(409, "Access key already exists")
 KEY_NOT_FOUND = Problem(404, "Key not found")
 INVALID_CURSOR = Problem(400, "Invalid cursor format")
+ELEVENLABS_NOT_CONFIGURED = Problem(500, "ELEVENLABS_API_KEY not configured")
+LIVEKIT_NOT_CONFIGURED = Problem(500, "not configured")
+VOICE_SESSION_NOT_FOUND = Problem(404, "Voice session not found")
+VOICE_UNREACHABLE = Problem(502, "The voice service did not answer")
 
 
 class Refused(Exception):
