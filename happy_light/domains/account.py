@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import origin, wire
 from happy_light.bus import Audience, Update
+from happy_light.domains import files
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out, Version, Versioned
@@ -85,21 +86,30 @@ class AccountUpdate(Out, tag_field="t", tag="update-account"):
 
 
 # -------------------------------------------------------------------------------------- operations
-def profile(rx: Rx, account_id: str) -> Profile:
-    """What the account's owner sees of it."""
+def avatar(stored: str | None, base: str) -> Avatar | None:
+    """The picture as the database has it (JSON), with its address; `base` as origin.of has it."""
+    if stored is None:
+        return None
+    known = msgspec.json.decode(stored)
+    path = known["path"]
+    return Avatar(path, files.url(base, path), known.get("width"), known.get("height"), known.get("thumbhash"))
+
+
+def profile(rx: Rx, account_id: str, base: str) -> Profile:
+    """What the account's owner sees of it; `base` is what the avatar's address begins with."""
     row = rx.one(
-        "SELECT first_name, last_name, username, github_users.profile FROM accounts "
+        "SELECT first_name, last_name, username, avatar, github_users.profile FROM accounts "
         "LEFT JOIN github_users ON github_users.id = github_user_id WHERE accounts.id = ?",
         (account_id,),
     )
     assert row is not None  # the token was good, so the account exists
-    first_name, last_name, username, github = row
+    first_name, last_name, username, picture, github = row
     vendors = [
         vendor
         for (vendor,) in rx.all("SELECT vendor FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
     ]
     return Profile(
-        account_id, wire.now_ms(), first_name, last_name, username, None,
+        account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
         msgspec.json.decode(github) if github else None, vendors,
     )  # fmt: skip
 
@@ -127,7 +137,7 @@ def set_settings(tx: Tx, account_id: str, new: NewSettings) -> Stored | Stale:
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get_profile(call: Call[None, None]) -> Profile:
-    return await call.house.store.read(profile, call.account_id)
+    return await call.house.store.read(profile, call.account_id, origin.of(call.house.settings, call.scope))
 
 
 async def get_settings(call: Call[None, None]) -> AccountSettings:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import keys, web, wire
+from happy_light import keys, origin, web, wire
 from happy_light.domains import account
 from happy_light.domains.account import Profile
 from happy_light.errors import (
@@ -206,11 +206,11 @@ def approve(tx: Tx, account_id: str, kind: Kind, public_key: bytes, response: st
     return Success()
 
 
-def me(rx: Rx, account_id: str) -> Me:
-    """The account behind a token."""
+def me(rx: Rx, account_id: str, base: str) -> Me:
+    """The account behind a token; `base` as for account.profile."""
     row = rx.one("SELECT public_key, created_at FROM accounts WHERE id = ?", (account_id,))
     assert row is not None  # the token was good, so the account exists
-    known = msgspec.structs.asdict(account.profile(rx, account_id))
+    known = msgspec.structs.asdict(account.profile(rx, account_id, base))
     return Me(**known, public_key=bytes.fromhex(row[0]), created_at=row[1])
 
 
@@ -326,7 +326,7 @@ async def _approve(call: Call[Any, None], kind: Kind, public_key: bytes, respons
 
 
 async def get_me(call: Call[None, None]) -> Me:
-    return await call.house.store.read(me, call.account_id)
+    return await call.house.store.read(me, call.account_id, origin.of(call.house.settings, call.scope))
 
 
 def _box_key(key: bytes) -> bytes:
