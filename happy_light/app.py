@@ -10,15 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live
 from happy_light.domains import (
-    access_keys,
     account,
-    artifacts,
     attachments,
     auth,
     feed,
     files,
-    kv,
-    logs,
     machines,
     messages,
     people,
@@ -28,15 +24,15 @@ from happy_light.domains import (
     sessions,
     usage,
     version,
-    voice,
 )
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
+from happy_light.ui import front
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
-    rpc, presence, voice, files, version, logs,
+    auth, account, sessions, messages, attachments, machines, usage, push, people, feed, rpc, presence, files, version,
+    front,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]
@@ -74,7 +70,7 @@ class App:
             disconnected=[domain.disconnected for domain in DOMAINS if hasattr(domain, "disconnected")],
         )
         self.live = Live(house, events(), hooks)
-        edge: ASGIApp = Edge(house, routes())
+        edge: ASGIApp = Edge(house, routes(), front.fallback(house))
         self._http = CORSMiddleware(
             edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
         )

@@ -103,10 +103,11 @@ def remove_now(path: Path) -> None:
 # ------------------------------------------------------------------------------------------ sending
 async def send(path: Path, media_type: str, headers: Mapping[str, str]) -> Response | None:
     """An answer that streams a regular file; None if there is none. Symlinks are not followed."""
-    return await asyncio.to_thread(_open, path, media_type, headers)
+    return await asyncio.to_thread(open_now, path, media_type, headers)
 
 
-def _open(path: Path, media_type: str, headers: Mapping[str, str]) -> Response | None:
+def open_now(path: Path, media_type: str, headers: Mapping[str, str]) -> Response | None:
+    """As `send`, on this thread."""
     try:
         # O_NONBLOCK: a named pipe must not hold the thread.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -134,7 +135,7 @@ class _FileAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked: dict[bytes, bytes] = dict(scope["headers"])
         start, end = 0, self.size
-        if self._is_known(asked.get(b"if-none-match", b"").decode("latin-1")):
+        if is_known(self.etag, asked.get(b"if-none-match", b"").decode("latin-1")):
             self.status_code, end = 304, 0
             del self.headers["content-length"]
         else:
@@ -158,9 +159,6 @@ class _FileAnswer(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    def _is_known(self, tags: str) -> bool:
-        return tags.strip() == "*" or self.etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
-
     def _part(self, asked: dict[bytes, bytes]) -> tuple[int, int] | None:
         """First byte and the one after the last; equal if there are none; None for the whole file.
 
@@ -179,3 +177,8 @@ class _FileAnswer(Response):
         if match[2] and int(match[2]) < first:
             return None
         return (first, last + 1) if first <= last else (0, 0)
+
+
+def is_known(etag: str, tags: str) -> bool:
+    """Whether an If-None-Match names the ETag, so that the client need not get the content again."""
+    return tags.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]

@@ -19,13 +19,16 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 def of(settings: Settings, scope: Scope) -> str:
-    """PUBLIC_URL if it is set, else scheme and host of the request; without a trailing slash.
+    """PUBLIC_URL if it is set, else what was `asked`."""
+    return settings.public_url or asked(settings, scope)
+
+
+def asked(settings: Settings, scope: Scope) -> str:
+    """Scheme and host of the request; without a trailing slash.
 
     `x-forwarded-proto` and `x-forwarded-host` count only when the request comes from a trusted proxy:
     anyone else could make this server hand out addresses of theirs.
     """
-    if settings.public_url is not None:
-        return settings.public_url
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name, value)

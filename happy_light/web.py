@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from happy_light import gate, wire
 from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION, BadRequest, Problem, Refused, Unavailable
@@ -105,10 +104,10 @@ class Route:
     """A row of a domain's table.
 
     `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
-    `refusals` are the other answers it can give; `others` are those with a body of their own, by
-    status. An endpoint returns a struct (encoded as JSON with 200) or a Starlette response.
-    `streams`: the endpoint reads the body by itself; `body` then only says what fits. A path that ends
-    in `/*` after one folder stands for everything below it; what is below is the parameter `*`.
+    `refusals` are the other answers it can give. An endpoint returns a struct (encoded as JSON with
+    200) or a Starlette response. `streams`: the endpoint reads the body by itself; `body` then only says what
+    fits. A path that ends in `/*` after one folder stands for everything below it; what is below is the
+    parameter `*`.
     """
 
     def __init__(
@@ -121,7 +120,6 @@ class Route:
         body: type[Any] | None = None,
         query: type[Any] | None = None,
         refusals: Sequence[Problem] = (),
-        others: Mapping[int, Any] = MappingProxyType({}),
         public: bool = False,
         streams: bool = False,
     ) -> None:
@@ -132,7 +130,6 @@ class Route:
         self.body = body
         self.query = query
         self.refusals = tuple(refusals)
-        self.others = others
         self.public = public
         self.streams = streams
         self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]
@@ -171,9 +168,9 @@ class Route:
 
 
 class Edge:
-    """The ASGI application over all routes; what is no route goes to `fallback`, if there is one."""
+    """The ASGI application over all routes; a GET that is none of them goes to `fallback`, if there is one."""
 
-    def __init__(self, house: House, routes: Iterable[Route], fallback: ASGIApp | None = None) -> None:
+    def __init__(self, house: House, routes: Iterable[Route], fallback: Route | None = None) -> None:
         self.house = house
         self.fallback = fallback
         self._static: dict[tuple[str, str], Route] = {}
@@ -230,14 +227,12 @@ class Edge:
         method = scope["method"]
         raw_path = scope["raw_path"].decode("ascii")
         found = self.find("GET" if method == "HEAD" else method, raw_path)
+        if found is None and self.fallback is not None and method in ("GET", "HEAD"):
+            found = self.fallback, {}
         call: Call[Any, Any] = Call(self.house, scope, receive, found[1] if found else {})
         try:
             if found is not None:
                 response = await self._answer(call, found[0])
-            elif self.fallback is not None and method in ("GET", "HEAD"):
-                await call.discard()
-                await self.fallback(scope, receive, send)
-                return
             else:
                 response = not_found(scope)
             if call._unread:

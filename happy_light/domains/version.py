@@ -1,8 +1,7 @@
-"""Small public answers: which app is too old, whether the server lives, what it is (section 12).
+"""Small public answers: which app is too old, whether the server lives (section 12).
 
 POST /v1/version
 GET  /health
-GET  /
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from happy_light import web
 from happy_light.store import Rx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out
 
-WELCOME = "Welcome to Happy Server!"
-"""The apps accept a custom server by this text."""
 MINIMUM = (1, 4, 1)
 STORES = {
     "ios": "https://apps.apple.com/us/app/happy-claude-code-client/id6748571505",
@@ -83,12 +80,7 @@ async def health(call: Call[None, None]) -> Health | Response:
     return Health("ok", now, "happy-server")
 
 
-async def root(call: Call[None, None]) -> Response:
-    return PlainTextResponse(WELCOME)
-
-
 routes = [
     Route("POST", "/v1/version", post_version, body=App, answer=Update, public=True),
     Route("GET", "/health", health, answer=Health, public=True),
-    Route("GET", "/", root, answer=str, public=True),
 ]

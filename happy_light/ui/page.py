@@ -1,0 +1,143 @@
+"""The server's own first page: what to enter where, and how the server is. One file, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import hashlib
+import re
+import shlex
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from happy_light import __version__, addresses, origin
+from happy_light.config import Settings
+from happy_light.domains import version
+from happy_light.house import House
+from happy_light.ui.webapp import WebApp
+from happy_light.web import Call
+
+_QR_MAX: Final = 250  # characters; a longer address makes a code that no camera reads
+_REGISTRATION: Final = {
+    "open": "Open: whoever reaches this server can make an account",
+    "first": "Open for the first account, then closed",
+    "closed": "Closed: no new accounts",
+}
+
+
+async def answer(call: Call[Any, Any]) -> Response:
+    """The page as a browser gets it. The address on it is that of PUBLIC_URL, else of this request."""
+    settings = call.house.settings
+    url, asked = origin.of(settings, call.scope), origin.asked(settings, call.scope)
+    template, policy = _template()
+    qr = await asyncio.to_thread(_figure, url)
+    try:
+        await call.house.store.read(version.answers)
+        healthy = True
+    except Exception:
+        healthy = False
+    app = call.house.get(WebApp)
+    body = template.substitute(
+        url=escape(url),
+        explicit="no" if settings.public_url is None else "yes",
+        notice=_insecure(settings, asked),
+        qr=qr,
+        reach=_reach(settings, url, call.scope["server"][1]),
+        once=escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
+        always=escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
+        health="Healthy" if healthy else "The database does not answer",
+        health_class="" if healthy else "bad",
+        version=escape(__version__),
+        registration=escape(registration(call.house)),
+        webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if app.folder else "",
+        webapp_state=(
+            f'<a href="{app.prefix}">{app.prefix}</a>'
+            if app.folder
+            else "None; <code>HAPPY_SERVER_UI_DIR</code> names the folder of one"
+        ),
+    )
+    headers = {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+        "vary": "accept",
+    }
+    return Response(body, 200, headers, media_type="text/html")
+
+
+def registration(house: House) -> str:
+    """Who may make an account, in words."""
+    return _REGISTRATION[house.settings.registration]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether only this computer reaches the address."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return addresses.is_loopback(host) or host.endswith(".localhost")
+    except ValueError:  # what only looks like an address
+        return False
+
+
+def _insecure(settings: Settings, asked: str) -> str:
+    if asked.startswith("https://") or is_loopback(asked):
+        return ""
+    public = settings.public_url or ""
+    instead = f'Open <a href="{escape(public)}">{escape(public)}</a> instead.' if public.startswith("https://") else ""
+    return (
+        '<p class="notice" id="insecure" role="note"><strong>This page came over plain http.</strong> The web app '
+        "works only over https or on localhost, since browsers offer cryptography nowhere else; and on the way "
+        f"others can read the tokens that clients sign in with. {instead}</p>"
+    )
+
+
+def _reach(settings: Settings, url: str, port: int) -> str:
+    """Where phones find the server, if the address is for this computer only."""
+    if not is_loopback(url):
+        return ""
+    if addresses.is_wildcard(settings.host):
+        others = [addresses.url(settings, host, port) for host in addresses.reachable(settings.host)]
+        links = ", ".join(f'<a href="{other}">{other}</a>' for other in others if not is_loopback(other))
+        cure = f"In your network the server is at {links}." if links else "It is in no network at present."
+    else:
+        cure = "For a phone, start the server with <code>--host 0.0.0.0</code>, or put https in front of it."
+    return f'<p class="hint">Only this computer reaches it. {cure}</p>'
+
+
+@functools.lru_cache(maxsize=16)
+def _figure(url: str) -> str:
+    """The address as a QR code, always dark on white: not every camera reads it inverted."""
+    if len(url) > _QR_MAX:
+        return ""
+    import segno
+
+    code = segno.make(url, error="m", micro=False)
+    svg = code.svg_inline(border=3, omitsize=True, svgclass=None, lineclass=None, dark="#1b1a17", light="#fff")
+    caption = "The same as a QR code" if is_loopback(url) else "Scan it to open this page and copy the address there"
+    return (
+        f'<figure class="qr"><div role="img" aria-label="QR code of {escape(url)}">{svg}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+@functools.cache
+def _template() -> tuple[Template, str]:
+    """-> the page, and the policy that lets it run its own style and script and nothing else"""
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    hashes = {}
+    for element in ("style", "script"):
+        found = re.search(f"<{element}>(.*?)</{element}>", text, re.DOTALL)
+        assert found is not None
+        hashes[element] = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Template(text), policy
