@@ -122,12 +122,12 @@ CREATE TABLE artifacts (
     session_id          TEXT REFERENCES sessions (id) ON DELETE SET NULL,
     header              BLOB NOT NULL,
     header_version      INTEGER NOT NULL DEFAULT 1,
-    body                BLOB NOT NULL,
     body_version        INTEGER NOT NULL DEFAULT 1,
     data_encryption_key BLOB NOT NULL,
     seq                 INTEGER NOT NULL DEFAULT 0,
     created_at          INTEGER NOT NULL,
-    updated_at          INTEGER NOT NULL
+    updated_at          INTEGER NOT NULL,
+    body                BLOB NOT NULL                -- last: a list need not read past it
 ) STRICT;
 CREATE INDEX artifacts_by_change ON artifacts (account_id, updated_at DESC, id DESC);
 CREATE INDEX artifacts_by_session ON artifacts (session_id, updated_at DESC) WHERE session_id IS NOT NULL;

@@ -10,11 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live
 from happy_light.domains import (
+    access_keys,
     account,
+    artifacts,
     attachments,
     auth,
     feed,
     files,
+    kv,
+    logs,
     machines,
     messages,
     people,
@@ -24,6 +28,7 @@ from happy_light.domains import (
     sessions,
     usage,
     version,
+    voice,
 )
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
@@ -31,8 +36,8 @@ from happy_light.ui import front
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, attachments, machines, usage, push, people, feed, rpc, presence, files, version,
-    front,
+    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
+    rpc, presence, voice, files, version, logs, front,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]

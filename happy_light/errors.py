@@ -30,7 +30,17 @@ INVALID_ATTACHMENT_FILE = Problem(404, "Invalid attachment file")
 INVALID_ATTACHMENT_REF = Problem(400, "Invalid attachment ref")
 FOREIGN_ATTACHMENT_REF = Problem(400, "Ref does not belong to this session")
 TOO_MANY_UPLOADS = Problem(429, "Too many upload requests. Try again in a minute.")
+ARTIFACT_NOT_FOUND = Problem(404, "Artifact not found")
+ARTIFACT_OF_ANOTHER = Problem(409, "Artifact with this ID already exists for another account")
+SESSION_OR_MACHINE_NOT_FOUND = Problem(404, "Session or machine not found")
+ACCESS_KEY_NOT_FOUND = Problem(404, "Access key not found")
+ACCESS_KEY_EXISTS = Problem(409, "Access key already exists")
+KEY_NOT_FOUND = Problem(404, "Key not found")
 INVALID_CURSOR = Problem(400, "Invalid cursor format")
+ELEVENLABS_NOT_CONFIGURED = Problem(500, "ELEVENLABS_API_KEY not configured")
+LIVEKIT_NOT_CONFIGURED = Problem(500, "not configured")
+VOICE_SESSION_NOT_FOUND = Problem(404, "Voice session not found")
+VOICE_UNREACHABLE = Problem(502, "The voice service did not answer")
 
 
 class Refused(Exception):

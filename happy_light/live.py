@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -20,7 +20,7 @@ import socketio
 from engineio.packet import MESSAGE as EIO_MESSAGE
 from engineio.packet import Packet as EioPacket
 
-from happy_light import gate, wire
+from happy_light import gate, takeover, wire
 from happy_light.bus import Event, Update
 from happy_light.errors import Refused, Unavailable
 from happy_light.house import House
@@ -163,49 +163,91 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         if link is None or not isinstance(data, list) or not data or not isinstance(data[0], str):
             return
         self.live.dispatch(link, data[0], data[1:], None if id is None else link.acknowledge(id))
-        if link.in_flight >= IN_FLIGHT_MAX:
-            await link.wait()
+        if link.is_busy:
+            idle = asyncio.Event()
+            link.when_idle(idle.set)
+            await idle.wait()
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        await super()._handle_eio_disconnect(eio_sid, reason)
+        self.live.ended(eio_sid)
+
+
+class Packet:
+    """One encoded Socket.IO packet, and the forms in which transports want it; made once for all receivers."""
+
+    __slots__ = ("_eio", "_framed", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._framed: bytes | None = None
+        self._eio: EioPacket | None = None
+
+    @property
+    def framed(self) -> bytes:
+        """As a websocket frame."""
+        if self._framed is None:
+            self._framed = takeover.frame(b"4" + self._payload)
+        return self._framed
+
+    @property
+    def eio(self) -> EioPacket:
+        """As a packet of the engine."""
+        if self._eio is None:
+            self._eio = EioPacket(EIO_MESSAGE, self._payload.decode())
+        return self._eio
 
 
 class Link(Peer):
-    """A peer over python-socketio's own transports."""
+    """A peer: over a connection that was taken over, or over the engine's own queue."""
 
-    __slots__ = ("_calls", "_engine", "_ids", "_room", "in_flight")
+    __slots__ = ("_calls", "_connection", "_engine", "_ids", "_in_flight", "_when_idle")
 
     def __init__(self, house: House, sid: str, account_id: str, kind: Kind, id: str, engine: Any) -> None:
         super().__init__(house, sid, account_id, kind, id)
         self._engine = engine
+        self._connection: takeover.Connection | None = getattr(engine, "connection", None)
         self._calls: dict[int, tuple[Callable[[Answer], None], asyncio.TimerHandle]] = {}
         self._ids = itertools.count(1)
-        self.in_flight = 0
-        self._room: asyncio.Future[None] | None = None
+        self._in_flight = 0
+        self._when_idle: list[Callable[[], None]] = []
+        if self._connection is not None:
+            self._connection.link = self
 
-    def send(self, packet: bytes) -> None:
-        queue = self._engine.queue
+    @property
+    def taken_over(self) -> bool:
+        """Whether it goes the fast way."""
+        return self._connection is not None
+
+    def send(self, packet: Packet) -> None:
+        if self._connection is not None:
+            self._connection.send(packet.framed)
+            return
         if self._engine.closed:
             return
-        queue.put_nowait(EioPacket(EIO_MESSAGE, packet.decode()))
+        queue = self._engine.queue
+        queue.put_nowait(packet.eio)
         if queue.waiting > QUEUE_MAX and not self.gone:
-            log.warning("a client of account %s does not read; it is dropped", self.account_id)
+            log.warning("a client does not read; it is dropped")
             self.drop()
 
     def emit(self, event: str, data: Any) -> None:
-        self.send(b"2" + wire.encode([event, data]))
+        self.send(Packet(b"2" + wire.encode([event, data])))
 
     def call(self, event: str, data: Any, timeout: float, done: Callable[[Answer], None]) -> None:
         if self.gone or len(self._calls) >= CALLS_MAX:
             done(Answer("gone"))
             return
         id = next(self._ids)
-        timer = asyncio.get_running_loop().call_later(timeout, self._ended, id, Answer("timeout"))
+        timer = asyncio.get_running_loop().call_later(timeout, self._end_call, id, Answer("timeout"))
         self._calls[id] = (done, timer)
-        self.send(b"2%d" % id + wire.encode([event, data]))
+        self.send(Packet(b"2%d" % id + wire.encode([event, data])))
 
     def answered(self, id: int, args: list[Any]) -> None:
         """An ACK packet arrived."""
-        self._ended(id, Answer("answered", args))
+        self._end_call(id, Answer("answered", args))
 
-    def _ended(self, id: int, answer: Answer) -> None:
+    def _end_call(self, id: int, answer: Answer) -> None:
         waiting = self._calls.pop(id, None)
         if waiting is not None:
             done, timer = waiting
@@ -214,19 +256,31 @@ class Link(Peer):
 
     def acknowledge(self, id: int) -> Callable[[Any], None]:
         """What answers the event with this id."""
-        return lambda value: self.send(b"3%d" % id + wire.encode([value]))
+        return lambda value: self.send(Packet(b"3%d" % id + wire.encode([value])))
 
-    async def wait(self) -> None:
-        """Until fewer writes of this socket are under way: what it sends next stays in the network."""
-        while self.in_flight >= IN_FLIGHT_MAX and not self.gone:
-            self._room = asyncio.get_running_loop().create_future()
-            await self._room
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many of its writes are under way that what it sends next stays in the network."""
+        return self._in_flight >= IN_FLIGHT_MAX
+
+    def when_idle(self, resume: Callable[[], None]) -> None:
+        """`resume` is called once it is no longer busy, or gone."""
+        self._when_idle.append(resume)
+
+    def began(self) -> None:
+        """One more write of it is under way."""
+        self._in_flight += 1
 
     def settled(self, _: object) -> None:
         """One of its writes is done."""
-        self.in_flight -= 1
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._in_flight -= 1
+        if self._when_idle and self._in_flight <= IN_FLIGHT_MAX // 2:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._when_idle = self._when_idle, []
+        for resume in waiting:
+            resume()
 
     def drop(self) -> None:
         """Ends the connection without waiting for the client."""
@@ -236,9 +290,8 @@ class Link(Peer):
         """Whoever waits for this peer is told that it is gone."""
         self.gone = True
         for id in list(self._calls):
-            self._ended(id, Answer("gone"))
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+            self._end_call(id, Answer("gone"))
+        self._wake()
 
 
 async def _abort(engine: Any) -> None:
@@ -246,7 +299,7 @@ async def _abort(engine: Any) -> None:
     await engine.close(wait=False, abort=True)
     while not engine.queue.empty():
         engine.queue.get_nowait()
-    await engine.queue.put(None)  # ends its writer
+    await engine.queue.put(None)  # ends its writer, or its connection
 
 
 class Live:
@@ -257,6 +310,7 @@ class Live:
         self.events = events
         self.hooks = hooks
         self.links: dict[str | None, Link] = {}
+        self.queue_max = QUEUE_MAX
         self._expected: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         manager = _Manager()
@@ -272,6 +326,13 @@ class Live:
             engineio_logger=logging.getLogger("happy_light.engineio"),
         )
         manager.live = self.sio.live = self
+        for name in ("happy_light.socketio", "happy_light.engineio"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # below that they log what travels
+
+        class WebSocket(takeover.WebSocket):
+            live = self
+
+        self.sio.eio._async = {**self.sio.eio._async, "websocket": WebSocket}
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
         house.bus.subscribe(self.deliver)
@@ -284,10 +345,10 @@ class Live:
         for peer in self.house.rooms.of(event.to):
             if packet is None:
                 if isinstance(event, Update):
-                    packet = b"2" + wire.encode(["update", event.frame])
+                    packet = Packet(b"2" + wire.encode(["update", event.frame]))
                     skip = event.skip
                 else:
-                    packet = b"2" + wire.encode(["ephemeral", event.body])
+                    packet = Packet(b"2" + wire.encode(["ephemeral", event.body]))
             if peer is not skip:
                 peer.send(packet)
 
@@ -308,15 +369,13 @@ class Live:
         except Exception as error:
             result = on.refuse(_text(event, error))
         if asyncio.iscoroutine(result):
-            result = asyncio.ensure_future(result)
-            self._tasks.add(result)
-            result.add_done_callback(self._tasks.discard)
+            result = self.spawn(result)
         if not isinstance(result, asyncio.Future):
             if acknowledge is not None:
                 acknowledge(result)
             return
         if not on.patient:
-            link.in_flight += 1
+            link.began()
             result.add_done_callback(link.settled)
 
         def done(future: asyncio.Future[Any]) -> None:
@@ -330,6 +389,13 @@ class Live:
 
         result.add_done_callback(done)
 
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs something beside, until it is done or the server stops."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     # ----------------------------------------------------------------------------------- handshake
     def expect_connect(self, eio_sid: str) -> None:
         """An engine connection on which nobody sends CONNECT is closed."""
@@ -340,7 +406,21 @@ class Live:
         self._expected.pop(eio_sid, None)
         engine = self.sio.eio.sockets.get(eio_sid)
         if engine is not None:
-            self.sio.start_background_task(_abort, engine)
+            self.abort(engine)
+
+    def abort(self, engine: Any) -> None:
+        """Closes an engine socket soon, whatever it is doing."""
+        self.spawn(_abort(engine))
+
+    def ended(self, eio_sid: str) -> None:
+        """The engine gave a socket up (a ping was not answered, the client left)."""
+        timer = self._expected.pop(eio_sid, None)
+        if timer is not None:
+            timer.cancel()
+        connection = getattr(self.sio.eio.sockets.get(eio_sid), "connection", None)
+        if connection is not None:
+            # Later, so that a last packet of the engine still goes out before.
+            asyncio.get_running_loop().call_soon(connection.end)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Checks in the order of protocol.md section 14; enters the room last, with no await after."""

@@ -32,8 +32,8 @@ class Peer(ABC):
         self.gone = False
 
     @abstractmethod
-    def send(self, packet: bytes) -> None:
-        """Sends one encoded Socket.IO packet; never waits."""
+    def send(self, packet: Any) -> None:
+        """Sends one encoded packet of the live edge; never waits."""
 
     @abstractmethod
     def emit(self, event: str, data: Any) -> None:

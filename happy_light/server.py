@@ -20,7 +20,7 @@ import hypercorn.asyncio
 import hypercorn.protocol.ws_stream
 from hypercorn.config import Config
 
-from happy_light import addresses, app, keys
+from happy_light import addresses, app, keys, live
 from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.errors import StartError
@@ -261,6 +261,7 @@ def hypercorn_config(settings: Settings) -> Config:
     config.keep_alive_timeout = 75  # s; axios and proxies keep connections for a minute
     config.keep_alive_max_requests = 10**9
     config.backlog = BACKLOG
+    config.websocket_max_message_size = live.PACKET_MAX
     config.graceful_timeout = STOP_MAX / 2
     config.alpn_protocols = ["http/1.1"]  # a WebSocket over HTTP/2 is not what the clients speak
     if settings.tls_cert and settings.tls_key:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
@@ -104,10 +105,10 @@ class Route:
     """A row of a domain's table.
 
     `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
-    `refusals` are the other answers it can give. An endpoint returns a struct (encoded as JSON with
-    200) or a Starlette response. `streams`: the endpoint reads the body by itself; `body` then only says what
-    fits. A path that ends in `/*` after one folder stands for everything below it; what is below is the
-    parameter `*`.
+    `refusals` are the other answers it can give; `others` are those with a body of their own, by
+    status. An endpoint returns a struct (encoded as JSON with 200) or a Starlette response.
+    `streams`: the endpoint reads the body by itself; `body` then only says what fits. A path that ends
+    in `/*` after one folder stands for everything below it; what is below is the parameter `*`.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Route:
         body: type[Any] | None = None,
         query: type[Any] | None = None,
         refusals: Sequence[Problem] = (),
+        others: Mapping[int, Any] = MappingProxyType({}),
         public: bool = False,
         streams: bool = False,
     ) -> None:
@@ -130,6 +132,7 @@ class Route:
         self.body = body
         self.query = query
         self.refusals = tuple(refusals)
+        self.others = others
         self.public = public
         self.streams = streams
         self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]

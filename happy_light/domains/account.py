@@ -1,18 +1,22 @@
 """The account itself (protocol.md section 8).
 
 GET  /v1/account/profile
+GET  /v1/account/settings
+POST /v1/account/settings
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
-from happy_light.store import Rx
+from happy_light import origin, wire
+from happy_light.bus import Audience, Update
+from happy_light.domains import files
+from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import Out
+from happy_light.wire import In, Out, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -39,29 +43,113 @@ class Profile(Out):
     connected_services: list[str]
 
 
+class AccountSettings(Out):
+    """GET /v1/account/settings"""
+
+    settings: str | None
+    settings_version: int
+
+
+class NewSettings(In):
+    """POST /v1/account/settings"""
+
+    settings: str | None
+    expected_version: Version
+
+
+class Stored(Out):
+    """The new version."""
+
+    version: int
+    success: Literal[True] = True
+
+
+class Stale(Out):
+    """Nothing was stored; what is current."""
+
+    current_version: int
+    current_settings: str | None
+    success: Literal[False] = False
+    error: Literal["version-mismatch"] = "version-mismatch"
+
+
+class AccountUpdate(Out, tag_field="t", tag="update-account"):
+    """Update to user-scoped sockets: only what changed, since a present null clears it in the app."""
+
+    id: str
+    settings: Versioned | msgspec.UnsetType = msgspec.UNSET
+    github: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    username: str | msgspec.UnsetType | None = msgspec.UNSET
+    first_name: str | msgspec.UnsetType | None = msgspec.UNSET
+    last_name: str | msgspec.UnsetType | None = msgspec.UNSET
+    avatar: Avatar | msgspec.UnsetType | None = msgspec.UNSET
+
+
 # -------------------------------------------------------------------------------------- operations
-def profile(rx: Rx, account_id: str) -> Profile:
-    """What the account's owner sees of it."""
+def avatar(stored: str | None, base: str) -> Avatar | None:
+    """The picture as the database has it (JSON), with its address; `base` as origin.of has it."""
+    if stored is None:
+        return None
+    known = msgspec.json.decode(stored)
+    path = known["path"]
+    return Avatar(path, files.url(base, path), known.get("width"), known.get("height"), known.get("thumbhash"))
+
+
+def profile(rx: Rx, account_id: str, base: str) -> Profile:
+    """What the account's owner sees of it; `base` is what the avatar's address begins with."""
     row = rx.one(
-        "SELECT first_name, last_name, username, github_users.profile FROM accounts "
+        "SELECT first_name, last_name, username, avatar, github_users.profile FROM accounts "
         "LEFT JOIN github_users ON github_users.id = github_user_id WHERE accounts.id = ?",
         (account_id,),
     )
     assert row is not None  # the token was good, so the account exists
-    first_name, last_name, username, github = row
+    first_name, last_name, username, picture, github = row
     vendors = [
         vendor
         for (vendor,) in rx.all("SELECT vendor FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
     ]
     return Profile(
-        account_id, wire.now_ms(), first_name, last_name, username, None,
+        account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
         msgspec.json.decode(github) if github else None, vendors,
     )  # fmt: skip
 
 
+def settings(rx: Rx, account_id: str) -> AccountSettings:
+    """The settings, as the client encrypted them."""
+    row = rx.one("SELECT settings, settings_version FROM accounts WHERE id = ?", (account_id,))
+    assert row is not None
+    return AccountSettings(*row)
+
+
+def set_settings(tx: Tx, account_id: str, new: NewSettings) -> Stored | Stale:
+    """Stores settings if the expected version is the current one."""
+    current = settings(tx, account_id)
+    if current.settings_version != new.expected_version:
+        return Stale(current.settings_version, current.settings)
+    version = new.expected_version + 1
+    tx.execute(
+        "UPDATE accounts SET settings = ?, settings_version = ?, updated_at = ? WHERE id = ?",
+        (new.settings, version, tx.now, account_id),
+    )
+    tx.publish(Update(Audience(account_id), AccountUpdate(account_id, settings=Versioned(new.settings, version))))
+    return Stored(version)
+
+
 # --------------------------------------------------------------------------------------- endpoints
 async def get_profile(call: Call[None, None]) -> Profile:
-    return await call.house.store.read(profile, call.account_id)
+    return await call.house.store.read(profile, call.account_id, origin.of(call.house.settings, call.scope))
 
 
-routes = [Route("GET", "/v1/account/profile", get_profile, answer=Profile)]
+async def get_settings(call: Call[None, None]) -> AccountSettings:
+    return await call.house.store.read(settings, call.account_id)
+
+
+async def post_settings(call: Call[NewSettings, None]) -> Stored | Stale:
+    return await call.house.store.write(set_settings, call.account_id, call.body)
+
+
+routes = [
+    Route("GET", "/v1/account/profile", get_profile, answer=Profile),
+    Route("GET", "/v1/account/settings", get_settings, answer=AccountSettings),
+    Route("POST", "/v1/account/settings", post_settings, body=NewSettings, answer=Stored | Stale),
+]

@@ -6,6 +6,7 @@ GET  /v1/auth/request/status     what a phone sees of such a request
 POST /v1/auth/response           a phone lets the terminal in; or sign in with a signed challenge
 POST /v1/auth/account/request    the same for a second device of the account
 POST /v1/auth/account/response
+GET  /v1/auth/me                 who the token belongs to
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import keys, web, wire
+from happy_light import keys, origin, web, wire
+from happy_light.domains import account
+from happy_light.domains.account import Profile
 from happy_light.errors import (
     INVALID_CHALLENGE,
     INVALID_PUBLIC_KEY,
@@ -104,6 +107,13 @@ class Respond(In):
     response: str | msgspec.UnsetType = msgspec.UNSET
     challenge: bytes | msgspec.UnsetType = msgspec.UNSET
     signature: bytes | msgspec.UnsetType = msgspec.UNSET
+
+
+class Me(Profile, kw_only=True):
+    """GET /v1/auth/me: the profile, with the account's Ed25519 key."""
+
+    public_key: bytes
+    created_at: int
 
 
 class Request(msgspec.Struct):
@@ -194,6 +204,14 @@ def approve(tx: Tx, account_id: str, kind: Kind, public_key: bytes, response: st
             (response, account_id, tx.now, request.id),
         )
     return Success()
+
+
+def me(rx: Rx, account_id: str, base: str) -> Me:
+    """The account behind a token; `base` as for account.profile."""
+    row = rx.one("SELECT public_key, created_at FROM accounts WHERE id = ?", (account_id,))
+    assert row is not None  # the token was good, so the account exists
+    known = msgspec.structs.asdict(account.profile(rx, account_id, base))
+    return Me(**known, public_key=bytes.fromhex(row[0]), created_at=row[1])
 
 
 def tidy(tx: Tx) -> int:
@@ -307,6 +325,10 @@ async def _approve(call: Call[Any, None], kind: Kind, public_key: bytes, respons
     return await call.house.store.write(approve, call.account_id, kind, _box_key(public_key), response)
 
 
+async def get_me(call: Call[None, None]) -> Me:
+    return await call.house.store.read(me, call.account_id, origin.of(call.house.settings, call.scope))
+
+
 def _box_key(key: bytes) -> bytes:
     if len(key) != 32:
         raise Refused(INVALID_PUBLIC_KEY)
@@ -351,5 +373,6 @@ routes = [
         "POST", "/v1/auth/account/response", approve_account, body=Approve,
         refusals=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND],
     ),
+    Route("GET", "/v1/auth/me", get_me, answer=Me),
 ]  # fmt: skip
 jobs = {_tidy: 3600.0}

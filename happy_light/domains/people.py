@@ -13,11 +13,11 @@ Each side of a pair has a status of its own; what adding and removing make of th
 from __future__ import annotations
 
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import msgspec
 
-from happy_light.domains import feed
+from happy_light import origin
+from happy_light.domains import account, feed
 from happy_light.domains.account import Avatar
 from happy_light.errors import USER_NOT_FOUND, Refused
 from happy_light.store import Row, Rx, Tx
@@ -112,20 +112,11 @@ _USER = (
 )
 
 
-def _avatar(stored: str | None, base: str) -> Avatar | None:
-    if stored is None:
-        return None
-    known = msgspec.json.decode(stored)
-    path = known["path"]
-    size = (known.get("width"), known.get("height"))
-    return Avatar(path, f"{base}/files/{quote(path)}", *size, known.get("thumbhash"))
-
-
 def _user(row: Row, base: str) -> User:
     id, first_name, last_name, avatar, username, github, status = row
     profile: dict[str, Any] = msgspec.json.decode(github) if github else {}
     name = username or profile.get("login") or ""
-    return User(id, first_name or "", last_name, _avatar(avatar, base), name, profile.get("bio"), status)
+    return User(id, first_name or "", last_name, account.avatar(avatar, base), name, profile.get("bio"), status)
 
 
 def user(rx: Rx, account_id: str, id: str, base: str) -> User | None:
@@ -214,7 +205,7 @@ def remove(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
 
 # --------------------------------------------------------------------------------------- endpoints
 def _base(call: Call[Any, Any]) -> str:
-    return call.house.settings.public_url or f"http://{call.header(b'host') or 'localhost'}"
+    return origin.of(call.house.settings, call.scope)
 
 
 async def get_search(call: Call[None, SearchQuery]) -> Users:

@@ -1,21 +1,29 @@
 """What agents cost, as they report it (protocol.md sections 8 and 14).
 
+POST /v1/usage/query   sums by hour or day
 socket usage-report
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+import sys
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Ephemeral
 from happy_light.domains import sessions
-from happy_light.errors import Problem, Refused
+from happy_light.errors import SESSION_NOT_FOUND, Problem, Refused
 from happy_light.live import On
 from happy_light.rooms import Peer
-from happy_light.store import Tx
-from happy_light.wire import Out
+from happy_light.store import Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out
+
+SECONDS = {"hour": 3600, "day": 86_400}
+_LARGEST = sys.float_info.max
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -27,6 +35,36 @@ class UsageEvent(Out, tag_field="type", tag="usage"):
     tokens: dict[str, Any]
     cost: dict[str, Any]
     timestamp: int
+
+
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Group = Literal["hour", "day"]
+
+
+class Query(In):
+    """POST /v1/usage/query; times in s, both included."""
+
+    session_id: str | None = None
+    start_time: Seconds | None = None
+    end_time: Seconds | None = None
+    group_by: Group | None = None
+
+
+class Bucket(Out):
+    """The reports made in one hour or day of UTC; timestamp is its beginning in s."""
+
+    timestamp: int
+    tokens: dict[str, float]
+    cost: dict[str, float]
+    report_count: int
+
+
+class Usage(Out):
+    """The buckets that have reports, ascending."""
+
+    usage: list[Bucket]
+    group_by: Group
+    total_reports: int
 
 
 class ReportAck(Out):
@@ -59,6 +97,45 @@ def report(
     return ReportAck(*row)
 
 
+def summed(rx: Rx, account_id: str, query: Query) -> Usage:
+    """What was reported, by hour or day (the default). Raises Refused."""
+    sql, args = "account_id = ?", [account_id]
+    if query.session_id:
+        sessions.owned(rx, account_id, query.session_id)
+        sql, args = "session_id = ? AND account_id = ?", [query.session_id, account_id]
+    start = (query.start_time or 0) * 1000
+    end = (query.end_time or 2**53) * 1000
+    rows = rx.all(
+        f"SELECT created_at, tokens, cost FROM usage_reports WHERE {sql} AND created_at BETWEEN ? AND ? "
+        "ORDER BY created_at",
+        (*args, start, end),
+    )
+    group = query.group_by or "day"
+    size = SECONDS[group]
+    buckets: dict[int, Bucket] = {}
+    for created_at, tokens, cost in rows:
+        beginning = created_at // 1000 // size * size
+        bucket = buckets.setdefault(beginning, Bucket(beginning, {}, {}, 0))
+        bucket.report_count += 1
+        _add(bucket.tokens, wire.decode(tokens))
+        _add(bucket.cost, wire.decode(cost))
+    return Usage(list(buckets.values()), group, len(rows))
+
+
+def _add(sums: dict[str, float], report: dict[str, Any]) -> None:
+    """Adds as JavaScript does, so that a client that adds up reports by itself gets the same numbers."""
+    for key, value in report.items():
+        if not _is_number(value):
+            continue
+        total = sums.get(key, 0) + value
+        sums[key] = total if abs(total) <= 2**53 else min(max(float(total), -_LARGEST), _LARGEST)
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def post_query(call: Call[Query, None]) -> Usage:
+    return await call.house.store.read(summed, call.account_id, call.body)
+
+
 # ----------------------------------------------------------------------------------------- sockets
 def usage_report(peer: Peer, data: Any) -> asyncio.Future[ReportAck]:
     """The payload's mistakes have texts of their own, so it is looked at by hand."""
@@ -76,7 +153,8 @@ def usage_report(peer: Peer, data: Any) -> asyncio.Future[ReportAck]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number, and one that a double can hold (JSON knows longer integers)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def refuse(text: str) -> dict[str, Any]:
@@ -84,4 +162,7 @@ def refuse(text: str) -> dict[str, Any]:
     return {"success": False, "error": text}
 
 
+routes = [
+    Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, refusals=[SESSION_NOT_FOUND]),
+]
 events = {"usage-report": On(usage_report, refuse, None, ReportAck)}

@@ -1,0 +1,173 @@
+"""Access keys: what a machine needs to open a session, encrypted (protocol.md section 6).
+
+GET  /v1/access-keys/:sessionId/:machineId
+POST /v1/access-keys/:sessionId/:machineId   store the first one
+PUT  /v1/access-keys/:sessionId/:machineId   replace it
+socket access-key-get
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from happy_light.errors import ACCESS_KEY_EXISTS, ACCESS_KEY_NOT_FOUND, SESSION_OR_MACHINE_NOT_FOUND, Problem, Refused
+from happy_light.live import On
+from happy_light.rooms import Peer
+from happy_light.store import Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out, Version
+
+
+# -------------------------------------------------------------------------------------------- wire
+class AccessKey(Out):
+    """The key of a session on a machine."""
+
+    data: str
+    data_version: int
+    created_at: int
+    updated_at: int
+
+
+class MaybeKey(Out):
+    """`{"accessKey": …}`, null if there is none."""
+
+    access_key: AccessKey | None
+
+
+class Created(Out):
+    """`{"success": true, "accessKey": …}`"""
+
+    access_key: AccessKey
+    success: Literal[True] = True
+
+
+class NewKey(In):
+    """POST"""
+
+    data: str
+
+
+class NextKey(In):
+    """PUT"""
+
+    data: str
+    expected_version: Version
+
+
+class Replaced(Out):
+    """The new version."""
+
+    version: int
+    success: Literal[True] = True
+
+
+class Stale(Out):
+    """Nothing was stored; what is current."""
+
+    current_version: int
+    current_data: str
+    success: Literal[False] = False
+    error: Literal["version-mismatch"] = "version-mismatch"
+
+
+class KeyAck(Out):
+    """Ack of `access-key-get`."""
+
+    access_key: AccessKey | None
+    ok: Literal[True] = True
+
+
+# -------------------------------------------------------------------------------------- operations
+def _must_own_both(rx: Rx, account_id: str, session_id: str, machine_id: str) -> None:
+    if (
+        rx.one("SELECT 1 FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)) is None
+        or rx.one("SELECT 1 FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)) is None
+    ):
+        raise Refused(SESSION_OR_MACHINE_NOT_FOUND)
+
+
+def find(rx: Rx, account_id: str, session_id: str, machine_id: str) -> AccessKey | None:
+    """The key, if there is one. Raises Refused unless session and machine are the account's."""
+    _must_own_both(rx, account_id, session_id, machine_id)
+    row = rx.one(
+        "SELECT data, data_version, created_at, updated_at FROM access_keys "
+        "WHERE account_id = ? AND machine_id = ? AND session_id = ?",
+        (account_id, machine_id, session_id),
+    )
+    return None if row is None else AccessKey(*row)
+
+
+def create(tx: Tx, account_id: str, session_id: str, machine_id: str, data: str) -> Created:
+    """Stores the first key. Raises Refused, also if there is one already."""
+    _must_own_both(tx, account_id, session_id, machine_id)
+    if not tx.execute(
+        "INSERT INTO access_keys (account_id, session_id, machine_id, data, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (account_id, session_id, machine_id, data, tx.now, tx.now),
+    ):
+        raise Refused(ACCESS_KEY_EXISTS)
+    return Created(AccessKey(data, 1, tx.now, tx.now))
+
+
+def replace(tx: Tx, account_id: str, session_id: str, machine_id: str, new: NextKey) -> Replaced | Stale:
+    """Stores a key in the place of one if the expected version is the current one. Raises Refused."""
+    where = (account_id, machine_id, session_id)
+    row = tx.one(
+        "SELECT data, data_version FROM access_keys WHERE account_id = ? AND machine_id = ? AND session_id = ?", where
+    )
+    if row is None:
+        raise Refused(ACCESS_KEY_NOT_FOUND)
+    data, version = row
+    if version != new.expected_version:
+        return Stale(version, data)
+    tx.execute(
+        "UPDATE access_keys SET data = ?, data_version = ?, updated_at = ? "
+        "WHERE account_id = ? AND machine_id = ? AND session_id = ?",
+        (new.data, version + 1, tx.now, *where),
+    )
+    return Replaced(version + 1)
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def get(call: Call[None, None]) -> MaybeKey:
+    return MaybeKey(await call.house.store.read(find, call.account_id, call.path["sessionId"], call.path["machineId"]))
+
+
+async def post(call: Call[NewKey, None]) -> Created:
+    return await call.house.store.write(
+        create, call.account_id, call.path["sessionId"], call.path["machineId"], call.body.data
+    )
+
+
+async def put(call: Call[NextKey, None]) -> Replaced | Stale:
+    return await call.house.store.write(
+        replace, call.account_id, call.path["sessionId"], call.path["machineId"], call.body
+    )
+
+
+# ----------------------------------------------------------------------------------------- sockets
+def access_key_get(peer: Peer, data: Any) -> asyncio.Future[KeyAck]:
+    """The payload's mistakes have a text of their own, so it is looked at by hand."""
+    session_id, machine_id = (data.get("sessionId"), data.get("machineId")) if isinstance(data, dict) else (None, None)
+    if not (isinstance(session_id, str) and isinstance(machine_id, str) and session_id and machine_id):
+        raise Refused(Problem(400, "Invalid parameters: sessionId and machineId are required"))
+    return peer.house.store.read(_ack, peer.account_id, session_id, machine_id)
+
+
+def _ack(rx: Rx, account_id: str, session_id: str, machine_id: str) -> KeyAck:
+    return KeyAck(find(rx, account_id, session_id, machine_id))
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """The ack that says no."""
+    return {"ok": False, "error": text}
+
+
+_PATH = "/v1/access-keys/:sessionId/:machineId"
+routes = [
+    Route("GET", _PATH, get, answer=MaybeKey, refusals=[SESSION_OR_MACHINE_NOT_FOUND]),
+    Route("POST", _PATH, post, body=NewKey, answer=Created, refusals=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
+    Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, refusals=[ACCESS_KEY_NOT_FOUND]),
+]
+events = {"access-key-get": On(access_key_get, refuse, None, KeyAck)}

@@ -1,0 +1,291 @@
+"""Artifacts as they change: made, updated, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from happy_light import wire
+from happy_light.bus import Audience, Update
+from happy_light.domains import sessions
+from happy_light.domains.artifacts.lists import Artifact, ArtifactAck, Named, acked, find, owned, refuse
+from happy_light.errors import ARTIFACT_NOT_FOUND, ARTIFACT_OF_ANOTHER, SESSION_NOT_FOUND, Problem, Refused
+from happy_light.live import On
+from happy_light.rooms import Peer
+from happy_light.store import Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Int, Out, Success, Version
+
+# The length as well, because `$` alone lets a line feed follow.
+Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)]
+
+
+# -------------------------------------------------------------------------------------------- wire
+class NewArtifact(In):
+    """POST /v1/artifacts, `artifact-create`"""
+
+    id: Uuid
+    header: bytes
+    body: bytes
+    data_encryption_key: bytes
+
+
+class ArtifactChange(In):
+    """POST /v1/artifacts/:id: parts, each with the version that it is to replace."""
+
+    header: bytes | msgspec.UnsetType = msgspec.UNSET
+    expected_header_version: Version | msgspec.UnsetType = msgspec.UNSET
+    body: bytes | msgspec.UnsetType = msgspec.UNSET
+    expected_body_version: Version | msgspec.UnsetType = msgspec.UNSET
+
+
+class Changed(Out):
+    """The new versions of what was given."""
+
+    header_version: int | msgspec.UnsetType = msgspec.UNSET
+    body_version: int | msgspec.UnsetType = msgspec.UNSET
+    success: Literal[True] = True
+
+
+class Stale(Out):
+    """Nothing was stored; what is current of the parts whose version was not."""
+
+    current_header_version: int | msgspec.UnsetType = msgspec.UNSET
+    current_header: bytes | msgspec.UnsetType = msgspec.UNSET
+    current_body_version: int | msgspec.UnsetType = msgspec.UNSET
+    current_body: bytes | msgspec.UnsetType = msgspec.UNSET
+    success: Literal[False] = False
+    error: Literal["version-mismatch"] = "version-mismatch"
+
+
+class NewPart(In):
+    """A part in `artifact-update`."""
+
+    data: bytes
+    expected_version: Int
+
+
+class ChangedPart(Out):
+    """A part as it was stored."""
+
+    version: int
+    data: bytes
+
+
+class ChangedAck(Out):
+    """Ack of `artifact-update`: what was given, with its new versions."""
+
+    header: ChangedPart | msgspec.UnsetType = msgspec.UNSET
+    body: ChangedPart | msgspec.UnsetType = msgspec.UNSET
+    result: Literal["success"] = "success"
+
+
+class StalePart(Out):
+    """A part whose version is another one by now."""
+
+    current_version: int
+    current_data: bytes
+
+
+class StaleAck(Out):
+    """Ack of `artifact-update`: nothing was stored, because of these parts."""
+
+    header: StalePart | msgspec.UnsetType = msgspec.UNSET
+    body: StalePart | msgspec.UnsetType = msgspec.UNSET
+    result: Literal["version-mismatch"] = "version-mismatch"
+
+
+class DeletedAck(Out):
+    """Ack of `artifact-delete`."""
+
+    result: Literal["success"] = "success"
+
+
+class VersionedPart(Out):
+    """A part with its version, as it stands in updates."""
+
+    value: bytes
+    version: int
+
+
+class NewArtifactUpdate(Out, tag_field="t", tag="new-artifact"):
+    """Update to user-scoped sockets."""
+
+    artifact_id: str
+    seq: int
+    header: bytes
+    header_version: int
+    body: bytes
+    body_version: int
+    data_encryption_key: bytes
+    created_at: int
+    updated_at: int
+
+
+class ArtifactUpdate(Out, tag_field="t", tag="update-artifact"):
+    """Update to user-scoped sockets: only what changed."""
+
+    artifact_id: str
+    header: VersionedPart | msgspec.UnsetType = msgspec.UNSET
+    body: VersionedPart | msgspec.UnsetType = msgspec.UNSET
+
+
+class DeleteArtifactUpdate(Out, tag_field="t", tag="delete-artifact"):
+    """Update to user-scoped sockets."""
+
+    artifact_id: str
+
+
+# -------------------------------------------------------------------------------------- operations
+Part = tuple[bytes, int]
+"""A new value, and the version that it is to replace."""
+
+
+def create(tx: Tx, account_id: str, new: NewArtifact, session_id: str | None = None) -> Artifact:
+    """The artifact of that id: the existing one unchanged, or a new one, announced. Raises Refused."""
+    if session_id is not None:
+        sessions.owned(tx, account_id, session_id)
+    known = find(tx, account_id, new.id)
+    if known is not None:
+        return known
+    if not tx.execute(
+        "INSERT INTO artifacts (id, account_id, session_id, header, body, data_encryption_key, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (new.id, account_id, session_id, new.header, new.body, new.data_encryption_key, tx.now, tx.now),
+    ):
+        raise Refused(ARTIFACT_OF_ANOTHER)
+    tx.publish(
+        Update(
+            Audience(account_id),
+            NewArtifactUpdate(new.id, 0, new.header, 1, new.body, 1, new.data_encryption_key, tx.now, tx.now),
+        )
+    )
+    return Artifact(new.id, new.header, 1, new.body, 1, 0, tx.now, tx.now, new.data_encryption_key)
+
+
+def change(tx: Tx, account_id: str, artifact_id: str, header: Part | None, body: Part | None) -> tuple[bool, Artifact]:
+    """Stores parts, all or none. -> whether, and the artifact as it is now. Raises Refused."""
+    artifact = owned(tx, account_id, artifact_id)
+    if header is not None and header[1] != artifact.header_version:
+        return False, artifact
+    if body is not None and body[1] != artifact.body_version:
+        return False, artifact
+    update = ArtifactUpdate(artifact_id)
+    if header is not None:
+        artifact.header, artifact.header_version = header[0], header[1] + 1
+        update.header = VersionedPart(artifact.header, artifact.header_version)
+    if body is not None:
+        artifact.body, artifact.body_version = body[0], body[1] + 1
+        update.body = VersionedPart(artifact.body, artifact.body_version)
+    tx.execute(
+        "UPDATE artifacts SET header = ?, header_version = ?, body = ?, body_version = ?, seq = seq + 1, "
+        "updated_at = ? WHERE id = ? AND account_id = ?",
+        (artifact.header, artifact.header_version, artifact.body, artifact.body_version, tx.now, artifact_id,
+         account_id),
+    )  # fmt: skip
+    tx.publish(Update(Audience(account_id), update))
+    return True, artifact
+
+
+def delete(tx: Tx, account_id: str, artifact_id: str) -> Success:
+    """Raises Refused."""
+    if not tx.execute("DELETE FROM artifacts WHERE id = ? AND account_id = ?", (artifact_id, account_id)):
+        raise Refused(ARTIFACT_NOT_FOUND)
+    tx.publish(Update(Audience(account_id), DeleteArtifactUpdate(artifact_id)))
+    return Success()
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def post(call: Call[NewArtifact, None]) -> Artifact:
+    return await call.house.store.write(create, call.account_id, call.body)
+
+
+async def post_for_session(call: Call[NewArtifact, None]) -> Artifact:
+    return await call.house.store.write(create, call.account_id, call.body, call.path["id"])
+
+
+async def post_change(call: Call[ArtifactChange, None]) -> Changed | Stale:
+    header = wire.paired("header", call.body.header, call.body.expected_header_version)
+    body = wire.paired("body", call.body.body, call.body.expected_body_version)
+    if header is None and body is None:
+        raise msgspec.ValidationError("There is neither header nor body")
+    stored, now = await call.house.store.write(change, call.account_id, call.path["id"], header, body)
+    if stored:
+        return Changed(
+            now.header_version if header is not None else msgspec.UNSET,
+            now.body_version if body is not None else msgspec.UNSET,
+        )
+    answer = Stale()
+    if header is not None and header[1] != now.header_version:
+        answer.current_header_version, answer.current_header = now.header_version, now.header
+    if body is not None and body[1] != now.body_version:
+        answer.current_body_version, answer.current_body = now.body_version, now.body
+    return answer
+
+
+async def remove(call: Call[None, None]) -> Success:
+    return await call.house.store.write(delete, call.account_id, call.path["id"])
+
+
+# ----------------------------------------------------------------------------------------- sockets
+def artifact_create(peer: Peer, data: NewArtifact) -> asyncio.Future[ArtifactAck]:
+    return peer.house.store.write(lambda tx: acked(create(tx, peer.account_id, data)))
+
+
+def artifact_update(peer: Peer, data: Any) -> asyncio.Future[ChangedAck | StaleAck]:
+    """The payload's mistakes have texts of their own, so it is looked at by hand."""
+    id = wire.convert(data, Named).artifact_id
+    if data.get("header") is None and data.get("body") is None:
+        raise Refused(Problem(400, "No updates provided"))
+    header, body = _part(data, "header"), _part(data, "body")
+    return peer.house.store.write(_change, peer.account_id, id, header, body)
+
+
+def _part(data: dict[str, Any], name: str) -> Part | None:
+    if data.get(name) is None:
+        return None
+    try:
+        part = wire.convert(data[name], NewPart)
+    except msgspec.ValidationError:
+        raise Refused(Problem(400, f"Invalid {name} parameters")) from None
+    return part.data, part.expected_version
+
+
+def _change(tx: Tx, account_id: str, artifact_id: str, header: Part | None, body: Part | None) -> ChangedAck | StaleAck:
+    stored, now = change(tx, account_id, artifact_id, header, body)
+    if stored:
+        return ChangedAck(
+            ChangedPart(now.header_version, now.header) if header is not None else msgspec.UNSET,
+            ChangedPart(now.body_version, now.body) if body is not None else msgspec.UNSET,
+        )
+    answer = StaleAck()
+    if header is not None and header[1] != now.header_version:
+        answer.header = StalePart(now.header_version, now.header)
+    if body is not None and body[1] != now.body_version:
+        answer.body = StalePart(now.body_version, now.body)
+    return answer
+
+
+def artifact_delete(peer: Peer, data: Named) -> asyncio.Future[DeletedAck]:
+    def operation(tx: Tx) -> DeletedAck:
+        delete(tx, peer.account_id, data.artifact_id)
+        return DeletedAck()
+
+    return peer.house.store.write(operation)
+
+
+routes = [
+    Route("POST", "/v1/artifacts", post, body=NewArtifact, answer=Artifact, refusals=[ARTIFACT_OF_ANOTHER]),
+    Route("POST", "/v1/artifacts/:id", post_change, body=ArtifactChange, answer=Changed | Stale,
+          refusals=[ARTIFACT_NOT_FOUND]),
+    Route("DELETE", "/v1/artifacts/:id", remove, refusals=[ARTIFACT_NOT_FOUND]),
+    Route("POST", "/v1/sessions/:id/artifacts", post_for_session, body=NewArtifact, answer=Artifact,
+          refusals=[SESSION_NOT_FOUND, ARTIFACT_OF_ANOTHER]),
+]  # fmt: skip
+events = {
+    "artifact-create": On(artifact_create, refuse, NewArtifact, ArtifactAck),
+    "artifact-update": On(artifact_update, refuse, None, ChangedAck | StaleAck),
+    "artifact-delete": On(artifact_delete, refuse, Named, DeletedAck),
+}
