@@ -147,3 +147,44 @@ async def test_a_machine_that_does_not_fit_is_refused(world: World, body: Any) -
     alice = await world.account()
     assert (await alice.post("/v1/machines", body)).status_code == 400
     assert await alice.ok("GET", "/v1/machines") == []
+
+
+async def test_the_documented_routes_write_metadata_and_state_by_version(world: World) -> None:
+    alice, mallory = await world.account(), await world.account()
+    id = (await alice.machine(metadata="m1"))["id"]
+    path = f"/v1/machines/{id}"
+    ui, mine, other = await alice.socket(), await alice.socket(machine=id), await alice.socket(machine=uid())
+    await ui.heard()
+
+    metadata, state = {"metadata": "m2", "expectedVersion": 1}, {"daemonState": "s1", "expectedVersion": 0}
+    assert await alice.ok("POST", path + "/metadata", metadata) == {"success": True, "version": 2}
+    assert await alice.ok("POST", path + "/state", state) == {"success": True, "version": 1}
+    stale = {"success": False, "error": "version-mismatch"}
+    assert await alice.ok("POST", path + "/metadata", metadata) == {
+        **stale, "currentVersion": 2, "currentMetadata": "m2",
+    }  # fmt: skip
+    assert await alice.ok("POST", path + "/state", state) == {**stale, "currentVersion": 1, "currentDaemonState": "s1"}
+
+    assert await ui.updates() == await mine.updates() == [
+        {"t": "update-machine", "machineId": id, "metadata": {"value": "m2", "version": 2}},
+        {"t": "update-machine", "machineId": id, "daemonState": {"value": "s1", "version": 1}},
+    ]  # fmt: skip
+    assert await other.heard() == []
+    machine = (await alice.ok("GET", path))["machine"]
+    assert (machine["active"], machine["metadata"], machine["daemonState"]) == (True, "m2", "s1")
+    for change in (
+        {},
+        {"metadata": "x"},
+        {"metadata": 5, "expectedVersion": 2},
+        {"metadata": "x", "expectedVersion": -1},
+    ):
+        assert (await alice.post(path + "/metadata", change)).status_code == 400
+    for change in ({}, {"daemonState": "x"}, {"daemonState": None, "expectedVersion": 1}):
+        assert (await alice.post(path + "/state", change)).status_code == 400
+    for response in (
+        await mallory.post(path + "/metadata", {"metadata": "x", "expectedVersion": 2}),
+        await mallory.post(path + "/state", {"daemonState": "x", "expectedVersion": 1}),
+    ):
+        assert (response.status_code, response.json()) == (404, {"error": "Machine not found"})
+    assert (await alice.ok("GET", path))["machine"] == machine
+    assert await ui.heard() == await mine.heard() == []

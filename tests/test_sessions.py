@@ -319,3 +319,66 @@ async def test_seq_and_updated_at_follow_the_messages(world: World) -> None:
     assert stored["updatedAt"] > session["updatedAt"]
     await alice.send(session["id"], "a")
     assert await listed(alice, session["id"]) == stored
+
+
+async def test_the_documented_routes_read_and_change_one_session(world: World) -> None:
+    alice, mallory = await world.account(), await world.account()
+    id = (await alice.session(metadata="m0"))["id"]
+    path = f"/v1/sessions/{id}"
+    ui, mine, other = await alice.socket(), await alice.socket(session=id), await alice.socket(session=uid())
+    assert (await alice.ok("GET", path))["session"].keys() == FIELDS
+
+    change: dict[str, Any] = {"metadata": "m1", "expectedMetadataVersion": 0}
+    assert await alice.ok("POST", path, change) == {"success": True, "metadataVersion": 1}
+    change = {"metadata": "m2", "expectedMetadataVersion": 1, "agentState": "s1", "expectedAgentStateVersion": 0}
+    assert await alice.ok("POST", path, change) == {"success": True, "metadataVersion": 2, "agentStateVersion": 1}
+    change = {"agentState": None, "expectedAgentStateVersion": 1}
+    assert await alice.ok("POST", path, change) == {"success": True, "agentStateVersion": 2}
+    expected = [
+        {"t": "update-session", "id": id, "metadata": {"value": "m1", "version": 1}},
+        {"t": "update-session", "id": id, "metadata": {"value": "m2", "version": 2},
+         "agentState": {"value": "s1", "version": 1}},
+        {"t": "update-session", "id": id, "agentState": {"value": None, "version": 2}},
+    ]  # fmt: skip
+    assert await ui.updates() == await mine.updates() == expected
+    assert await other.heard() == []
+
+    stale = {"success": False, "error": "version-mismatch"}
+    session = (await alice.ok("GET", path))["session"]
+    change = {"metadata": "x", "expectedMetadataVersion": 2, "agentState": "x", "expectedAgentStateVersion": 0}
+    assert await alice.ok("POST", path, change) == {**stale, "currentAgentStateVersion": 2, "currentAgentState": None}
+    change = {"metadata": "x", "expectedMetadataVersion": 0, "agentState": "x", "expectedAgentStateVersion": 2}
+    assert await alice.ok("POST", path, change) == {**stale, "currentMetadataVersion": 2, "currentMetadata": "m2"}
+    bad: list[dict[str, Any]] = [
+        {}, {"metadata": "x"}, {"expectedMetadataVersion": 2}, {"metadata": None, "expectedMetadataVersion": 2},
+        {"metadata": "x", "expectedMetadataVersion": -1}, {"agentState": "x", "expectedMetadataVersion": 2},
+        {"metadata": "x", "expectedMetadataVersion": 2, "agentState": "x"},
+    ]  # fmt: skip
+    for change in bad:
+        assert (await alice.post(path, change)).status_code == 400, change
+    change = {"metadata": "evil", "expectedMetadataVersion": 2}
+    for response in (await mallory.get(path), await mallory.post(path, change)):
+        assert (response.status_code, response.json()) == (404, {"error": "Session not found"})
+    assert (await alice.ok("GET", path))["session"] == session
+    assert await ui.heard() == await mine.heard() == []
+
+
+async def test_http_and_socket_writers_of_one_version_have_one_winner(world: World) -> None:
+    alice = await world.account()
+    id = (await alice.session())["id"]
+    ui, sender = await alice.socket(), await alice.socket()
+
+    async def over_http(value: str) -> tuple[bool, Any]:
+        change = {"metadata": value, "expectedMetadataVersion": 0}
+        answer = await alice.ok("POST", f"/v1/sessions/{id}", change)
+        return answer["success"], answer.get("currentMetadata", value)
+
+    async def over_socket(value: str) -> tuple[bool, Any]:
+        ack = await sender.call("update-metadata", {"sid": id, "metadata": value, "expectedVersion": 0})
+        return ack["result"] == "success", ack["metadata"]
+
+    outcomes = await asyncio.gather(*(f(f"{f.__name__}{i}") for i in range(4) for f in (over_http, over_socket)))
+
+    (update,) = await ui.updates()
+    assert [won for won, _ in outcomes].count(True) == 1
+    assert {current for _, current in outcomes} == {update["metadata"]["value"]}
