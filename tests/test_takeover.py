@@ -99,10 +99,12 @@ async def test_a_message_in_fragments_with_control_frames_between(raw: Raw) -> N
     raw.send(Opcode.CONT, b"n", fin=False)
     raw.send(Opcode.PONG, b"unasked")
     raw.send(Opcode.CONT, b'g"]')
-    pong = await raw.frame()
-    assert pong is not None
-    assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"are you there")
-    assert await raw.text() == "437[{}]"
+    # In one segment or in five: the pong and the ack come, whichever is first.
+    frames = [await raw.frame(), await raw.frame()]
+    assert {(frame.opcode, bytes(frame.data)) for frame in frames if frame} == {
+        (Opcode.PONG, b"are you there"),
+        (Opcode.TEXT, b"437[{}]"),
+    }
 
 
 async def test_a_character_cut_by_a_fragment_and_frames_cut_by_the_network(raw: Raw) -> None:
