@@ -23,6 +23,9 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+bench: .venv/made ## measure this server beside the bare stack (about 2 minutes)
+	$(BIN)/python -m tests.bench
+
 format: .venv/made ## let ruff format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
