@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ COMMANDS = (serve, migrate, config_command, health, systemd)
 def main(argv: Sequence[str] | None = None) -> None:
     """`happy-server-light …`; ends the process with 0, or 2 for what the caller has to change."""
     arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that a command can clean up behind it
+    os.umask(0o077)  # whatever a command makes is for its own user
     try:
         arguments.run(config.load(os.environ, vars(arguments)), arguments)
     except StartError as error:

@@ -136,7 +136,6 @@ def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], N
 
     `cut` is called when a second signal ends the process at once.
     """
-    os.umask(0o077)  # what the server makes is for its own user
 
     async def main() -> None:
         server = Server(settings)

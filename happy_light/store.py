@@ -10,6 +10,7 @@ Reads have connections of their own and never wait for the writer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -323,22 +324,23 @@ def prepare(path: Path) -> None:
     if head and head != b"SQLite format 3\0":
         raise StartError(f"{path} is not a SQLite database; move it away or choose another data folder.")
     try:
-        connection = sqlite3.connect(path, isolation_level=None)
-    except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be opened: {error}.") from error
-    try:
-        _migrate(connection, path)
+        version = _look(path) if head else 0
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            _migrate(connection, path, version)
     except sqlite3.Error as error:
         raise StartError(f"The database {path} cannot be used: {error}.") from error
-    finally:
-        connection.close()
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def _look(path: Path) -> int:
+    """-> the schema's version, 0 for an empty database. Raises StartError if it is not one to work with.
+
+    Read-only, since even closing another program's database would fold its write-ahead log into it.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if owner != APPLICATION_ID and tables:
         if {"Account", "SessionMessage"} <= tables:
             raise StartError(
@@ -351,9 +353,14 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer happy-server-light (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); install that version or restore an older backup."
         )
-    if not tables:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes effect before the first page, so before WAL
+    return version if tables else 0
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not version:
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _in_one_transaction(connection, schema(), SCHEMA_VERSION)
         return
     if version < SCHEMA_VERSION:
