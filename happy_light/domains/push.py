@@ -1,11 +1,18 @@
-"""Push notifications (protocol.md section 9).
+"""Push notifications, sent to phones through Expo (protocol.md section 9).
 
-POST /v1/sessions/:id/push-event
+GET    /v1/push-tokens                newest first
+POST   /v1/push-tokens
+DELETE /v1/push-tokens/:token
+POST   /v1/sessions/:id/push-event    tell the session's clients, and phones if nobody looks
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -13,11 +20,41 @@ from happy_light.bus import Audience, Ephemeral
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND
 from happy_light.house import House
+from happy_light.outgoing import NoAnswer, Outgoing
+from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Out, now_ms
+from happy_light.wire import In, Out, Success, new_id, now_ms
+
+log = logging.getLogger(__name__)
+
+TOKENS_MAX: Final = 500  # of one account; the oldest go
+BATCH: Final = 100  # messages that Expo takes at once
+DEADLINE: Final = 8.0  # s for all batches together
+DEAD: Final = "DeviceNotRegistered"
 
 
 # -------------------------------------------------------------------------------------------- wire
+class NewToken(In):
+    """POST /v1/push-tokens"""
+
+    token: str
+
+
+class Token(Out):
+    """A phone's address at Expo."""
+
+    id: str
+    token: str
+    created_at: int
+    updated_at: int
+
+
+class Tokens(Out):
+    """`{"tokens": […]}`"""
+
+    tokens: list[Token]
+
+
 class PushEvent(In):
     """POST /v1/sessions/:id/push-event"""
 
@@ -28,7 +65,7 @@ class PushEvent(In):
 
 
 class Pushed(Out):
-    """What became of the push."""
+    """What became of the push. `tokens`: phones tried; `delivered`: how many of them Expo took."""
 
     result: Literal["sent", "partial", "suppressed", "no_tokens", "failed"]
     success: Literal[True] = True
@@ -47,24 +84,177 @@ class SessionEvent(Out, tag_field="type", tag="session-event"):
     timestamp: int
 
 
+class _Details(msgspec.Struct):
+    error: str | None = None
+
+
+class _Ticket(msgspec.Struct):
+    """What Expo says about one message."""
+
+    status: str
+    details: _Details | None = None
+
+
+class _Failure(msgspec.Struct):
+    code: str = ""
+
+
+class _Tickets(msgspec.Struct):
+    """Expo's answer to a batch: a ticket for each message in its order, or why it took none."""
+
+    data: list[_Ticket] = []
+    errors: list[_Failure] = []
+
+
+# -------------------------------------------------------------------------------------- operations
+def tokens_of(rx: Rx, account_id: str) -> Tokens:
+    """Every token, newest first."""
+    rows = rx.all(
+        "SELECT id, token, created_at, updated_at FROM push_tokens WHERE account_id = ? "
+        "ORDER BY created_at DESC, id DESC",
+        (account_id,),
+    )
+    return Tokens([Token(*row) for row in rows])
+
+
+def add(tx: Tx, account_id: str, token: str) -> Success:
+    """Remembers a token; one that is known keeps its place."""
+    tx.execute(
+        "INSERT INTO push_tokens (id, account_id, token, created_at, updated_at) VALUES (?, ?, ?, ?4, ?4) "
+        "ON CONFLICT (account_id, token) DO UPDATE SET updated_at = ?4",
+        (new_id(), account_id, token, tx.now),
+    )
+    tx.execute(
+        "DELETE FROM push_tokens WHERE account_id = ?1 AND id IN (SELECT id FROM push_tokens WHERE account_id = ?1 "
+        "ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?2)",
+        (account_id, TOKENS_MAX),
+    )
+    return Success()
+
+
+def remove(tx: Tx, account_id: str, tokens: Sequence[str]) -> Success:
+    """Forgets tokens, known or not."""
+    tx.executemany(
+        "DELETE FROM push_tokens WHERE account_id = ? AND token = ?", [(account_id, token) for token in tokens]
+    )
+    return Success()
+
+
 def someone_looks(house: House, account_id: str) -> bool:
     """Whether a user-scoped client of the account is in the foreground, so that no push is needed."""
     return any(peer.app_state == "active" for peer in house.rooms.of(Audience(account_id)))
 
 
+async def push(house: House, account_id: str, session_id: str, event: PushEvent) -> Pushed:
+    """Sends the event to the account's phones, unless somebody looks."""
+    if someone_looks(house, account_id):
+        return Pushed("suppressed", reason="active-ui-client")
+    tokens = [token.token for token in (await house.store.read(tokens_of, account_id)).tokens]
+    if not tokens:
+        return Pushed("no_tokens")
+    if not house.settings.push_enabled:
+        return Pushed("failed", reason="push-disabled")
+    data = {"sessionId": session_id, **(event.data or {}), "kind": event.kind}
+    message = {"title": event.title, "body": event.body, "data": data, "sound": "default", "channelId": "messages"}
+    outcomes = await _send(house, tokens, message)
+    dead = [token for token, reason in outcomes.items() if reason == DEAD]
+    if dead:
+        await house.store.write(remove, account_id, dead)
+        log.info("%d phones of account %s are gone at Expo and forgotten", len(dead), account_id)
+    reasons = Counter(reason for reason in outcomes.values() if reason)
+    if not reasons:
+        return Pushed("sent", tokens=len(tokens))
+    reason, delivered = reasons.most_common(1)[0][0], len(tokens) - reasons.total()
+    if delivered:
+        return Pushed("partial", tokens=len(tokens), delivered=delivered, reason=reason)
+    return Pushed("failed", reason=reason)
+
+
+async def _send(house: House, tokens: list[str], message: dict[str, Any]) -> dict[str, str]:
+    """-> for each token "", or why its message was not taken."""
+    outcomes = dict.fromkeys(tokens, "timeout")
+
+    async def send(batch: list[str]) -> None:
+        outcomes.update(zip(batch, await _send_batch(house, batch, message), strict=True))
+
+    try:
+        async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
+            for start in range(0, len(tokens), BATCH):
+                group.create_task(send(tokens[start : start + BATCH]))
+    except TimeoutError:
+        pass  # who was not answered keeps this reason
+    return outcomes
+
+
+async def _send_batch(house: House, batch: list[str], message: dict[str, Any]) -> list[str]:
+    """As `_send`, in the order of the batch."""
+    secret = house.settings.expo_access_token
+    headers = {"authorization": f"Bearer {secret}"} if secret else {}
+    body = [{"to": token, **message} for token in batch]
+    try:
+        answer = await house.get(Outgoing).request("POST", house.settings.expo_url, body=body, headers=headers)
+        if answer.status != 200:
+            log.warning("Expo answered a push with status %d", answer.status)
+            return [f"expo-status-{answer.status}"] * len(batch)
+        tickets = answer.json(_Tickets)
+    except NoAnswer as error:
+        log.warning("Expo gave no answer to a push: %s", error)
+        return [f"expo-{error}"] * len(batch)
+    if tickets.errors:
+        return [tickets.errors[0].code[:100] or "expo-error"] * len(batch)
+    reasons = [_reason(ticket) for ticket in tickets.data[: len(batch)]]
+    return reasons + ["no-ticket"] * (len(batch) - len(reasons))
+
+
+def _reason(ticket: _Ticket) -> str:
+    if ticket.status == "ok":
+        return ""
+    return (ticket.details.error if ticket.details else None) or "expo-error"
+
+
 # --------------------------------------------------------------------------------------- endpoints
+async def get_tokens(call: Call[None, None]) -> Tokens:
+    return await call.house.store.read(tokens_of, call.account_id)
+
+
+async def post_token(call: Call[NewToken, None]) -> Success:
+    return await call.house.store.write(add, call.account_id, call.body.token)
+
+
+async def delete_token(call: Call[None, None]) -> Success:
+    return await call.house.store.write(remove, call.account_id, [call.path["token"]])
+
+
 async def post_event(call: Call[PushEvent, None]) -> Pushed:
     house, body, session_id = call.house, call.body, call.path["id"]
     await house.store.read(sessions.owned, call.account_id, session_id)
     event = SessionEvent(session_id, body.kind, body.title, body.body, now_ms())
     house.bus.publish((Ephemeral(Audience.session(call.account_id, session_id), event),))
-    if someone_looks(house, call.account_id):
-        return Pushed("suppressed", reason="active-ui-client")
-    return Pushed("no_tokens")
+    pushed = await push(house, call.account_id, session_id, body)
+    log.info(
+        "push of session %s of account %s: %s",
+        session_id, call.account_id, ", ".join(f"{name} {value}" for name, value in _said(pushed).items()),
+    )  # fmt: skip
+    return pushed
+
+
+def _said(pushed: Pushed) -> dict[str, Any]:
+    """What the answer says, without what it always says."""
+    said: dict[str, Any] = msgspec.to_builtins(pushed)
+    del said["success"]
+    return said
+
+
+async def closing(house: House) -> None:
+    """Ends the connections to other servers."""
+    await house.get(Outgoing).close()
 
 
 routes = [
+    Route("GET", "/v1/push-tokens", get_tokens, answer=Tokens),
+    Route("POST", "/v1/push-tokens", post_token, body=NewToken),
+    Route("DELETE", "/v1/push-tokens/:token", delete_token),
     Route(
         "POST", "/v1/sessions/:id/push-event", post_event, body=PushEvent, answer=Pushed, refusals=[SESSION_NOT_FOUND]
-    )
+    ),
 ]
