@@ -126,7 +126,10 @@ class _FileAnswer(Response):
         self._file = open(handle, "rb", buffering=0)  # noqa: SIM115
         about = os.fstat(handle)
         self.size = about.st_size
-        self.etag = f'"{about.st_mtime_ns:x}-{about.st_size:x}"'
+        # A small file is read here, on the thread that opened it: another visit costs more than the reading.
+        self._content = self._file.read() if self.size <= _PIECE else None
+        # Not the mtime, which packages and images set to one date for every version of a file.
+        self.etag = f'"{about.st_ctime_ns:x}-{about.st_ino:x}-{about.st_size:x}"'
         super().__init__(
             None, 200, {**headers, "x-content-type-options": "nosniff", "accept-ranges": "bytes", "etag": self.etag,
                         "last-modified": formatdate(about.st_mtime, usegmt=True)}, media_type,
@@ -152,7 +155,10 @@ class _FileAnswer(Response):
             if scope["method"] == "HEAD":
                 end = start
             while start < end:
-                piece = await asyncio.to_thread(os.pread, self._file.fileno(), min(_PIECE, end - start), start)
+                if self._content is not None:
+                    piece = self._content[start:end]
+                else:
+                    piece = await asyncio.to_thread(os.pread, self._file.fileno(), min(_PIECE, end - start), start)
                 if not piece:
                     raise OSError("the file became shorter while it was sent")
                 start += len(piece)
