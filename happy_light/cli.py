@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from happy_light import __version__, config
 from happy_light.commands import config as config_command
-from happy_light.commands import health, migrate, serve, systemd
+from happy_light.commands import export, health, import_, migrate, serve, systemd
 from happy_light.errors import StartError
 
-COMMANDS = (serve, migrate, config_command, health, systemd)
+COMMANDS = (serve, migrate, config_command, health, systemd, import_, export)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,36 @@
+"""A bar on standard error for long work, only where somebody is looking."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+_WIDTH: Final = 30
+_EVERY: Final = 0.1  # s between two pictures
+
+
+class Bar:
+    """Called with (what, done, of how many; 0: not known); `close` clears the line."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._last = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Draws, at most ten times a second."""
+        now = time.monotonic()
+        if not self._shown or now - self._last < _EVERY:
+            return
+        self._last = now
+        if total:
+            filled = min(_WIDTH, done * _WIDTH // total)
+            text = f"{what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {done:,} of {total:,}"
+        else:
+            text = f"{what:<22} {done:,}"
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves a clean line."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

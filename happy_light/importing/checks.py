@@ -1,0 +1,106 @@
+"""Looks at the source once more, and whether the new database says the same."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from happy_light.errors import StartError
+from happy_light.importing.columns import ciphertext, integer, text
+from happy_light.importing.load import Progress, Report
+from happy_light.importing.sources import Source
+from happy_light.importing.tables import TABLES
+
+_SAMPLED: Final = 200  # sessions whose content is compared
+_FIRST: Final = 100  # messages of each of them
+
+
+def check(source: Source, target: sqlite3.Connection, report: Report, progress: Progress) -> None:
+    """Counts per table, highest seq per session and account, content of a sample. Raises StartError."""
+    progress("checks", 0, 4)
+    _counts(source, target, report)
+    progress("checks", 1, 4)
+    _accounts(source, target, report)
+    progress("checks", 2, 4)
+    _sessions(source, target, report)
+    progress("checks", 3, 4)
+    _contents(source, target, report)
+    progress("checks", 4, 4)
+
+
+def _counts(source: Source, target: sqlite3.Connection, report: Report) -> None:
+    for ours in dict.fromkeys(table.ours for table in TABLES):
+        theirs = [table.theirs for table in TABLES if table.ours == ours and table.theirs in report.tables]
+        expected = sum(source.count(name) - report.tables[name].left.total() for name in theirs)
+        (found,) = target.execute(f"SELECT count(*) FROM {ours}").fetchone()
+        if found != expected:
+            raise _wrong(f"{ours} has {found} rows, and {expected} are expected")
+        report.checks["tables"] = report.checks.get("tables", 0) + len(theirs)
+
+
+def _accounts(source: Source, target: sqlite3.Connection, report: Report) -> None:
+    compared = 0
+    for id, seq, feed_seq in source.rows("Account", ["id", "seq", "feedSeq"]):
+        row = target.execute("SELECT seq, feed_seq FROM accounts WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            continue  # damaged: counted as left out above
+        if row[0] != integer(seq or 0) or row[1] < integer(feed_seq or 0):
+            raise _wrong(f"account {id} is at seq {row[0]}, and {seq} is expected")
+        compared += 1
+    report.checks["accounts"] = compared
+
+
+def _sessions(source: Source, target: sqlite3.Connection, report: Report) -> None:
+    """A session that has neither doubles nor damaged messages must end at the same seq with the same count."""
+    compared = 0
+    loss = report.tables["SessionMessage"].left.total()
+    for id, count, top_seq in source.tops("SessionMessage", "sessionId", "seq"):
+        highest = integer(top_seq or 0)
+        found, top = target.execute("SELECT count(*), max(seq) FROM messages WHERE session_id = ?", (id,)).fetchone()
+        if found != count and not loss:
+            raise _wrong(f"session {id} has {found} messages, and {count} are expected")
+        if found == count and (top < highest or (top > highest and id not in report.renumbered)):
+            raise _wrong(f"session {id} ends at message {top}, and {highest} is expected")
+        compared += 1
+    for id, seq in source.rows("Session", ["id", "seq"]):
+        row = target.execute("SELECT seq FROM sessions WHERE id = ?", (id,)).fetchone()
+        if row is not None and row[0] < integer(seq or 0):
+            raise _wrong(f"session {id} is at seq {row[0]}, and {seq} is expected")
+    report.checks["sessions"] = compared
+
+
+def _contents(source: Source, target: sqlite3.Connection, report: Report) -> None:
+    (sessions,) = target.execute("SELECT count(*) FROM sessions").fetchone()
+    every = max(1, sessions // _SAMPLED)
+    compared = 0
+    for (id,) in target.execute(
+        "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM sessions) "
+        "WHERE place % ? = 0 LIMIT ?",
+        (every, _SAMPLED),
+    ).fetchall():
+        ours = dict(
+            target.execute("SELECT id, content FROM messages WHERE session_id = ? ORDER BY seq LIMIT ?", (id, _FIRST))
+        )
+        theirs: dict[str, str] = {}
+        for message_id, content in source.rows("SessionMessage", ["id", "content"], ("seq",), ("sessionId", id)):
+            if message_id in ours:
+                theirs[message_id] = ciphertext(content)
+            if len(theirs) == len(ours):
+                break
+        if _hash(ours.items()) != _hash(theirs.items()):
+            raise _wrong(f"the messages of session {id} differ")
+        compared += len(ours)
+    report.checks["contents"] = compared
+
+
+def _hash(items: Iterable[tuple[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for id, content in sorted(items):
+        digest.update(f"{len(id)}:{id}{len(content)}:".encode() + text(content).encode())
+    return digest.hexdigest()
+
+
+def _wrong(what: str) -> StartError:
+    return StartError(f"The check after the import failed, and nothing was changed: {what}.")

@@ -1,0 +1,101 @@
+"""A PostgreSQL database, or anything that speaks its protocol (PGlite's socket server). Extra `[postgres]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from happy_light.errors import StartError
+from happy_light.importing import sources
+from happy_light.importing.sources import Row, quote
+
+_FETCH: Final = 200  # rows a round trip: enough for speed, few enough for memory when rows are large
+
+
+class Postgres:
+    """A `Source` over ONE connection (PGlite has no more), in one read-only transaction."""
+
+    def __init__(self, url: str) -> None:
+        """Raises StartError if it cannot be reached; the text never holds the password."""
+        try:
+            import psycopg
+        except ImportError:
+            raise StartError(
+                "Reading PostgreSQL needs psycopg; install it with: pipx inject happy-server-light 'psycopg[binary]' "
+                "(or pip install 'happy-server-light[postgres]')."
+            ) from None
+        self._errors = psycopg.Error
+        parts = urlsplit(url)
+        self.name = f"postgresql://{parts.hostname or ''}{parts.path}"
+        try:
+            # prepare_threshold: prepared statements bring nothing here, and not everything has them.
+            self._connection = psycopg.connect(url, prepare_threshold=None, connect_timeout=20)
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            self._connection.read_only = True
+            self._types = self._find()
+        except psycopg.Error as error:
+            raise StartError(f"{self.name} cannot be read: {_plain(error, parts.password)}.") from error
+        self._cursors = 0
+
+    def _find(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for table, column, kind in self._connection.execute(
+            "SELECT c.table_name::text, c.column_name::text, c.data_type::text FROM information_schema.columns c "
+            "JOIN information_schema.tables t USING (table_schema, table_name) "
+            "WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' ORDER BY 1"
+        ):
+            found.setdefault(table, {})[column] = kind
+        return found
+
+    def tables(self) -> dict[str, set[str]]:
+        return {table: set(columns) for table, columns in self._types.items()}
+
+    def _expression(self, table: str, name: str | None) -> str:
+        """A column in the form that the SQLite files have it: ms, text, bytes."""
+        kind = self._types[table].get(name) if name is not None else None
+        if name is None or kind is None:
+            return "NULL"
+        if kind.startswith("timestamp"):
+            return f"(extract(epoch FROM {quote(name)}) * 1000)::bigint"
+        if kind in ("json", "jsonb", "USER-DEFINED"):
+            return f"{quote(name)}::text"
+        return quote(name)
+
+    def rows(
+        self,
+        table: str,
+        columns: Sequence[str | None],
+        order: Sequence[str] = (),
+        where: tuple[str, Any] | None = None,
+    ) -> Iterator[Row]:
+        picked = [self._expression(table, name) for name in columns]
+        condition = None if where is None else f"{quote(where[0])} = %s"
+        ordered = [name for name in order if name in self._types[table]]
+        return self._run(sources.select(table, picked, ordered, condition), () if where is None else (where[1],))
+
+    def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
+        return self._run(sources.tops(table, group, value))
+
+    def count(self, table: str) -> int:
+        ((number,),) = self._run(f"SELECT count(*) FROM {quote(table)}")
+        return int(number)
+
+    def _run(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Row]:
+        self._cursors += 1
+        try:
+            with self._connection.cursor(f"happy_{self._cursors}", binary=True) as cursor:
+                cursor.itersize = _FETCH
+                cursor.execute(sql, arguments)
+                yield from cursor
+        except self._errors as error:
+            raise StartError(f"{self.name} cannot be read: {_plain(error, None)}.") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _plain(error: Exception, password: str | None) -> str:
+    """The first line of the database's own words, without the password."""
+    line = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+    return line.replace(password, "***") if password else line

@@ -1,0 +1,85 @@
+"""The SQLite file of a light server, with whatever write-ahead log lies beside it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from happy_light import store
+from happy_light.errors import StartError
+from happy_light.importing import sources
+from happy_light.importing.sources import Row, quote
+
+
+class Sqlite:
+    """A `Source`. The file is opened for reading only; nothing of it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StartError if it cannot be read, or is a database of this very program."""
+        self.name = str(path)
+        try:
+            self._connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)
+            self._connection.execute("PRAGMA query_only = ON")
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+            self._connection.execute("BEGIN")  # one snapshot, even if its server still writes
+            (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
+            self._tables = self._find()
+        except sqlite3.Error as error:
+            raise StartError(f"{path} cannot be read: {error}.") from error
+        if owner == store.APPLICATION_ID:
+            raise StartError(
+                f"{path} is already a database of this program. To move it, copy the whole data folder (or use "
+                "backup and restore); for one account, use export and import."
+            )
+
+    def _find(self) -> dict[str, set[str]]:
+        names = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {
+            name: {row[1] for row in self._connection.execute(f"PRAGMA table_info({quote(name)})")}
+            for (name,) in names
+            if not name.startswith("sqlite_")
+        }
+
+    def tables(self) -> dict[str, set[str]]:
+        return self._tables
+
+    def rows(
+        self,
+        table: str,
+        columns: Sequence[str | None],
+        order: Sequence[str] = (),
+        where: tuple[str, Any] | None = None,
+    ) -> Iterator[Row]:
+        present = self._tables[table]
+        picked = [quote(name) if name in present else "NULL" for name in columns]
+        condition = None if where is None else f"{quote(where[0])} = ?"
+        ordered = [name for name in order if name in present]
+        return self._run(sources.select(table, picked, ordered, condition), () if where is None else (where[1],))
+
+    def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
+        return self._run(sources.tops(table, group, value))
+
+    def count(self, table: str) -> int:
+        ((number,),) = self._run(f"SELECT count(*) FROM {quote(table)}")
+        return int(number)
+
+    def _run(self, sql: str, arguments: Sequence[Any] = ()) -> Iterator[Row]:
+        try:
+            yield from self._connection.execute(sql, arguments)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise StartError(f"{self.name} cannot be read: {error}.") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _uri(path: Path) -> str:
+    """Read-only. A file in a folder that cannot be written and has no log beside it cannot change either."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    beside = path.with_name(f"{path.name}-wal")
+    if not os.access(path.parent, os.W_OK) and not beside.exists():
+        uri += "&immutable=1"
+    return uri
