@@ -37,13 +37,18 @@ TABLES = {
     f"dataEncryptionKey:X seq:I active:B lastActiveAt:D {TIMES}",
     "UploadedFile": f"id:S accountId:S path:S width:I height:I thumbhash:S reuseKey:S {TIMES}",
     "ServiceAccountToken": f"id:S accountId:S vendor:S token:X metadata:J lastUsedAt:D {TIMES}",
-    "Artifact": "id:S accountId:S header:X headerVersion:I body:X bodyVersion:I dataEncryptionKey:X "
-    f"seq:I {TIMES}",
+    "Artifact": f"id:S accountId:S header:X headerVersion:I body:X bodyVersion:I dataEncryptionKey:X seq:I {TIMES}",
     "AccessKey": f"id:S accountId:S machineId:S sessionId:S data:S dataVersion:I {TIMES}",
     "UserRelationship": f"fromUserId:S toUserId:S status:E {TIMES} acceptedAt:D lastNotifiedAt:D",
     "UserFeedItem": f"id:S userId:S counter:L repeatKey:S body:J {TIMES}",
     "UserKVStore": f"id:S accountId:S key:S value:X version:I {TIMES}",
 }
+KEYS = {
+    "SessionMessage": '"sessionId", "localId"', "Session": '"accountId", tag', "UserKVStore": '"accountId", "key"',
+    "UsageReport": '"accountId", "sessionId", "key"', "Machine": '"accountId", id', "Account": '"publicKey"',
+}  # fmt: skip
+"""Unique besides id."""
+
 COLUMNS = {table: dict(column.split(":") for column in text.split()) for table, text in TABLES.items()}
 """Table -> column -> S text, I int, L bigint, B boolean, D date, X bytes, J JSON, E enum."""
 
@@ -72,6 +77,7 @@ def mixed() -> Date:
 def account_rows(number: int, secret: str = SECRET) -> list[tuple[str, dict[str, Any]]]:
     """(table, row) of one account that uses everything. Times in ms, JSON decoded."""
     vault, id = Vault(secret), f"cmaccount{number:016}"
+    sealed = vault.seal(["user", id, "vendors", "anthropic", "token"], f"sk-ant-{number}")
     session, machine = f"cmsession{number:016}", f"machine-{number}"
     rows: list[tuple[str, dict[str, Any]]] = [
         ("GithubUser", {"id": f"gh{number}", "profile": {"login": f"octo{number}", "name": "Octo Cat"},
@@ -104,8 +110,9 @@ def account_rows(number: int, secret: str = SECRET) -> list[tuple[str, dict[str,
                          "data": {"tokens": {"total": 12, "input": 5}, "cost": {"total": 0.25}}}),
         ("UsageReport", {"id": f"v{number}", "key": "claude", "accountId": id, "sessionId": None,
                          "data": {"tokens": {"total": 1}, "cost": {"total": 0.5}}}),
-        ("ServiceAccountToken", {"id": f"sat{number}", "accountId": id, "vendor": "anthropic",
-                                 "token": vault.seal(["user", id, "vendors", "anthropic", "token"], f"sk-ant-{number}")}),
+        ("ServiceAccountToken", {"id": f"sat{number}", "accountId": id, "vendor": "anthropic", "metadata": None,
+                                 "lastUsedAt": NOW,
+                                 "token": sealed}),
         ("UploadedFile", {"id": f"up{number}", "accountId": id, "path": f"public/users/{id}/avatars/a.jpg", "width": 4,
                           "height": 3, "thumbhash": "dGh1bWI=", "reuseKey": "github-avatar"}),
         ("UserFeedItem", {"id": f"feed{number}", "userId": id, "counter": 2, "repeatKey": "hello",
@@ -167,7 +174,9 @@ def sqlite_file(
     for table, columns in COLUMNS.items():
         if table not in without:
             lines = ", ".join(f'"{name}" {_SQLITE[kind]}' for name, kind in columns.items())
-            connection.execute(f'CREATE TABLE "{table}" ({lines})')
+            key = ', PRIMARY KEY ("id")' if "id" in columns else ""
+            unique = f", UNIQUE ({KEYS[table]})" if table in KEYS else ""
+            connection.execute(f'CREATE TABLE "{table}" ({lines}{key}{unique})')
     insert(connection, [row for row in rows if row[0] not in without], date)
     return connection
 
@@ -244,13 +253,14 @@ def fill_postgres(url: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
 
     with psycopg.connect(url) as connection:
         connection.execute(
-            'CREATE TYPE "RelationshipStatus" AS ENUM (\'none\', \'requested\', \'pending\', \'friend\', \'rejected\')'
+            "CREATE TYPE \"RelationshipStatus\" AS ENUM ('none', 'requested', 'pending', 'friend', 'rejected')"
         )
         for table, columns in COLUMNS.items():
             lines = ", ".join(f'"{name}" {_POSTGRES[kind]}' for name, kind in columns.items())
-            connection.execute(f'CREATE TABLE "{table}" ({lines})'.encode())
+            key = ', PRIMARY KEY ("id")' if "id" in columns else ""
+            unique = f", UNIQUE ({KEYS[table]})" if table in KEYS else ""
+            connection.execute(f'CREATE TABLE "{table}" ({lines}{key}{unique})'.encode())
         connection.execute('CREATE TABLE "AccountChange" (id TEXT)')
-        connection.execute('CREATE UNIQUE INDEX ON "SessionMessage" ("sessionId", "localId")')
         connection.execute('CREATE INDEX ON "SessionMessage" ("sessionId", seq)')
         for table, row in rows:
             full = _completed(table, row)

@@ -67,12 +67,12 @@ class Postgres:
         table: str,
         columns: Sequence[str | None],
         order: Sequence[str] = (),
-        where: tuple[str, Any] | None = None,
+        where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
         picked = [self._expression(table, name) for name in columns]
-        condition = None if where is None else f"{quote(where[0])} = %s"
+        condition = None if where is None else f"{quote(where[0])} = ANY(%s)"
         ordered = [name for name in order if name in self._types[table]]
-        return self._run(sources.select(table, picked, ordered, condition), () if where is None else (where[1],))
+        return self._run(sources.select(table, picked, ordered, condition), () if where is None else (list(where[1]),))
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
         return self._run(sources.tops(table, group, value))

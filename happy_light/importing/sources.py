@@ -23,9 +23,12 @@ class Source(Protocol):
         table: str,
         columns: Sequence[str | None],
         order: Sequence[str] = (),
-        where: tuple[str, Any] | None = None,
+        where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
-        """Rows with these columns (null for None or one that is missing), without holding them all."""
+        """Rows with these columns (null for None or one that is missing), without holding them all.
+
+        `where`: only rows whose column has one of these values.
+        """
         ...
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:

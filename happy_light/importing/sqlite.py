@@ -51,13 +51,13 @@ class Sqlite:
         table: str,
         columns: Sequence[str | None],
         order: Sequence[str] = (),
-        where: tuple[str, Any] | None = None,
+        where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
         present = self._tables[table]
         picked = [quote(name) if name in present else "NULL" for name in columns]
-        condition = None if where is None else f"{quote(where[0])} = ?"
+        condition = None if where is None else f"{quote(where[0])} IN ({', '.join('?' * len(where[1]))})"
         ordered = [name for name in order if name in present]
-        return self._run(sources.select(table, picked, ordered, condition), () if where is None else (where[1],))
+        return self._run(sources.select(table, picked, ordered, condition), () if where is None else where[1])
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
         return self._run(sources.tops(table, group, value))
