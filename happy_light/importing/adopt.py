@@ -69,7 +69,7 @@ def adopt(
         finally:
             connection.close()
         for session_id in gone:
-            shutil.rmtree(settings.data_dir / "attachments" / "sessions" / session_id, ignore_errors=True)
+            shutil.rmtree(settings.attachments_of(session_id), ignore_errors=True)
     return report
 
 

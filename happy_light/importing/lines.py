@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 from happy_light import store
 from happy_light.config import Settings
 from happy_light.errors import StartError
+from happy_light.importing.place import home
 from happy_light.wire import now_ms
 
 FORMAT: Final = 1
@@ -92,9 +93,9 @@ def _write(connection: sqlite3.Connection, settings: Settings, wanted: str, out:
         for row in cursor:
             put({"table": table, "row": dict(zip(names, map(_plain, row), strict=True))})
             counts[table] += 1
-    for place in _files(connection, settings.data_dir, account_id):
+    for place in _files(connection, settings, account_id):
         try:
-            content = (settings.data_dir / place).read_bytes()
+            content = home(settings, place).read_bytes()
         except FileNotFoundError:
             continue  # deleted since, or never uploaded
         put({"file": str(place), "bytes": base64.b64encode(content).decode()})
@@ -107,13 +108,13 @@ def _plain(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _files(connection: sqlite3.Connection, folder: Path, account_id: str) -> Iterator[Path]:
+def _files(connection: sqlite3.Connection, settings: Settings, account_id: str) -> Iterator[Path]:
     for (path,) in connection.execute("SELECT path FROM uploaded_files WHERE account_id = ?", (account_id,)):
         yield Path("files") / path
     for (session_id,) in connection.execute("SELECT id FROM sessions WHERE account_id = ?", (account_id,)):
         place = Path("attachments") / "sessions" / session_id
-        if (folder / place).is_dir():
-            yield from (place / file.name for file in sorted((folder / place).glob("*.enc")))
+        if (folder := home(settings, place)).is_dir():
+            yield from (place / file.name for file in sorted(folder.glob("*.enc")))
 
 
 # ------------------------------------------------------------------------------------------ reading

@@ -102,7 +102,7 @@ def put(settings: Settings, staging: Path, secret: str | None, report: Report) -
 
     What stood there before is kept beside it under another name.
     """
-    folder, stamp = settings.data_dir, time.strftime("%Y%m%d-%H%M%S")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
     put_files(settings, staging)
     if settings.database.exists():
         _fold(settings.database)
@@ -114,7 +114,12 @@ def put(settings: Settings, staging: Path, secret: str | None, report: Report) -
         settings.database.with_name(settings.database.name + name).unlink(missing_ok=True)
     (staging / "database").replace(settings.database)
     settings.database.chmod(0o600)
-    _sync(folder)
+    _sync(settings.database.parent)
+
+
+def home(settings: Settings, place: Path) -> Path:
+    """`files/…` or `attachments/…` -> where that is on this server."""
+    return (settings.files if place.parts[0] == "files" else settings.attachments).joinpath(*place.parts[1:])
 
 
 def put_files(settings: Settings, staging: Path) -> None:
@@ -123,7 +128,7 @@ def put_files(settings: Settings, staging: Path) -> None:
     for kind in ("files", "attachments"):
         if (staging / kind).is_dir():
             for file in _walk(staging / kind):
-                place = settings.data_dir / file.relative_to(staging)
+                place = home(settings, file.relative_to(staging))
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 shutil.move(file, place)  # a rename, or a copy where attachments/ is another disk
 

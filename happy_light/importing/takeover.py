@@ -62,15 +62,17 @@ def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
             yield Path(folder)
         return
     server.make_folder(settings.data_dir)
-    held = server.lock(settings.data_dir)
-    staging = settings.data_dir / place.STAGING
-    try:
-        shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
-        staging.mkdir(mode=0o700)
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        held.close()
+    staging = settings.database.parent / place.STAGING  # where a rename can take it to its place
+    with contextlib.ExitStack() as held:
+        held.callback(server.lock(settings.data_dir).close)
+        if settings.database.parent != settings.data_dir:
+            held.callback(server.lock(settings.database.parent, f"{settings.database.name}.pid").close)
+        try:
+            shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
+            staging.mkdir(mode=0o700)
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _build(source: Source, staging: Path, secret: str, files: Path | None, progress: Progress, force: bool) -> Report:

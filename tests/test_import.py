@@ -1,0 +1,445 @@
+"""`import`: another server's clients stay signed in and find everything; all of it comes, or nothing does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import nacl.signing
+import pytest
+
+from happy_light.keys import Signer, Vault
+from tests import other_servers
+from tests.client import Account, World, b64
+from tests.conftest import Process
+from tests.other_servers import NOW, SECRET, attachment, insert, sqlite_file, world_rows, write_files
+
+ONE, TWO = "cmaccount0000000000000001", "cmaccount0000000000000002"
+SESSION = "cmsession0000000000000001"
+HOLDER = {"HANDY_MASTER_SECRET": ""}  # the server has to find the secret in its folder
+
+
+def command(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs `happy-server-light …` to its end."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return subprocess.run(
+        [sys.executable, "-m", "happy_light", *map(str, arguments)],
+        env={**kept, "XDG_CONFIG_HOME": "/nonexistent", **environ}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def imported(*arguments: Any, **environ: str) -> Any:
+    """The JSON summary of an import that must succeed."""
+    done = command("import", *arguments, "--json", **environ)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(*arguments: Any, **environ: str) -> str:
+    """What an import that must be refused says."""
+    done = command("import", *arguments, **environ)
+    assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
+    assert done.stderr.startswith("happy-server-light: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def signed_in(world: World, account_id: str) -> Account:
+    """A client with a token that the other server gave out."""
+    token = Signer(SECRET, "handy", "handy Persistent Token").mint(account_id, issued_at=NOW // 1000)
+    return Account(world, token, nacl.signing.SigningKey.generate())
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[Path]:
+    """A light server's folder: database, files, secret."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    sqlite_file(folder / "happy-server-light.sqlite", world_rows()).close()
+    write_files(folder / "files", SESSION)
+    (folder / "handy-master-secret.txt").write_text(f"{SECRET}\n")
+    yield folder
+
+
+async def sees_everything(world: World) -> None:
+    """What a client of account one finds: all that other_servers.account_rows put there."""
+    alice = signed_in(world, ONE)
+
+    sessions = (await alice.ok("GET", "/v1/sessions"))["sessions"]
+    (first,) = [session for session in sessions if session["id"] == SESSION]
+    assert len(sessions) == 2
+    assert first == {
+        "id": SESSION, "seq": 9, "createdAt": NOW - 1000, "updatedAt": NOW, "active": False, "activeAt": NOW,
+        "metadata": "sealed metadata", "metadataVersion": 3, "agentState": "sealed state", "agentStateVersion": 5,
+        "dataEncryptionKey": b64(b"\0key\xff"), "lastMessage": None,
+    }  # fmt: skip
+    page = await alice.ok("GET", f"/v3/sessions/{SESSION}/messages")
+    assert [(m["id"], m["seq"], m["localId"], m["content"]["c"], m["createdAt"]) for m in page["messages"]] == [
+        (f"msg1-{seq}", seq, None if seq % 2 else f"local{seq}", f"cipher 1 {seq}", NOW - 1000)
+        for seq in (1, 2, 3, 4, 7, 9)
+    ]
+    (machine,) = await alice.ok("GET", "/v1/machines")
+    assert machine == {
+        "id": "machine-1", "metadata": "sealed host", "metadataVersion": 2, "daemonState": "sealed daemon",
+        "daemonStateVersion": 4, "dataEncryptionKey": b64(b"mk"), "seq": 6, "active": False, "activeAt": NOW,
+        "createdAt": NOW - 1000, "updatedAt": NOW,
+    }  # fmt: skip
+    artifact = await alice.ok("GET", "/v1/artifacts/00000000-0000-4000-8000-000000000001")
+    assert (artifact["header"], artifact["headerVersion"]) == (b64(b"head\0"), 2)
+    assert (artifact["body"], artifact["bodyVersion"], artifact["seq"]) == (b64(b"body\xfe"), 3, 5)
+    key = (await alice.ok("GET", f"/v1/access-keys/{SESSION}/machine-1"))["accessKey"]
+    assert (key["data"], key["dataVersion"], key["createdAt"]) == ("sealed access", 8, NOW - 1000)
+    assert (await alice.ok("GET", "/v1/kv"))["items"] == [{"key": "todo.1", "value": b64(b"\1\2"), "version": 3}]
+    stale = await alice.post("/v1/kv", {"mutations": [{"key": "todo.gone", "value": "", "version": 5}]})
+    assert stale.json()["errors"] == [{"key": "todo.gone", "error": "version-mismatch", "version": 6, "value": None}]
+    assert await alice.ok("GET", "/v1/account/settings") == {"settings": "settings!", "settingsVersion": 7}
+    usage = await alice.ok("POST", "/v1/usage/query", {"groupBy": "day"})
+    assert usage["totalReports"] == 2
+    assert usage["usage"][0]["tokens"] == {"total": 13, "input": 5}
+    assert usage["usage"][0]["cost"] == {"total": 0.75}
+    (friend,) = (await alice.ok("GET", "/v1/friends"))["friends"]
+    assert (friend["id"], friend["status"], friend["username"]) == (TWO, "friend", "octo2")
+    (item,) = (await alice.ok("GET", "/v1/feed"))["items"]
+    assert (item["id"], item["cursor"], item["repeatKey"]) == ("feed1", "0-2", "hello")
+    assert item["body"] == {"kind": "text", "text": "Grüße"}
+
+    profile = await alice.ok("GET", "/v1/account/profile")
+    assert (profile["username"], profile["firstName"]) == ("octo1", "Octo")
+    assert profile["avatar"]["path"] == f"public/users/{ONE}/avatars/a.jpg"
+    # The account's numbering goes on where it was.
+    ui = await alice.socket()
+    await alice.send(SESSION, "new")
+    ((_, frame),) = await ui.heard("update")
+    assert (frame["seq"], frame["body"]["message"]["seq"]) == (43, 10)
+
+
+async def has_files(world: World) -> None:
+    """Avatars are public; an attachment is its owner's alone."""
+    alice, bob = signed_in(world, ONE), signed_in(world, TWO)
+    avatar = await world.http.get(f"/files/public/users/{ONE}/avatars/a.jpg")
+    assert (avatar.status_code, avatar.content) == (200, b"\xff\xd8 jpeg 1")
+    body = {"ref": attachment(SESSION)}
+    url = (await alice.ok("POST", f"/v1/sessions/{SESSION}/attachments/request-download", body))["downloadUrl"]
+    assert (await alice.get(url)).content == f"sealed file of {SESSION}".encode()
+    assert (await bob.get(url)).status_code == 404
+    assert (await world.http.get(f"/files/{attachment(SESSION)}")).status_code == 404
+
+
+def push_tokens(data: Path) -> list[tuple[Any, ...]]:
+    """(id, token, created_at) of account one."""
+    with closing(sqlite3.connect(data / "happy-server-light.sqlite")) as database:
+        rows = database.execute("SELECT id, token, created_at FROM push_tokens WHERE account_id = ?", (ONE,))
+        return rows.fetchall()
+
+
+def vendor_tokens(data: Path) -> list[str | None]:
+    """What this server's vault reads in the database."""
+    vault = Vault((data / "handy-master-secret.txt").read_text())
+    with closing(sqlite3.connect(data / "happy-server-light.sqlite")) as database:
+        rows = database.execute("SELECT account_id, vendor, token FROM vendor_tokens ORDER BY account_id").fetchall()
+    return [vault.open(["user", account, "vendors", vendor, "token"], token) for account, vendor, token in rows]
+
+
+# ------------------------------------------------------------------------------------ light servers
+@pytest.mark.parametrize("form", ["integers", "iso", "sql_text", "mixed"])
+async def test_clients_of_a_light_server_stay_signed_in_and_find_everything(
+    form: str, old: Path, tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    database = old / "happy-server-light.sqlite"
+    database.unlink()
+    date = other_servers.mixed() if form == "mixed" else getattr(other_servers, form)
+    sqlite_file(database, world_rows(), date).close()
+    before = database.read_bytes()
+
+    summary = imported(old, "--data-dir", tmp_path / "data")
+
+    assert database.read_bytes() == before
+    assert summary["tables"]["SessionMessage"] == {"found": 12, "taken": 12, "left": {}}
+    assert {name: table["left"] for name, table in summary["tables"].items() if table["left"]} == {}
+    assert summary["files"] == {"public": 2, "attachments": 1, "bytes": 58, "left": 0}
+    assert summary["checks"] == {"tables": 16, "accounts": 2, "sessions": 2, "contents": 12, "sealed tokens": 4}
+    assert not (tmp_path / "data/.importing").exists()
+    assert (tmp_path / "data/handy-master-secret.txt").read_text() == SECRET
+    assert (tmp_path / "data/handy-master-secret.txt").stat().st_mode & 0o777 == 0o600
+    async with World(start(**HOLDER).url) as world:
+        await sees_everything(world)
+        await has_files(world)
+    assert vendor_tokens(tmp_path / "data") == ["sk-ant-1", "sk-ant-2"]
+    assert push_tokens(tmp_path / "data") == [("push1", "ExponentPushToken[1]", NOW - 1000)]
+
+
+def test_what_lies_in_the_write_ahead_log_comes_too(old: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(old / "happy-server-light.sqlite", isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        row = {"id": "late", "sessionId": SESSION, "seq": 10, "content": {"t": "encrypted", "c": "in the log"}}
+        insert(writer, [("SessionMessage", row)])
+        # As a server that was killed leaves it: the log beside the file, no shared memory.
+        killed = tmp_path / "killed"
+        killed.mkdir()
+        for name in ("happy-server-light.sqlite", "happy-server-light.sqlite-wal"):
+            shutil.copy(old / name, killed / name)
+    log = (killed / "happy-server-light.sqlite-wal").read_bytes()
+
+    summary = imported(killed, "--secret", SECRET, "--data-dir", tmp_path / "data")
+
+    assert summary["tables"]["SessionMessage"]["taken"] == 13
+    assert (killed / "happy-server-light.sqlite-wal").read_bytes() == log
+    with closing(sqlite3.connect(tmp_path / "data/happy-server-light.sqlite")) as database:
+        assert database.execute("SELECT content FROM messages WHERE id = 'late'").fetchone() == ("in the log",)
+        assert database.execute("SELECT seq FROM sessions WHERE id = ?", (SESSION,)).fetchone() == (10,)
+    assert any("sessions.seq was behind" in note for note in summary["notes"])
+
+
+def test_two_messages_of_one_seq_keep_their_order_and_others_their_seq(old: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(old / "happy-server-light.sqlite", isolation_level=None)) as writer:
+        content = {"t": "encrypted", "c": "double"}
+        insert(
+            writer,
+            [
+                ("SessionMessage", {"id": id, "sessionId": SESSION, "seq": seq, "content": content, "createdAt": at})
+                for id, seq, at in (("z", 2, NOW - 2000), ("y", 2, NOW - 1000), ("x", 2, NOW - 1000), ("w", 9, NOW))
+            ],
+            other_servers.mixed(),
+        )
+        writer.execute(f"UPDATE SessionMessage SET createdAt = {NOW - 3000} WHERE id = 'msg1-2'")
+
+    summary = imported(old, "--data-dir", tmp_path / "data")
+
+    with closing(sqlite3.connect(tmp_path / "data/happy-server-light.sqlite")) as database:
+        rows = database.execute("SELECT id, seq FROM messages WHERE session_id = ? ORDER BY seq", (SESSION,)).fetchall()
+        (seq,) = database.execute("SELECT seq FROM sessions WHERE id = ?", (SESSION,)).fetchone()
+    assert rows == [
+        ("msg1-1", 1), ("msg1-2", 2), ("z", 3), ("x", 4), ("y", 5), ("msg1-3", 6), ("msg1-4", 7),
+        ("msg1-7", 8), ("msg1-9", 9), ("w", 10),
+    ]  # fmt: skip
+    assert seq == 10
+    assert summary["renumbered"] == {SESSION: 7}
+    assert any("two had the same one" in note for note in summary["notes"])
+
+
+def test_missing_and_unknown_tables_are_said(old: Path, tmp_path: Path) -> None:
+    (old / "happy-server-light.sqlite").unlink()
+    with closing(
+        sqlite_file(old / "happier-server-light.sqlite", world_rows(), without=("UserFeedItem", "UserKVStore"))
+    ) as database:
+        database.execute('ALTER TABLE "Account" ADD COLUMN contentPublicKey TEXT')
+        database.execute('ALTER TABLE "Session" DROP COLUMN agentStateVersion')
+        database.execute("CREATE TABLE SessionShare (id TEXT)")
+        database.execute("CREATE TABLE _prisma_migrations (id TEXT)")
+
+    summary = imported(old, "--data-dir", tmp_path / "data")
+
+    assert summary["tables"]["Session"]["taken"] == 4
+    assert "UserFeedItem" not in summary["tables"]
+    assert [note for note in summary["notes"] if "secret" not in note] == [
+        "The source has no table UserKVStore: no key-value pairs.",
+        "The source has no table UserFeedItem: no feed items.",
+        "Columns of Account that are unknown here were left: contentPublicKey.",
+        "Tables that are unknown here were left: SessionShare.",
+    ]
+
+
+def test_rows_that_cannot_be_kept_are_counted_and_the_rest_comes(old: Path, tmp_path: Path) -> None:
+    message = {"sessionId": SESSION, "seq": 20, "content": {"t": "encrypted", "c": "x"}}
+    usage = {"key": "claude", "accountId": ONE, "sessionId": None}
+    with closing(sqlite3.connect(old / "happy-server-light.sqlite", isolation_level=None)) as writer:
+        insert(
+            writer,
+            [
+                ("SessionMessage", {**message, "id": "bad1", "content": "not JSON"}),
+                ("SessionMessage", {**message, "id": "bad2", "createdAt": "yesterday"}),
+                ("SessionMessage", {**message, "id": "lost", "sessionId": "deleted"}),
+                ("AccessKey", {"id": "lost", "accountId": ONE, "machineId": "machine-2", "sessionId": SESSION,
+                               "data": "x", "dataVersion": 1}),
+                ("UsageReport", {**usage, "id": "newer", "updatedAt": NOW + 1,
+                                 "data": {"tokens": {"total": 7}, "cost": {"total": 1}}}),
+                ("UsageReport", {**usage, "id": "older", "updatedAt": NOW - 500,
+                                 "data": {"tokens": {"total": 99}, "cost": {"total": 9}}}),
+            ],
+            other_servers.mixed(),
+        )  # fmt: skip
+
+    summary = imported(old, "--data-dir", tmp_path / "data")
+
+    tables = summary["tables"]
+    assert tables["SessionMessage"] == {"found": 15, "taken": 12, "left": {"damaged": 2, "without sessions": 1}}
+    assert tables["AccessKey"]["left"] == {"without machines": 1}
+    assert tables["UsageReport"] == {"found": 6, "taken": 4, "left": {"already there": 2}}
+    assert any("bad1: its content is not {t, c}" in n or "bad1: not JSON" in n for n in summary["notes"])
+    with closing(sqlite3.connect(tmp_path / "data/happy-server-light.sqlite")) as database:
+        kept = database.execute(
+            "SELECT id, tokens FROM usage_reports WHERE account_id = ? AND session_id IS NULL", (ONE,)
+        ).fetchall()
+        assert kept == [("newer", '{"total":7}')]
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# ------------------------------------------------------------------------------------------ secrets
+@pytest.mark.parametrize("way", ["--secret", "--secret-file", "environment", "beside"])
+async def test_the_secret_is_found_where_it_was(
+    way: str, old: Path, tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    beside = old / "handy-master-secret.txt"
+    elsewhere = tmp_path / "master-secret"
+    beside.rename(old / "master-secret" if way == "beside" else elsewhere)
+    arguments = {"--secret": ["--secret", SECRET], "--secret-file": ["--secret-file", elsewhere]}.get(way, [])
+
+    imported(old, *arguments, "--data-dir", tmp_path / "data",
+             HANDY_MASTER_SECRET=SECRET if way == "environment" else "")  # fmt: skip
+
+    async with World(start(**HOLDER).url) as world:
+        assert (await signed_in(world, ONE).get("/v1/account/profile")).status_code == 200
+
+
+def test_without_the_right_secret_nothing_is_taken(old: Path, tmp_path: Path) -> None:
+    target = ["--data-dir", tmp_path / "data"]
+    assert "opens none of 4 stored tokens" in refused(old, "--secret", "wrong", *target)
+    (old / "handy-master-secret.txt").unlink()
+    assert "master secret is needed" in refused(old, *target)
+    (old / "handy-master-secret.txt").write_text(" \n")
+    assert "is empty" in refused(old, *target)
+    assert not (tmp_path / "data/happy-server-light.sqlite").exists()
+    assert not (tmp_path / "data/handy-master-secret.txt").exists()
+
+
+def test_no_secret_is_printed(old: Path, tmp_path: Path) -> None:
+    done = command("import", old, "--secret", SECRET, "--data-dir", tmp_path / "data")
+    assert done.returncode == 0
+    assert SECRET not in done.stdout + done.stderr
+    assert "  messages                            12\n" in done.stdout
+
+
+# ------------------------------------------------------------------------------------ all or nothing
+def test_a_dry_run_counts_and_changes_nothing(old: Path, tmp_path: Path) -> None:
+    dry = imported(old, "--data-dir", tmp_path / "data", "--dry-run")
+
+    assert not (tmp_path / "data").exists()
+    real = imported(old, "--data-dir", tmp_path / "data")
+    assert (dry.pop("dryRun"), real.pop("dryRun")) == (True, False)
+    assert {**dry, "seconds": 0} == {**real, "seconds": 0}
+
+
+def test_a_running_server_and_a_filled_folder_are_left_alone(
+    old: Path, tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    target = ["--data-dir", tmp_path / "data"]
+    imported(old, *target)
+    server = start(**HOLDER)
+    assert f"pid {server.pid}" in refused(old, "--force", *target)
+    assert server.stop() == 0
+    assert "already has 2 accounts" in refused(old, *target)
+
+    database = tmp_path / "data/happy-server-light.sqlite"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("DELETE FROM messages WHERE id = 'msg1-1'")
+    (tmp_path / "data/handy-master-secret.txt").write_text("another secret")
+    summary = imported(old, "--force", *target)
+
+    (kept,) = (tmp_path / "data").glob("happy-server-light.sqlite.before-import-*")
+    (secret,) = (tmp_path / "data").glob("handy-master-secret.txt.before-import-*")
+    assert secret.read_text() == "another secret"
+    assert any(kept.name in note for note in summary["notes"])
+    for file, count in ((kept, 11), (database, 12)):
+        with closing(sqlite3.connect(file)) as reader:
+            assert reader.execute("SELECT count(*) FROM messages").fetchone() == (count,)
+
+
+def test_a_killed_import_leaves_the_old_state_and_the_next_one_works(old: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    imported(old, "--data-dir", target)
+    before = {name: (target / name).read_bytes() for name in ("happy-server-light.sqlite", "handy-master-secret.txt")}
+    with closing(sqlite3.connect(old / "happy-server-light.sqlite", isolation_level=None)) as writer:
+        many = ({"id": f"n{i}", "sessionId": SESSION, "seq": 100 + i, "content": {"t": "encrypted", "c": "x" * 300}}
+                for i in range(60_000))  # fmt: skip
+        insert(writer, [("SessionMessage", row) for row in many])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "happy_light", "import", str(old), "--force", "--data-dir", str(target)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    staged = target / ".importing/database"
+    until = time.monotonic() + 60
+    while not (staged.exists() and staged.stat().st_size > 1_000_000) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    assert staged.exists()
+    assert {name: (target / name).read_bytes() for name in before} == before
+    summary = imported(old, "--force", "--data-dir", target)
+    assert summary["tables"]["SessionMessage"]["taken"] == 60_012
+    assert not staged.exists()
+
+
+def test_what_is_no_server_is_refused(old: Path, tmp_path: Path) -> None:
+    target = ["--data-dir", tmp_path / "data", "--secret", SECRET]
+    (tmp_path / "text").write_text("hello\n")
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as database:
+        database.execute("CREATE TABLE cats (name TEXT)")
+    (tmp_path / "pg/pglite").mkdir(parents=True)
+    assert "does not exist" in refused(tmp_path / "missing", *target)
+    assert "neither a SQLite database nor an account's export" in refused(tmp_path / "text", *target)
+    assert "has no table Account, Session" in refused(tmp_path / "other.sqlite", *target)
+    assert "pglite-socket" in refused(tmp_path / "pg", *target)
+    assert "does not exist" in refused(old, "--files", tmp_path / "missing", *target)
+    assert not (tmp_path / "data/happy-server-light.sqlite").exists()
+    imported(old, *target)
+    assert "already a database of this program" in refused(tmp_path / "data", "--data-dir", tmp_path / "second")
+    # The old server's folder is the new one's: its database has to be moved away first.
+    assert "move it away" in refused(old, "--data-dir", old)
+    shutil.copy(old / "happy-server-light.sqlite", tmp_path / "copy.sqlite")
+    assert "move it away" in refused(tmp_path / "copy.sqlite", "--data-dir", old, "--secret", SECRET)
+
+
+def test_files_that_belong_to_nobody_stay_behind(old: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "files", SESSION, "deleted")
+    (tmp_path / "files/notes.txt").write_text("?")
+    (tmp_path / "files/public/link").symlink_to("/etc/hostname")
+
+    summary = imported(old, "--files", tmp_path / "files", "--data-dir", tmp_path / "data")
+
+    assert summary["files"] == {"public": 2, "attachments": 1, "bytes": 58, "left": 2}
+    found = [str(file.relative_to(tmp_path / "data")) for file in (tmp_path / "data").rglob("*") if file.is_file()]
+    assert sorted(file for file in found if "/" in file) == [
+        f"attachments/{attachment(SESSION).replace('/attachments/', '/')}",
+        f"files/public/users/{ONE}/avatars/a.jpg",
+        f"files/public/users/{TWO}/avatars/a.jpg",
+    ]
+
+
+# --------------------------------------------------------------------------------------- PostgreSQL
+async def test_postgresql_comes_over_in_the_same_way(tmp_path: Path, start: Callable[..., Process]) -> None:
+    programs = other_servers.postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    write_files(tmp_path / "files", SESSION)
+    with other_servers.postgres(programs) as url:
+        other_servers.fill_postgres(url, world_rows())
+        locked = re.sub("happy@", "happy:pass-word@", url)
+
+        summary = imported(locked, "--secret", SECRET, "--files", tmp_path / "files", "--data-dir", tmp_path / "data")
+
+        assert "pass-word" not in json.dumps(summary)
+        assert summary["source"] == "postgresql://127.0.0.1/postgres"
+        assert "Tables that are unknown here were left: AccountChange." in summary["notes"]
+        unreachable = re.sub(r":\d+/", ":1/", locked)
+        assert "pass-word" not in refused(unreachable, "--secret", SECRET, "--data-dir", tmp_path / "x")
+    assert summary["checks"] == {"tables": 16, "accounts": 2, "sessions": 2, "contents": 12, "sealed tokens": 4}
+    async with World(start(**HOLDER).url) as world:
+        await sees_everything(world)
+        await has_files(world)
+    assert vendor_tokens(tmp_path / "data") == ["sk-ant-1", "sk-ant-2"]
+    assert push_tokens(tmp_path / "data") == [("push1", "ExponentPushToken[1]", NOW - 1000)]
