@@ -32,6 +32,7 @@ from happy_light.domains import (
 )
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
+from happy_light.polling import Door
 from happy_light.ui import front
 from happy_light.web import Edge, Route
 
@@ -75,6 +76,7 @@ class App:
             disconnected=[domain.disconnected for domain in DOMAINS if hasattr(domain, "disconnected")],
         )
         self.live = Live(house, events(), hooks)
+        self._door = Door(self.live)
         edge: ASGIApp = Edge(house, routes(), front.fallback(house))
         self._http = CORSMiddleware(
             edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
@@ -85,7 +87,7 @@ class App:
             return
         path = scope["path"]
         if path.startswith(live.PATH) and path[len(live.PATH) :] in ("", "/"):
-            await self.live.sio.handle_request(scope, receive, send)
+            await self._door(scope, receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import engineio
+import engineio.async_socket
 import engineio.payload
 import msgspec
 import socketio
@@ -33,6 +34,7 @@ PING_INTERVAL: Final = 15  # s
 PING_TIMEOUT: Final = 45  # s
 CONNECT_TIMEOUT: Final = 20.0  # s that an engine connection may take to send CONNECT
 PACKET_MAX: Final = 100_000_000  # bytes
+ATTACHMENTS_MAX: Final = 16  # binary attachments of one event; no client of ours sends any
 QUEUE_MAX: Final = 16_000_000  # bytes that wait for a client which does not read; then it is dropped
 IN_FLIGHT_MAX: Final = 256  # writes of one socket under way; then its next packets wait
 CALLS_MAX: Final = 10_000  # calls to one peer that wait for their answer
@@ -107,6 +109,16 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
         return _Queue(*args, **kwargs)
 
 
+class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
+    async def receive(self, pkt: EioPacket) -> None:
+        """As the library's, but a type that there is not ends the connection, without a traceback."""
+        try:
+            await super().receive(pkt)
+        except (IndexError, ValueError) as error:
+            log.info("a client sent what is no Engine.IO packet (%s)", type(error).__name__)
+            await _abort(self)
+
+
 class _Manager(socketio.AsyncManager):  # type: ignore[misc]
     """Who is connected to the namespace, and no rooms: those are in rooms.py.
 
@@ -150,13 +162,22 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
         self.live.expect_connect(eio_sid)
+        # The library makes its sockets of a class that nobody can name to it.
+        self.eio.sockets[eio_sid].__class__ = _Socket
 
     async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
         try:
             await super()._handle_eio_message(eio_sid, data)
+            partial = self._binary_packet.get(eio_sid)  # an event whose binary attachments still come
+            if partial is not None and (
+                partial.attachment_count > ATTACHMENTS_MAX or sum(map(len, partial.attachments)) > PACKET_MAX
+            ):
+                raise ValueError("too many attachments")
         except Exception as error:
             log.info("a client sent what is no Socket.IO packet (%s); it is disconnected", type(error).__name__)
-            await self.eio.disconnect(eio_sid)
+            engine = self.eio.sockets.get(eio_sid)
+            if engine is not None:
+                await _abort(engine)
 
     async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
         link = self.live.links.get(self.manager.sid_from_eio_sid(eio_sid, namespace or "/"))
@@ -284,7 +305,7 @@ class Link(Peer):
 
     def drop(self) -> None:
         """Ends the connection without waiting for the client."""
-        self._engine.server.start_background_task(_abort, self._engine)
+        self._engine.server.start_background_task(abort, self._engine)
 
     def close(self) -> None:
         """Whoever waits for this peer is told that it is gone."""

@@ -248,7 +248,7 @@ class Edge:
                 await _send_json(send, response)
         except BadRequest as error:
             status = error.status
-            await self._refuse_unread(call, error, send)
+            await refuse_unread(call, error, send)
         except (_Gone, TimeoutError):
             return
         if found is None:  # what is asked for is the client's choice, so it is no label
@@ -286,23 +286,6 @@ class Edge:
             log.exception("%s %s", route.method, route.path)
             return failure(500, "An unexpected error occurred")
 
-    async def _refuse_unread(self, call: Call[Any, Any], error: BadRequest, send: Send) -> None:
-        """Answers while the rest of the body is still coming, and lets the connection go.
-
-        Somebody has to take what arrives: Hypercorn would wait for room in its queue for ever, and a
-        connection closed over unread bytes is reset, so that the client never sees the answer.
-        """
-        response = failure(error.status, str(error))
-        response.headers["connection"] = "close"
-        drain = asyncio.ensure_future(call.discard())
-        try:
-            await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
-            await send({"type": "http.response.body", "body": response.body, "more_body": True})
-            await asyncio.wait({drain}, timeout=_DRAIN)
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            drain.cancel()
-
 
 async def authorize(call: Call[Any, Any]) -> str:
     """The account whose token came with the request. Raises Refused."""
@@ -313,6 +296,24 @@ async def authorize(call: Call[Any, Any]) -> str:
     if account_id is None:
         raise Refused(INVALID_TOKEN)
     return account_id
+
+
+async def refuse_unread(call: Call[Any, Any], error: BadRequest, send: Send) -> None:
+    """Answers while the rest of the body is still coming, and lets the connection go.
+
+    Somebody has to take what arrives: Hypercorn would wait for room in its queue for ever, and a
+    connection closed over unread bytes is reset, so that the client never sees the answer.
+    """
+    response = failure(error.status, str(error))
+    response.headers["connection"] = "close"
+    drain = asyncio.ensure_future(call.discard())
+    try:
+        await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        await asyncio.wait({drain}, timeout=_DRAIN)
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        drain.cancel()
 
 
 async def _send_json(send: Send, value: Any) -> None:

@@ -1,0 +1,68 @@
+"""What stands before the Socket.IO library's own HTTP side.
+
+That side reads a body whole, however large and whoever sends it, and for what it cannot parse it logs a
+traceback and answers 200.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+from urllib.parse import parse_qs
+
+from engineio.payload import Payload
+from starlette.types import Message, Receive, Scope, Send
+
+from happy_light.errors import BadRequest
+from happy_light.live import PACKET_MAX, Live
+from happy_light.web import Call, refuse_unread
+
+log = logging.getLogger(__name__)
+
+STRANGER_MAX: Final = 64 * 1024  # bytes of a body before the CONNECT is accepted; a token has about 350
+
+
+class Door:
+    """The ASGI application under live.PATH: bodies are bounded and must be packets."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]
+        call: Call[None, None] = Call(self._live.house, scope, receive, {})
+        try:
+            if scope["type"] == "http":
+                receive = await self._checked(call, receive, sid)
+            await self._live.sio.handle_request(scope, receive, send)
+        except BadRequest as error:
+            await refuse_unread(call, error, send)
+            self._end(sid)
+        except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
+            log.info("a client sent what is no Engine.IO packet (%s); it is disconnected", type(error).__name__)
+            if scope["type"] == "http":
+                await refuse_unread(call, BadRequest("Not a packet"), send)
+            self._end(sid)
+
+    async def _checked(self, call: Call[None, None], receive: Receive, sid: str) -> Receive:
+        """Reads the body. -> what hands it on. Raises BadRequest (413, 408) and what `Payload` raises."""
+        manager = self._live.sio.manager
+        known = sid in self._live.sio.eio.sockets and manager.sid_from_eio_sid(sid, "/") in self._live.links
+        body = await call.read(PACKET_MAX if known else STRANGER_MAX)
+        if call.scope["method"] == "POST":
+            Payload(encoded_payload=body.decode())
+        message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def again() -> Message:
+            nonlocal message
+            if message is None:
+                return await receive()
+            taken, message = message, None
+            return taken
+
+        return again
+
+    def _end(self, sid: str) -> None:
+        engine = self._live.sio.eio.sockets.get(sid)
+        if engine is not None:
+            self._live.abort(engine)
