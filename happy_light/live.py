@@ -305,7 +305,7 @@ class Link(Peer):
 
     def drop(self) -> None:
         """Ends the connection without waiting for the client."""
-        self._engine.server.start_background_task(abort, self._engine)
+        self._engine.server.start_background_task(_abort, self._engine)
 
     def close(self) -> None:
         """Whoever waits for this peer is told that it is gone."""

@@ -131,6 +131,12 @@ class Server:
                 log.exception("job %s", getattr(job, "__name__", job))
 
 
+def _cut_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A connection that a stop cut off is no news; asyncio's streams report its cancellation as an error."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
 def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], None] = lambda: None) -> None:
     """Serves until SIGTERM or SIGINT. Raises StartError.
 
@@ -154,6 +160,7 @@ def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], N
 
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
+        loop.set_exception_handler(_cut_off)
         await server.start()
         if server.stopping:
             await server.close()
