@@ -29,6 +29,12 @@ CREATE TABLE accounts (
 -- A user search is a prefix search without regard to case.
 CREATE INDEX accounts_by_username ON accounts (username COLLATE NOCASE) WHERE username IS NOT NULL;
 
+-- Who may make an account although registration is closed; goes when the account is made.
+CREATE TABLE allowed_keys (
+    fingerprint TEXT PRIMARY KEY,                    -- of the account's public key
+    created_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE github_users (
     id         TEXT PRIMARY KEY,                     -- GitHub's own id
     profile    TEXT NOT NULL,                        -- JSON as GitHub answered

@@ -9,11 +9,24 @@ import sys
 from collections.abc import Sequence
 
 from happy_light import __version__, config
+from happy_light.commands import (
+    accounts,
+    export,
+    health,
+    import_,
+    migrate,
+    prune,
+    registration,
+    serve,
+    stats,
+    systemd,
+)
 from happy_light.commands import config as config_command
-from happy_light.commands import export, health, import_, migrate, serve, systemd
 from happy_light.errors import StartError
 
-COMMANDS = (serve, migrate, config_command, health, systemd, import_, export)
+COMMANDS = (
+    serve, migrate, config_command, health, systemd, accounts, registration, stats, prune, import_, export,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

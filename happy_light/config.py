@@ -129,6 +129,12 @@ class Settings:
         _OPERATION, "127.0.0.1", values.text, "bind address of the metrics", "METRICS_HOST")
     metrics_port: int = setting(
         _OPERATION, "9090", values.port, "port of the metrics; 0 picks a free one", "METRICS_PORT")
+    prune_sessions_inactive: int | None = setting(
+        _OPERATION, None, values.duration, "every day, delete sessions that were inactive for so long, like 90d",
+        "HAPPY_SERVER_LIGHT_PRUNE_SESSIONS_INACTIVE")
+    prune_messages_older: int | None = setting(
+        _OPERATION, None, values.duration, "every day, delete messages that are older, like 180d",
+        "HAPPY_SERVER_LIGHT_PRUNE_MESSAGES_OLDER")
 
     push_enabled: bool = setting(
         _PUSH, "true", values.flag, "send push messages to phones through Expo", "HAPPY_SERVER_LIGHT_PUSH")

@@ -17,6 +17,9 @@ class Problem(msgspec.Struct, frozen=True):
 MISSING_AUTHORIZATION = Problem(401, "Missing authorization header")
 INVALID_TOKEN = Problem(401, "Invalid token")
 INVALID_SIGNATURE = Problem(401, "Invalid signature")
+REGISTRATION_CLOSED = Problem(
+    403, "This server takes no new accounts now. Ask its operator to let you in; existing accounts can sign in."
+)
 INVALID_CHALLENGE = Problem(401, "Invalid challenge")
 INVALID_PUBLIC_KEY = Problem(401, "Invalid public key")
 REQUEST_NOT_FOUND = Problem(404, "Request not found")
@@ -71,4 +74,4 @@ class Unavailable(Exception):
 
 
 class StartError(Exception):
-    """The server cannot start; the text is one sentence that names the cause and the cure."""
+    """The server cannot start, or a command cannot do its work: one sentence that names the cause and the cure."""

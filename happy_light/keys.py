@@ -11,6 +11,7 @@ import functools
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
 import uuid
@@ -219,6 +220,29 @@ class Keys:
     def check_value(self) -> str:
         """Kept in the database to notice that the secret changed; says nothing about the secret."""
         return hmac.digest(self.tokens.signer.public_key, b"happy-server-light check", "sha256").hex()
+
+
+def fingerprint(public_key: bytes) -> str:
+    """A short name of a key for people: 20 hex digits of its SHA-256 in groups of four."""
+    return _grouped(hashlib.sha256(public_key).hexdigest()[:20])
+
+
+def fingerprint_of(text: str) -> str | None:
+    """The fingerprint that is meant by a fingerprint or a public key (32 bytes in hex or base64), else None."""
+    digits = text.strip().lower()
+    if re.fullmatch(r"[0-9a-f]{4}(-?[0-9a-f]{4}){4}", digits):
+        return _grouped(digits.replace("-", ""))
+    if re.fullmatch(r"[0-9a-f]{64}", digits):
+        return fingerprint(bytes.fromhex(digits))
+    try:
+        key = base64.b64decode(text.strip().rstrip("=") + "=", altchars=b"-_" if re.search("[-_]", text) else None)
+    except ValueError:
+        return None
+    return fingerprint(key) if len(key) == 32 else None
+
+
+def _grouped(digits: str) -> str:
+    return "-".join(digits[i : i + 4] for i in range(0, len(digits), 4))
 
 
 def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> bool:

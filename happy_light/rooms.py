@@ -113,6 +113,11 @@ class Rooms:
         account = self._accounts.get(account_id)
         return account is not None and id in getattr(account, kind)
 
+    def everyone(self) -> Iterator[Peer]:
+        """All sockets."""
+        for account_id in self._accounts:
+            yield from self.account(account_id)
+
     def account(self, account_id: str) -> list[Peer]:
         """All sockets of an account."""
         account = self._accounts.get(account_id)

@@ -13,20 +13,23 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.protocol.ws_stream
 from hypercorn.config import Config
 
-from happy_light import addresses, app, keys, live
+from happy_light import addresses, app, folder, keys, live
 from happy_light.bus import Bus
 from happy_light.config import Settings
+from happy_light.control import Control
 from happy_light.errors import StartError
 from happy_light.house import House
 from happy_light.keys import Keys
+from happy_light.metrics import Metrics
 from happy_light.store import Rx, Store, Tx
+from happy_light.upkeep import prune
+from happy_light.upkeep.desk import Desk
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,8 @@ class Server:
         """Opens everything and binds. Raises StartError; nothing is left open then."""
         settings = self.settings
         async with contextlib.AsyncExitStack() as opened:
-            make_folder(settings.data_dir)
-            opened.callback(lock(settings.data_dir).close)
-            if settings.database.parent != settings.data_dir:  # two folders could name one database
-                opened.callback(lock(settings.database.parent, f"{settings.database.name}.pid").close)
+            folder.make(settings.data_dir)
+            opened.enter_context(folder.hold(settings))
             self._config = hypercorn_config(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
@@ -80,7 +81,12 @@ class Server:
         self.app = app.App(self.house)
         no_deflate()
         self._config.bind = [f"fd://{self.socket.detach()}"]
+        desk = Desk(self.settings, self.store, self.house, self._sign_out)
+        control, metrics = Control(desk), Metrics(self.house)
+        await control.open()
+        await metrics.open()
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
+        jobs.append(asyncio.create_task(prune.regularly(desk)))
         asyncio.get_running_loop().call_soon(ready)
         serving = asyncio.create_task(
             hypercorn.asyncio.serve(self.app, self._config, shutdown_trigger=self._until_stop)  # type: ignore[arg-type]
@@ -88,6 +94,8 @@ class Server:
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        await metrics.close()
+        await control.close()
         await asyncio.wait({serving}, timeout=STOP_MAX)
         for job in jobs:
             job.cancel()
@@ -102,6 +110,10 @@ class Server:
     async def close(self) -> None:
         """Closes what `start` opened, for a server that was started and is not to `serve`; `serve` does it itself."""
         await self._opened.aclose()
+
+    def _sign_out(self, account_id: str) -> None:
+        self.keys.tokens.forget(account_id)
+        self.app.live.sign_out(account_id)
 
     async def _until_stop(self) -> None:
         await self._stopping.wait()
@@ -188,51 +200,6 @@ def notify(state: str) -> None:
 
 
 # --------------------------------------------------------------------------------------- the parts
-def make_folder(folder: Path) -> None:
-    """Creates the data folder, mode 0700. Raises StartError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.touch(mode=0o600)
-        probe.unlink()
-    except OSError as error:
-        raise StartError(
-            f"The data folder {folder} cannot be written: {error.strerror}. Choose another with --data-dir."
-        ) from error
-
-
-class Lock:
-    """Held while a server runs on a folder."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def close(self) -> None:
-        """Lets the folder go."""
-        os.close(self._handle)
-
-
-def lock(folder: Path, name: str = "server.pid") -> Lock:
-    """Makes sure that no second server runs on the folder. Raises StartError with the other's pid."""
-    import fcntl
-
-    try:
-        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StartError(f"{folder / name} cannot be opened: {error.strerror}.") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        pid = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(handle)
-        raise StartError(
-            f"Another server (pid {pid}) runs on {folder}; stop it, or choose another folder with --data-dir."
-        ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return Lock(handle)
-
-
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises StartError."""
     try:

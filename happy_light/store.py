@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -312,6 +312,31 @@ def schema() -> str:
     raise StartError("schema.sql is missing from the installation; install happy-server-light again.")
 
 
+@contextlib.contextmanager
+def look(path: Path) -> Iterator[Rx]:
+    """A database to read from, whether or not a server runs on it. Raises StartError if it is none of ours."""
+    if not path.is_file():
+        raise StartError(f"There is no database {path}; choose the data folder with --data-dir.")
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} cannot be opened: {error}.") from error
+    try:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if owner != APPLICATION_ID:
+            raise StartError(f"{path} is not a database of happy-server-light.")
+        if version != SCHEMA_VERSION:
+            newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
+            raise StartError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
+        yield Rx(connection)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} cannot be read: {error}.") from error
+    finally:
+        connection.close()
+
+
 def prepare(path: Path) -> None:
     """Makes the database, or migrates it after a copy, or raises StartError and touches nothing."""
     try:
@@ -319,6 +344,8 @@ def prepare(path: Path) -> None:
             head = file.read(16)
     except FileNotFoundError:
         head = b""
+        with contextlib.suppress(OSError):  # what is wrong with the place shows below
+            path.touch(mode=0o600)
     except OSError as error:
         raise StartError(f"The database {path} cannot be read: {error.strerror}.") from error
     if head and head != b"SQLite format 3\0":

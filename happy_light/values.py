@@ -49,6 +49,16 @@ def seconds(given: str) -> float:
     return float(given)
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def duration(given: str) -> int:
+    """A time like 10m or 90d. -> s"""
+    if not re.fullmatch(r"[0-9]{1,9}[smhdw]", given) or not int(given[:-1]):
+        raise ValueError("a time like 10m, 12h or 90d")
+    return int(given[:-1]) * _UNITS[given[-1]]
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """One of these words, in any case."""
 

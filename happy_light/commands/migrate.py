@@ -16,12 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Migrates after a copy. Raises StartError."""
-    from happy_light import server, store
+    from happy_light import folder, store
 
-    server.make_folder(settings.data_dir)
-    held = server.lock(settings.data_dir)
-    try:
+    folder.make(settings.data_dir)
+    with folder.hold(settings):
         store.prepare(settings.database)
-    finally:
-        held.close()
     print(f"{settings.database} is up to date (schema {store.SCHEMA_VERSION}).")

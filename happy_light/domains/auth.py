@@ -12,6 +12,7 @@ GET  /v1/auth/me                 who the token belongs to
 from __future__ import annotations
 
 import binascii
+import logging
 from base64 import b64decode
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from happy_light.errors import (
     INVALID_SIGNATURE,
     INVALID_TOKEN,
     MISSING_AUTHORIZATION,
+    REGISTRATION_CLOSED,
     REQUEST_NOT_FOUND,
     BadRequest,
     Refused,
@@ -35,6 +37,8 @@ from happy_light.keys import Challenges
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out, Success
+
+log = logging.getLogger(__name__)
 
 UNANSWERED = 24 * 3_600_000  # ms that a request is kept
 PICKED_UP = 10 * 60_000  # ms that an answered request goes on handing out its token
@@ -134,12 +138,19 @@ class Request(msgspec.Struct):
 
 
 # -------------------------------------------------------------------------------------- operations
-def enter(tx: Tx, public_key: bytes) -> tuple[str, int]:
-    """The account of an Ed25519 key, made if it is new. -> its id, and s before which no token counts."""
+def enter(tx: Tx, public_key: bytes, registration: str) -> tuple[str, int]:
+    """The account of an Ed25519 key, made if it is new. -> its id, and s before which no token counts.
+
+    `registration` is the setting, which is about new accounts only. Raises Refused.
+    """
     key = public_key.hex().upper()
     row = tx.one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
     if row is not None:
         return row[0], row[1]
+    fingerprint = keys.fingerprint(public_key)
+    let_in = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (fingerprint,))
+    if not let_in and not accepts(tx, tx.now, registration):
+        raise Refused(REGISTRATION_CLOSED, fingerprint=fingerprint)
     id = wire.new_id()
     tx.execute(
         "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
@@ -148,7 +159,7 @@ def enter(tx: Tx, public_key: bytes) -> tuple[str, int]:
     return id, 0
 
 
-def prove(tx: Tx, public_key: bytes, challenge: bytes, made_at: int) -> tuple[str, int]:
+def prove(tx: Tx, public_key: bytes, registration: str, challenge: bytes, made_at: int) -> tuple[str, int]:
     """As `enter`, for the signer of a challenge of ours: each lets in once. Raises Refused.
 
     Only a sign-in that succeeds leaves a row, so that asking for challenges costs no space.
@@ -160,7 +171,20 @@ def prove(tx: Tx, public_key: bytes, challenge: bytes, made_at: int) -> tuple[st
         (challenge, expires_at),
     ):
         raise Refused(INVALID_CHALLENGE)
-    return enter(tx, public_key)
+    return enter(tx, public_key, registration)
+
+
+def accepts(rx: Rx, now: int, registration: str) -> bool:
+    """Whether anybody may make an account at `now` (ms): by the setting, or because a window is open."""
+    if registration == "open" or now < window(rx):
+        return True
+    return registration == "first" and rx.one("SELECT 1 FROM accounts LIMIT 1") is None
+
+
+def window(rx: Rx) -> int:
+    """Until when the operator opened registration (ms), 0 for never."""
+    row = rx.one("SELECT value FROM meta WHERE key = 'registration_until'")
+    return 0 if row is None else int(row[0])
 
 
 def find(rx: Rx, kind: Kind, public_key: bytes) -> Request | None:
@@ -237,10 +261,16 @@ async def _sign_in(
         raise Refused(INVALID_CHALLENGE)
     if not keys.verify_signature(public_key, challenge, signature):
         raise Refused(INVALID_SIGNATURE)
-    if made_at is None:
-        account_id, since = await house.store.write(enter, public_key)
-    else:
-        account_id, since = await house.store.write(prove, public_key, challenge, made_at)
+    registration = house.settings.registration
+    try:
+        if made_at is None:
+            account_id, since = await house.store.write(enter, public_key, registration)
+        else:
+            account_id, since = await house.store.write(prove, public_key, registration, challenge, made_at)
+    except Refused as refused:
+        if refused.problem is REGISTRATION_CLOSED:
+            log.warning("registration is closed: key %s was refused", refused.extra["fingerprint"])
+        raise
     return SignedIn(mint(house, account_id, since))
 
 
@@ -347,7 +377,7 @@ _RESPONSE = Route(
     answer=Success | SignedIn,
     refusals=[
         MISSING_AUTHORIZATION, INVALID_TOKEN, INVALID_CHALLENGE, INVALID_SIGNATURE, INVALID_PUBLIC_KEY,
-        REQUEST_NOT_FOUND,
+        REGISTRATION_CLOSED, REQUEST_NOT_FOUND,
     ],
     public=True,
     streams=True,
@@ -357,7 +387,7 @@ _RESPONSE = Route(
 routes = [
     Route(
         "POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, public=True,
-        refusals=[INVALID_SIGNATURE, INVALID_CHALLENGE],
+        refusals=[INVALID_SIGNATURE, INVALID_CHALLENGE, REGISTRATION_CLOSED],
     ),
     Route(
         "POST", "/v1/auth/request", ask_terminal, body=Ask, answer=AskedChallenged, public=True,

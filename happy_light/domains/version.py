@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light import web
+from happy_light.house import House
 from happy_light.store import Rx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out
@@ -23,6 +24,9 @@ STORES = {
     "ios": "https://apps.apple.com/us/app/happy-claude-code-client/id6748571505",
     "android": "https://play.google.com/store/apps/details?id=com.ex3ndr.happy",
 }
+ECHO = b"x-happy-echo"
+ECHOES_MAX = 16
+PROXY_HEADERS = ("host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded")
 _SEMVER = re.compile(r"v?(\d{1,16})\.(\d{1,16})\.(\d{1,16})(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
@@ -50,6 +54,34 @@ class Health(Out):
     error: str | msgspec.UnsetType = msgspec.UNSET
 
 
+# ------------------------------------------------------------------------------------------ memory
+class Echoes:
+    """Words that an operator's command announced, and the requests to /health that carried them."""
+
+    def __init__(self, house: House) -> None:
+        self._expected: dict[str, tuple[str, dict[str, str]] | None] = {}
+
+    def expect(self, word: str) -> None:
+        """A request with this word will come. The oldest words are forgotten."""
+        self._expected[word] = None
+        while len(self._expected) > ECHOES_MAX:
+            del self._expected[next(iter(self._expected))]
+
+    def hear(self, call: Call[None, None]) -> None:
+        """Keeps the sender's address and the headers that proxies change, if a word was expected."""
+        if not self._expected:
+            return
+        word = call.header(ECHO)
+        if word in self._expected:
+            headers = {name.decode(): value.decode("latin-1") for name, value in call.scope["headers"]}
+            kept = {name: headers[name] for name in PROXY_HEADERS if name in headers}
+            self._expected[word] = ((call.scope["client"] or ("",))[0], kept)
+
+    def take(self, word: str) -> tuple[str, dict[str, str]] | None:
+        """What came with the word; it is forgotten then."""
+        return self._expected.pop(word, None)
+
+
 # -------------------------------------------------------------------------------------- operations
 def too_old(version: str) -> bool:
     """Whether an app's version is below the minimum, or no version at all. A pre-release is too old."""
@@ -71,6 +103,7 @@ async def post_version(call: Call[App, None]) -> Update:
 
 
 async def health(call: Call[None, None]) -> Health | Response:
+    call.house.get(Echoes).hear(call)
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
         await call.house.store.read(answers)

@@ -1,0 +1,112 @@
+"""`accounts`: who has an account here and how large it is; letting in, signing out, deleting."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from happy_light.commands import screen
+from happy_light.config import Settings
+from happy_light.errors import StartError
+
+if TYPE_CHECKING:
+    from happy_light.upkeep.accounts import Account
+
+NAME = "accounts"
+WHAT = {
+    "list": "every account, the newest activity first",
+    "show": "one account",
+    "allow": "let a key make an account although registration is closed",
+    "sign-out": "make every token of an account worthless; its clients have to sign in again",
+    "delete": "delete an account with everything of it, files too",
+}
+HELP = "list and show accounts, let keys in, sign accounts out, delete them"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """What to do, and to whom."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "What to do with accounts:\n" + "\n".join(f"  {name:<9} {text}" for name, text in WHAT.items())
+    parser.add_argument("what", choices=WHAT, help="see above")
+    parser.add_argument(
+        "account", nargs="?",
+        help="whose: an id, username, public key (hex or base64) or fingerprint; not for list",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="delete without asking")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Does it, in the running server if there is one. Raises StartError."""
+    from happy_light import control, keys, store
+    from happy_light.upkeep import accounts, registration
+
+    if (arguments.account is None) != (arguments.what == "list"):
+        raise StartError("`accounts list` takes no account." if arguments.account else "Say which account is meant.")
+    if arguments.what == "allow":
+        fingerprint = keys.fingerprint_of(arguments.account)
+        if fingerprint is None:
+            raise StartError(f"{arguments.account!r} is no public key (32 bytes in hex or base64) and no fingerprint.")
+        state = control.ask(settings, "accounts.allow", registration.Key(fingerprint))
+        screen.show(arguments, state, f"Key {fingerprint} may make an account.")
+        return
+    with store.look(settings.database) as rx:
+        if arguments.what == "list":
+            rows = accounts.list_all(rx, settings)
+            screen.show(arguments, rows, _table(rows))
+            return
+        (account,) = accounts.list_all(rx, settings, accounts.find(rx, arguments.account))
+    if arguments.what == "show":
+        screen.show(arguments, account, _card(account))
+    elif arguments.what == "sign-out":
+        done = control.ask(settings, "accounts.sign-out", accounts.Named(account.id))
+        screen.show(arguments, done, f"{account.id} is signed out everywhere.")
+    else:
+        if not arguments.yes and not _sure(account):
+            print("Nothing was deleted.", file=sys.stderr)
+            sys.exit(1)
+        with screen.Bar("deleting") as bar:
+            done = control.ask(settings, "accounts.delete", accounts.Named(account.id), bar.tell)
+        text = f"{account.id} is deleted: {done.messages} messages, {screen.size(done.bytes)} of files."
+        screen.show(arguments, done, text)
+
+
+def _sure(account: Account) -> bool:
+    """Asks. Raises StartError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise StartError("Nobody is there to confirm; add --yes to delete without asking.")
+    print(_card(account), "\n", file=sys.stderr, sep="")
+    print("Delete this account and everything of it, for good? Type yes: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _table(rows: list[Account]) -> str:
+    lines = [("ACCOUNT", "FINGERPRINT", "NAME", "SESSIONS", "MESSAGES", "STORED", "FILES", "LAST ACTIVE")]
+    for row in rows:
+        lines.append(
+            (
+                row.id, row.fingerprint, row.username or row.name or "-", str(row.sessions), str(row.messages),
+                screen.size(row.database_bytes), screen.size(row.file_bytes), screen.day(row.last_active_at),
+            )
+        )  # fmt: skip
+    return screen.columns(lines) if rows else "There are no accounts."
+
+
+def _card(account: Account) -> str:
+    return screen.columns(
+        [
+            ("Account", account.id),
+            ("Fingerprint", account.fingerprint),
+            ("Username", account.username or "-"),
+            ("Name", account.name or "-"),
+            ("Created", screen.day(account.created_at)),
+            ("Last active", screen.day(account.last_active_at)),
+            ("Sessions", str(account.sessions)),
+            ("Messages", str(account.messages)),
+            ("Machines", str(account.machines)),
+            ("Artifacts", str(account.artifacts)),
+            ("Stored", screen.size(account.database_bytes)),
+            ("Files", screen.size(account.file_bytes)),
+        ]
+    )

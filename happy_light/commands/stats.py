@@ -1,0 +1,58 @@
+"""`stats`: what the server holds and does."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from happy_light.commands import screen
+from happy_light.config import Settings
+
+if TYPE_CHECKING:
+    from happy_light.upkeep.stats import Route
+
+NAME = "stats"
+HELP = "show what the server holds and does"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """How to print it."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Asks the running server, or looks by itself. Raises StartError."""
+    from happy_light import control
+    from happy_light.upkeep.desk import Nothing
+    from happy_light.upkeep.stats import Stats
+
+    stats = control.ask(settings, "stats", Nothing())
+    assert isinstance(stats, Stats)
+    size = stats.bytes
+    lines = [
+        *((name.capitalize(), str(count)) for name, count in stats.records.items()),
+        ("Database", f"{screen.size(size.database)} ({screen.size(size.free)} free), log {screen.size(size.log)}"),
+        ("Files", f"{screen.size(size.files)} public, {screen.size(size.attachments)} attachments"),
+    ]
+    server = stats.server
+    if server is None:
+        lines.append(("Server", "does not run"))
+    else:
+        writer = server.writer
+        lines += [
+            ("Server", f"{stats.version}, up {server.uptime / 3600:.1f} h"),
+            ("Sockets", ", ".join(f"{count} {kind}" for kind, count in server.sockets.items())),
+            ("Requests", _requests(server.requests)),
+            ("Calls", ", ".join(f"{count} {ending}" for ending, count in server.calls.items()) or "none"),
+            ("Writes", f"{writer.writes} in {writer.commits} commits, {writer.waiting} waiting"),
+            ("Commits", f"{writer.commit_ms_mean:g} ms on average, 99 % within {writer.commit_ms_p99:g} ms"),
+        ]
+    screen.show(arguments, stats, screen.columns(lines))
+
+
+def _requests(routes: list[Route]) -> str:
+    classes: dict[str, int] = {}
+    for route in routes:
+        name = f"{route.status // 100}xx"
+        classes[name] = classes.get(name, 0) + route.count
+    return ", ".join(f"{count} {name}" for name, count in sorted(classes.items())) or "none"

@@ -1,0 +1,190 @@
+"""Deleting what nobody needs any more: silent sessions, old messages, files without an owner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from happy_light import wire
+from happy_light.domains import auth
+from happy_light.domains.sessions import changes
+from happy_light.store import Rx, Tx
+from happy_light.upkeep.accounts import PIECE, account_files, clear, session_files, size_of, subfolders
+from happy_light.upkeep.desk import Desk, Request, Tell
+from happy_light.wire import Out
+
+log = logging.getLogger(__name__)
+
+SETTLED = 3600.0  # s that a file without an owner must be old: one may just be on its way
+EVERY = 86_400.0  # s between two runs of what the settings ask for
+_LOOK = 5_000  # messages looked at in one go
+_PAGES = 256  # pages given back to the disk in one transaction
+
+
+class Wanted(Out):
+    """`prune`: ages in s, null for "keep"; `dry_run` only counts."""
+
+    sessions_inactive: int | None = None
+    messages_older: int | None = None
+    dry_run: bool = False
+
+
+class Pruned(Out):
+    """How much went, or would go. `freed_bytes` is what the database file became smaller."""
+
+    dry_run: bool
+    sessions: int = 0
+    messages: int = 0
+    auth_requests: int = 0
+    orphaned_folders: int = 0
+    file_bytes: int = 0
+    freed_bytes: int = 0
+
+
+# -------------------------------------------------------------------------------------- operations
+def silent(rx: Rx, before: int) -> list[tuple[str, str, int]]:
+    """(account, session, messages) of each session that was not active since `before` (ms)."""
+    return [
+        (row[0], row[1], row[2])
+        for row in rx.all(
+            "SELECT account_id, id, (SELECT count(*) FROM messages m WHERE m.session_id = s.id) "
+            "FROM sessions s WHERE active = 0 AND active_at < ?",
+            (before,),
+        )
+    ]
+
+
+def empty_silent(tx: Tx, account_id: str, session_id: str, before: int) -> int | None:
+    """Deletes some of its messages, oldest first, and the session when none are left.
+
+    -> how many messages; None when there is nothing more to do, also because it became active.
+    """
+    still = tx.one(
+        "SELECT 1 FROM sessions WHERE id = ? AND account_id = ? AND active = 0 AND active_at < ?",
+        (session_id, account_id, before),
+    )
+    if still is None:
+        return None
+    count = tx.execute(
+        "DELETE FROM messages WHERE rowid IN (SELECT rowid FROM messages WHERE session_id = ? ORDER BY seq LIMIT ?)",
+        (session_id, PIECE),
+    )
+    if count < PIECE:
+        changes.delete(tx, account_id, session_id)
+    return count
+
+
+def old(rx: Rx, after: int, before: int) -> tuple[list[int], int | None]:
+    """Looks at the next messages behind row `after`. -> the rows older than `before` (ms), and where it came to."""
+    rows = rx.all("SELECT rowid, created_at FROM messages WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, _LOOK))
+    return [row[0] for row in rows if row[1] < before], rows[-1][0] if rows else None
+
+
+def drop(tx: Tx, rows: list[int], before: int) -> None:
+    """Deletes these messages."""
+    tx.executemany("DELETE FROM messages WHERE rowid = ? AND created_at < ?", [(row, before) for row in rows])
+
+
+def without_owner(rx: Rx, folders: list[Path], table: str) -> list[Path]:
+    """Those that are named after no row of the table."""
+    assert table in ("sessions", "accounts")
+    return [folder for folder in folders if rx.one(f"SELECT 1 FROM {table} WHERE id = ?", (folder.name,)) is None]
+
+
+def expired(rx: Rx, now: int) -> int:
+    """How many auth requests count no more."""
+    row = rx.one(
+        "SELECT count(*) FROM auth_requests WHERE created_at < ? OR picked_up_at < ?",
+        (now - auth.UNANSWERED, now - auth.PICKED_UP),
+    )
+    return 0 if row is None else int(row[0])
+
+
+def give_back(tx: Tx) -> int:
+    """Cuts some free pages off the database file. -> bytes; 0 when there is nothing to cut"""
+    size = tx.all("PRAGMA page_count")[0][0]
+    tx.all(f"PRAGMA incremental_vacuum({_PAGES})")
+    pages: int = size - tx.all("PRAGMA page_count")[0][0]
+    return pages * int(tx.all("PRAGMA page_size")[0][0])
+
+
+# ---------------------------------------------------------------------------------------- requests
+async def orphans(desk: Desk) -> list[Path]:
+    """Folders of files whose session or account is gone, and that did not change for an hour."""
+    found: list[Path] = []
+    for folder, table in ((session_files(desk.settings), "sessions"), (account_files(desk.settings), "accounts")):
+        folders = await asyncio.to_thread(subfolders, folder)
+        found += await desk.store.read(without_owner, folders, table)
+    settled = time.time() - SETTLED
+    return [folder for folder in found if folder.stat().st_mtime < settled]
+
+
+async def do_prune(desk: Desk, what: Wanted, tell: Tell) -> Pruned:
+    store, now = desk.store, wire.now_ms()
+    pruned = Pruned(what.dry_run)
+    if what.sessions_inactive is not None:
+        await _silent_sessions(desk, now - what.sessions_inactive * 1000, pruned, tell)
+    if what.messages_older is not None:
+        await _old_messages(desk, now - what.messages_older * 1000, pruned, tell)
+    for folder in await orphans(desk):
+        pruned.orphaned_folders += 1
+        pruned.file_bytes += await asyncio.to_thread(size_of if what.dry_run else clear, folder)
+    if what.dry_run:
+        pruned.auth_requests = await store.read(expired, now)
+        return pruned
+    pruned.auth_requests = await store.write(auth.tidy)
+    while size := await store.write(give_back):
+        pruned.freed_bytes += size
+    return pruned
+
+
+async def _silent_sessions(desk: Desk, before: int, pruned: Pruned, tell: Tell) -> None:
+    found = await desk.store.read(silent, before)
+    for index, (account_id, session_id, messages) in enumerate(found):
+        tell(index, len(found))
+        folder = session_files(desk.settings) / session_id
+        if pruned.dry_run:
+            pruned.sessions += 1
+            pruned.messages += messages
+            pruned.file_bytes += await asyncio.to_thread(size_of, folder)
+            continue
+        while (count := await desk.store.write(empty_silent, account_id, session_id, before)) is not None:
+            pruned.messages += count
+            if count < PIECE:
+                pruned.sessions += 1
+                pruned.file_bytes += await asyncio.to_thread(clear, folder)
+                break
+
+
+async def _old_messages(desk: Desk, before: int, pruned: Pruned, tell: Tell) -> None:
+    last = await desk.store.read(_last_row)
+    after: int | None = 0
+    while after is not None:
+        tell(after, last)
+        rows, after = await desk.store.read(old, after, before)
+        if rows and not pruned.dry_run:
+            await desk.store.write(drop, rows, before)
+        pruned.messages += len(rows)
+
+
+def _last_row(rx: Rx) -> int:
+    return int(rx.all("SELECT ifnull(max(rowid), 0) FROM messages")[0][0])
+
+
+async def regularly(desk: Desk) -> None:
+    """What the settings ask for, every day; ends at once if they ask for nothing."""
+    settings = desk.settings
+    what = Wanted(settings.prune_sessions_inactive, settings.prune_messages_older)
+    if what.sessions_inactive is None and what.messages_older is None:
+        return
+    while True:
+        try:
+            log.info("pruned: %s", wire.encode(await do_prune(desk, what, lambda done, of: None)).decode())
+        except Exception:
+            log.exception("prune")
+        await asyncio.sleep(EVERY)
+
+
+requests = {"prune": Request(Wanted, Pruned, do_prune)}

@@ -1,0 +1,162 @@
+"""The command `accounts`: it takes effect in a running server at once, and works without one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from tests.client import Account, World, uid
+from tests.commands import ok, run
+from tests.conftest import Process
+
+
+@pytest.fixture
+def process(start) -> Process:
+    return start()
+
+
+@pytest.fixture
+async def own(process: Process):
+    """Accounts against this test's own server."""
+    async with World(process.url) as world:
+        yield world
+
+
+async def filled(world: World, process: Process) -> tuple[Account, str]:
+    """An account with a bit of everything, and its session."""
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    await alice.send(session, *(f"l{i}" for i in range(25)), content="x" * 100)
+    await alice.machine()
+    attachment = process.folder / "attachments" / "sessions" / session / f"{uid()}.enc"
+    avatar = process.folder / "files" / "public" / "users" / alice.id / "avatars" / "a.png"
+    for file, size in ((attachment, 1000), (avatar, 500)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+    return alice, session
+
+
+async def test_list_says_what_each_account_has(process: Process, own: World) -> None:
+    bob = await own.account()
+    alice, _ = await filled(own, process)
+
+    rows = await ok(process.folder, "accounts", "list")
+
+    assert [row["id"] for row in rows] == [alice.id, bob.id]
+    row = rows[0]
+    assert (row["sessions"], row["messages"], row["machines"], row["artifacts"]) == (1, 25, 1, 0)
+    assert row["databaseBytes"] == 25 * 100 + len("meta") * 2
+    assert row["fileBytes"] == 1500
+    assert re.fullmatch(r"([0-9a-f]{4}-){4}[0-9a-f]{4}", row["fingerprint"])
+    assert row["lastActiveAt"] >= row["createdAt"]
+    assert (rows[1]["messages"], rows[1]["fileBytes"], rows[1]["databaseBytes"]) == (0, 0, 0)
+    text = (await run(process.folder, "accounts", "list")).out
+    assert [line.split()[0] for line in text.splitlines()] == ["ACCOUNT", alice.id, bob.id]
+
+
+async def test_show_finds_an_account_by_id_key_and_fingerprint(process: Process, own: World) -> None:
+    alice = await own.account()
+    await own.account()
+    by_id = await ok(process.folder, "accounts", "show", alice.id)
+    public = bytes(alice.key.verify_key).hex()
+    for name in (public, public.upper(), by_id["fingerprint"], by_id["fingerprint"].replace("-", "")):
+        assert (await ok(process.folder, "accounts", "show", name)) == by_id
+    result = await run(process.folder, "accounts", "show", "nobody")
+    assert (result.status, result.out) == (2, "")
+    assert "no account 'nobody'" in result.err
+
+
+@pytest.mark.parametrize("transports", [("websocket",), ("polling",)])
+async def test_sign_out_ends_sockets_and_tokens_at_once(
+    process: Process, own: World, transports: tuple[str, ...]
+) -> None:
+    alice, bob = await own.account(), await own.account()
+    socket, other = await alice.socket(transports=transports), await bob.socket()
+    await alice.ok("GET", "/v1/account/profile")
+
+    done = await ok(process.folder, "accounts", "sign-out", alice.id)
+
+    assert done["id"] == alice.id
+    await asyncio.wait_for(socket.dropped.wait(), 10)
+    assert (await alice.get("/v1/account/profile")).status_code == 401
+    with pytest.raises(ConnectionError, match="Invalid authentication token"):
+        await alice.socket()
+    again = await own.account(alice.key)
+    assert again.id == alice.id
+    await again.ok("GET", "/v1/account/profile")
+    await again.socket()
+    await bob.ok("GET", "/v1/account/profile")
+    assert await other.heard() == []
+
+
+async def test_delete_takes_everything_and_leaves_others_alone(process: Process, own: World) -> None:
+    alice, session = await filled(own, process)
+    bob, theirs = await filled(own, process)
+    socket = await alice.socket()
+
+    done = await ok(process.folder, "accounts", "delete", alice.id, "--yes")
+
+    assert done == {"id": alice.id, "messages": 25, "bytes": 1500}
+    await asyncio.wait_for(socket.dropped.wait(), 10)
+    assert (await alice.get("/v1/sessions")).status_code == 401
+    assert not (process.folder / "attachments" / "sessions" / session).exists()
+    assert not (process.folder / "files" / "public" / "users" / alice.id).exists()
+    assert (process.folder / "attachments" / "sessions" / theirs).exists()
+    (row,) = await ok(process.folder, "accounts", "list")
+    assert (row["id"], row["messages"], row["fileBytes"]) == (bob.id, 25, 1500)
+    again = await own.account(alice.key)
+    assert again.id != alice.id
+    assert (await again.ok("GET", "/v1/sessions"))["sessions"] == []
+    assert "Traceback" not in "".join(process.log)
+
+
+async def test_delete_asks_first_and_nobody_there_means_no(process: Process, own: World) -> None:
+    alice = await own.account()
+    result = await run(process.folder, "accounts", "delete", alice.id)
+    assert (result.status, result.out) == (2, "")
+    assert "--yes" in result.err
+    await alice.ok("GET", "/v1/sessions")
+
+
+async def test_sign_out_and_delete_work_while_no_server_runs(start, process: Process, own: World) -> None:
+    alice, bob = await own.account(), await own.account()
+    process.stop()
+
+    await ok(process.folder, "accounts", "sign-out", alice.id)
+    await ok(process.folder, "accounts", "delete", bob.id, "--yes")
+
+    async with World(start(folder=process.folder).url) as world:
+        headers = {"Authorization": f"Bearer {alice.token}"}
+        assert (await world.http.get("/v1/sessions", headers=headers)).status_code == 401
+        assert (await world.account(alice.key)).id == alice.id
+        assert (await world.account(bob.key)).id != bob.id
+
+
+async def test_a_killed_servers_socket_does_not_keep_commands_from_working(process: Process, own: World) -> None:
+    alice = await own.account()
+    process.kill()
+    assert (process.folder / "control.sock").exists()
+    await ok(process.folder, "accounts", "sign-out", alice.id)
+
+
+async def test_the_control_socket_is_its_owners_and_bounds_what_it_reads(process: Process, own: World) -> None:
+    path = process.folder / "control.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for sent, expected in (
+        (b"nonsense\n", b'{"error":"The request does not fit'),
+        (b'{"do":"format.disk"}\n', b'{"error":"This server does not know'),
+        (b'{"do":"accounts.delete","what":{}}\n', b'{"error":"The request does not fit'),
+        (b"x" * 200_000, b""),
+    ):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(sent)
+        try:
+            answer = await asyncio.wait_for(reader.read(), 10)
+        except ConnectionResetError:
+            answer = b""
+        assert answer.startswith(expected)
+        writer.close()
+    await own.account()
+    assert "Traceback" not in "".join(process.log)
