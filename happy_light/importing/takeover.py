@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from happy_light import server, store
+from happy_light import folder, store
 from happy_light.config import Settings
 from happy_light.errors import StartError
 from happy_light.importing import checks, load, place
@@ -58,15 +58,12 @@ def take_over(
 def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
     """A folder for the unfinished; the data folder is locked meanwhile, except for a dry run."""
     if dry_run:
-        with tempfile.TemporaryDirectory(prefix="happy-import-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="happy-import-") as temporary:
+            yield Path(temporary)
         return
-    server.make_folder(settings.data_dir)
+    folder.make(settings.data_dir)
     staging = settings.database.parent / place.STAGING  # where a rename can take it to its place
-    with contextlib.ExitStack() as held:
-        held.callback(server.lock(settings.data_dir).close)
-        if settings.database.parent != settings.data_dir:
-            held.callback(server.lock(settings.database.parent, f"{settings.database.name}.pid").close)
+    with folder.hold(settings):
         try:
             shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
             staging.mkdir(mode=0o700)
