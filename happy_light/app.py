@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import ModuleType
+from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,7 @@ from happy_light.domains import (
     artifacts,
     attachments,
     auth,
+    docs,
     feed,
     files,
     kv,
@@ -32,13 +34,14 @@ from happy_light.domains import (
 )
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
+from happy_light.openapi import Tables
 from happy_light.polling import Door
 from happy_light.ui import front
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
-    rpc, presence, voice, files, version, logs, front,
+    rpc, presence, voice, files, version, logs, docs, front,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]
@@ -52,6 +55,14 @@ def routes() -> list[Route]:
 def events() -> dict[str, On]:
     """Every socket event that clients may send."""
     return live.collect(getattr(domain, "events", {}) for domain in DOMAINS)
+
+
+def tables() -> Tables:
+    """Everything a client can meet here, for the documentation."""
+    says: dict[str, type[Any]] = {}
+    for domain in DOMAINS:
+        says.update(getattr(domain, "says", {}))
+    return Tables(routes(), events(), says, [domain.__doc__ or "" for domain in DOMAINS])
 
 
 def jobs() -> dict[Job, float]:
@@ -77,6 +88,7 @@ class App:
         )
         self.live = Live(house, events(), hooks)
         self._door = Door(self.live)
+        house.get(docs.Docs).tables = tables()
         edge: ASGIApp = Edge(house, routes(), front.fallback(house))
         self._http = CORSMiddleware(
             edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]

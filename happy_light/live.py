@@ -58,6 +58,8 @@ class On:
     data: type[Any] | None = None
     ack: Any = None
     """What the ack carries, for the documentation."""
+    like: type[Any] | None = None
+    """What the payload is meant to be like where `data` is None, for the documentation."""
     patient: bool = False
     """It waits for another client, not for our disk: the domain bounds it, and it holds up no other event."""
 

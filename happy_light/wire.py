@@ -37,6 +37,12 @@ class Success(Out):
     success: Literal[True] = True
 
 
+class Ok(Out):
+    """The ack of what has no answer of its own; `ok` is false for a heartbeat that does not count."""
+
+    ok: bool = True
+
+
 class Versioned(Out):
     """A value with its version, as it stands in updates."""
 

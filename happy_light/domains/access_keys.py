@@ -16,7 +16,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Version
+from happy_light.wire import In, Out, Text1, Version
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -69,6 +69,13 @@ class Stale(Out):
     current_data: str
     success: Literal[False] = False
     error: Literal["version-mismatch"] = "version-mismatch"
+
+
+class Wanted(In):
+    """`access-key-get`"""
+
+    session_id: Text1
+    machine_id: Text1
 
 
 class KeyAck(Out):
@@ -170,4 +177,4 @@ routes = [
     Route("POST", _PATH, post, body=NewKey, answer=Created, refusals=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
     Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, refusals=[ACCESS_KEY_NOT_FOUND]),
 ]
-events = {"access-key-get": On(access_key_get, refuse, None, KeyAck)}
+events = {"access-key-get": On(access_key_get, refuse, None, KeyAck, like=Wanted)}

@@ -17,7 +17,7 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light import web, wire
-from happy_light.errors import Unavailable
+from happy_light.errors import FILE_NOT_FOUND, Unavailable
 from happy_light.house import House
 from happy_light.web import Call, Route
 from happy_light.wire import In, Success
@@ -70,5 +70,5 @@ async def post(call: Call[Entry, None]) -> Success | Response:
     return Success()
 
 
-_ROUTE = Route("POST", PATH, post, body=Entry, public=True, streams=True)
+_ROUTE = Route("POST", PATH, post, body=Entry, refusals=[FILE_NOT_FOUND], public=True, streams=True)
 routes = [_ROUTE]

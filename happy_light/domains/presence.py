@@ -19,7 +19,7 @@ from happy_light.house import House
 from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Rx, Tx
-from happy_light.wire import In, Out, Text1, now_ms
+from happy_light.wire import In, Ok, Out, Text1, now_ms
 
 Kind = Literal["session", "machine"]
 Key = tuple[Kind, str, str]
@@ -364,8 +364,8 @@ async def closing(house: House) -> None:
 
 
 events = {
-    "session-alive": On(session_alive, refuse, SessionBeat),
-    "session-end": On(session_end, refuse, SessionEnd),
-    "machine-alive": On(machine_alive, refuse, MachineBeat),
+    "session-alive": On(session_alive, refuse, SessionBeat, Ok),
+    "session-end": On(session_end, refuse, SessionEnd, Ok),
+    "machine-alive": On(machine_alive, refuse, MachineBeat, Ok),
 }
 jobs = {_flush: FLUSH_EVERY, _sweep: 60.0}

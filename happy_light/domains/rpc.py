@@ -16,7 +16,7 @@ import msgspec
 from happy_light.house import House
 from happy_light.live import On
 from happy_light.rooms import Answer, Peer
-from happy_light.wire import In, Out, Text1
+from happy_light.wire import In, Ok, Out, Text1
 
 APPEAR = 15.0  # s that a caller waits for a target to register (a daemon that reconnects)
 SETTLE = 0.05  # s that a target which just (re)appeared gets to register the rest of its methods
@@ -61,6 +61,19 @@ class Named(In):
     """`rpc-register`, `rpc-unregister` and what answers them."""
 
     method: Text1
+
+
+class RpcError(Out):
+    """`rpc-error`: a method could not be registered or unregistered."""
+
+    type: Literal["register", "unregister"]
+    error: str
+
+
+class AppState(In):
+    """`app-state`: everything but "active" counts as background."""
+
+    state: str
 
 
 # ---------------------------------------------------------------------------------------- memory
@@ -155,19 +168,19 @@ def rpc_register(peer: Peer, data: Any) -> dict[str, Any]:
     method = _method(data)
     if method is None or not peer.house.get(Registry).register(peer, method):
         text = "Invalid method name" if method is None else "Too many methods"
-        peer.emit("rpc-error", {"type": "register", "error": text})
+        peer.emit("rpc-error", RpcError("register", text))
         return refuse(text)
-    peer.emit("rpc-registered", {"method": method})
+    peer.emit("rpc-registered", Named(method))
     return {"ok": True}
 
 
 def rpc_unregister(peer: Peer, data: Any) -> dict[str, Any]:
     method = _method(data)
     if method is None:
-        peer.emit("rpc-error", {"type": "unregister", "error": "Invalid method name"})
+        peer.emit("rpc-error", RpcError("unregister", "Invalid method name"))
         return refuse("Invalid method name")
     peer.house.get(Registry).unregister(peer, method)
-    peer.emit("rpc-unregistered", {"method": method})
+    peer.emit("rpc-unregistered", Named(method))
     return {"ok": True}
 
 
@@ -253,10 +266,11 @@ def disconnected(peer: Peer, reason: str) -> None:
     peer.house.get(Registry).gone(peer)
 
 
+says = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
 events = {
-    "rpc-register": On(rpc_register, refuse, None),
-    "rpc-unregister": On(rpc_unregister, refuse, None),
-    "rpc-call": On(rpc_call, refuse, None, RpcResult, patient=True),
+    "rpc-register": On(rpc_register, refuse, None, Ok, like=Named),
+    "rpc-unregister": On(rpc_unregister, refuse, None, Ok, like=Named),
+    "rpc-call": On(rpc_call, refuse, None, RpcResult, like=RpcCall, patient=True),
     "ping": On(ping, refuse, None),
-    "app-state": On(app_state, refuse, None),
+    "app-state": On(app_state, refuse, None, Ok, like=AppState),
 }

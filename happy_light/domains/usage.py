@@ -20,7 +20,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.wire import In, Out, Text1
 
 SECONDS = {"hour": 3600, "day": 86_400}
 _LARGEST = sys.float_info.max
@@ -65,6 +65,15 @@ class Usage(Out):
     usage: list[Bucket]
     group_by: Group
     total_reports: int
+
+
+class Report(In):
+    """`usage-report`: tokens and cost by kind, each with a `total`."""
+
+    key: Text1
+    tokens: dict[str, float]
+    cost: dict[str, float]
+    session_id: str | None = None
 
 
 class ReportAck(Out):
@@ -165,4 +174,4 @@ def refuse(text: str) -> dict[str, Any]:
 routes = [
     Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, refusals=[SESSION_NOT_FOUND]),
 ]
-events = {"usage-report": On(usage_report, refuse, None, ReportAck)}
+events = {"usage-report": On(usage_report, refuse, None, ReportAck, like=Report)}

@@ -115,5 +115,5 @@ async def health(call: Call[None, None]) -> Health | Response:
 
 routes = [
     Route("POST", "/v1/version", post_version, body=App, answer=Update, public=True),
-    Route("GET", "/health", health, answer=Health, public=True),
+    Route("GET", "/health", health, answer=Health, others={503: Health}, public=True),
 ]

@@ -6,7 +6,7 @@ GET  /*      public; with a web app, everything that is no other route
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from starlette.responses import PlainTextResponse, Response
 
@@ -38,4 +38,4 @@ def fallback(house: House) -> Route | None:
     return Route("GET", "/*", anything, answer=bytes, public=True)
 
 
-routes = [Route("GET", "/", root, answer=str, public=True)]
+routes = [Route("GET", "/", root, answer=Annotated[str, "text/plain", "text/html"], public=True)]

@@ -16,7 +16,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Int, Out, Success, Version
+from happy_light.wire import In, Int, Out, Success, Text1, Version
 
 # The length as well, because `$` alone lets a line feed follow.
 Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)]
@@ -65,6 +65,14 @@ class NewPart(In):
 
     data: bytes
     expected_version: Int
+
+
+class SocketChange(In):
+    """`artifact-update`"""
+
+    artifact_id: Text1
+    header: NewPart | None = None
+    body: NewPart | None = None
 
 
 class ChangedPart(Out):
@@ -286,6 +294,6 @@ routes = [
 ]  # fmt: skip
 events = {
     "artifact-create": On(artifact_create, refuse, NewArtifact, ArtifactAck),
-    "artifact-update": On(artifact_update, refuse, None, ChangedAck | StaleAck),
+    "artifact-update": On(artifact_update, refuse, None, ChangedAck | StaleAck, like=SocketChange),
     "artifact-delete": On(artifact_delete, refuse, Named, DeletedAck),
 }

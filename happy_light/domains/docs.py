@@ -1,0 +1,170 @@
+"""What the server says about itself; made from its tables at the first request and kept.
+
+GET /openapi.json   every route, as OpenAPI 3.1
+GET /docs           routes, socket events and shapes on one page
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Annotated, Any
+
+from starlette.responses import HTMLResponse, Response
+
+from happy_light import openapi, wire
+from happy_light.house import House
+from happy_light.openapi import Schema, Tables
+from happy_light.web import Call, Route
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+th { position: sticky; top: 0; background: Canvas; }
+td:first-child { white-space: nowrap; }
+code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+tr:target { background: #fe84; }
+"""
+_LIMITS = (("minimum", "from"), ("minLength", "of length"), ("maximum", "to"), ("maxLength", "to"))
+
+
+class Docs:
+    """The two documents. The application gives `tables` before it serves."""
+
+    tables: Tables
+
+    def __init__(self, house: House) -> None:
+        self._json: bytes | None = None
+        self._page: str | None = None
+
+    def json(self) -> bytes:
+        """The OpenAPI document, encoded."""
+        if self._json is None:
+            self._json = wire.encode(openapi.document(self.tables))
+        return self._json
+
+    def page(self) -> str:
+        """The same and the socket events, to read."""
+        if self._page is None:
+            self._page = page(openapi.document(self.tables))
+        return self._page
+
+
+# ----------------------------------------------------------------------------------------- the page
+def page(document: Schema) -> str:
+    """A document of openapi.py as HTML that needs nothing else."""
+    socket = document["x-socket"]
+    title = f"{document['info']['title']} {document['info']['version']}"
+    routes = [
+        _route(method, path, operation)
+        for path, operations in sorted(document["paths"].items())
+        for method, operation in operations.items()
+    ]
+    client = [
+        [_code(name), escape(event["summary"]), _shape(event.get("data")), _shape(event.get("ack"))]
+        for name, event in socket["client"].items()
+    ]
+    server = [[_code(name), "", _shape(schema)] for name, schema in socket["server"].items()]
+    for event in ("update", "ephemeral"):
+        server += [[_code(event), _code(name), _shape(schema)] for name, schema in socket[event].items()]
+    parts = [
+        f"<h1>{escape(title)}</h1><p>{escape(document['info']['description'])} ",
+        'The same for machines: <a href="openapi.json">openapi.json</a>.</p>',
+        "<h2>HTTP</h2>",
+        _table(["Route", "", "Takes", "Answers", "Refuses"], routes),
+        "<h2>Socket.IO: what clients send</h2>",
+        _table(["Event", "", "Data", "Ack"], client),
+        "<h2>Socket.IO: what the server sends</h2>",
+        _table(["Event", "Kind", "Data"], server),
+        "<h2>Shapes</h2>",
+        _shapes(document["components"]["schemas"]),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _route(method: str, path: str, operation: Schema) -> list[str]:
+    name = _code(f"{method.upper()} {path}") + (" (public)" if not operation["security"] else "")
+    takes = [
+        _code(field["name"] + ("" if field["required"] else "?")) + ": " + _shape(field["schema"])
+        for field in operation["parameters"]
+        if field["in"] == "query"
+    ]
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+        takes.append(_shape(content.get("schema")) or escape(kind))
+    answers = [
+        _shape(content.get("schema")) if kind == "application/json" else escape(kind)
+        for kind, content in operation["responses"]["200"]["content"].items()
+    ]
+    refuses = [
+        f"{status} {escape(response['description'])}"
+        for status, response in operation["responses"].items()
+        if status not in ("200", "408", "413", "415", "503")
+    ]
+    return [name, escape(operation.get("summary", "")), *("<br>".join(cell) for cell in (takes, answers, refuses))]
+
+
+def _shapes(components: Schema) -> str:
+    rows = []
+    for name, schema in sorted(components.items()):
+        required = schema.get("required", ())
+        fields = [
+            f"{_code(field + ('' if field in required else '?'))}: {_shape(kind)}"
+            for field, kind in schema.get("properties", {}).items()
+        ]
+        rows.append(f'<tr id="{escape(name)}"><td>{_code(name)}</td><td>{escape(schema.get("description", ""))}</td>')
+        rows.append(f"<td>{'<br>'.join(fields)}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _shape(schema: Schema | None) -> str:
+    """A schema in a few words; structs are links to their row below."""
+    if not schema:
+        return "" if schema is None else "anything"
+    match schema:
+        case {"$ref": ref}:
+            name = escape(ref.rpartition("/")[2])
+            return f'<a href="#{name}"><code>{name.rpartition(".")[2]}</code></a>'
+        case {"anyOf": choices}:
+            return " or ".join(_shape(choice) for choice in choices)
+        case {"enum": values}:
+            return " or ".join(_code(wire.encode(value).decode()) for value in values)
+        case {"type": "array"}:
+            return "list of " + (_shape(schema.get("items", {})))
+        case {"type": "object", "additionalProperties": dict(values)}:
+            return "map of " + _shape(values)
+        case {"contentEncoding": encoding}:
+            return escape(encoding)
+        case {"type": kind}:
+            limits = [f"{word} {schema[key]}" for key, word in _LIMITS if abs(schema.get(key, 2**53)) < 2**53]
+            return escape(" ".join([kind, *limits]))
+    return "anything"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+# --------------------------------------------------------------------------------------- endpoints
+async def get_json(call: Call[None, None]) -> Response:
+    return Response(call.house.get(Docs).json(), media_type="application/json; charset=utf-8")
+
+
+async def get_page(call: Call[None, None]) -> Response:
+    return HTMLResponse(call.house.get(Docs).page())
+
+
+routes = [
+    Route("GET", "/openapi.json", get_json, answer=dict[str, Any], public=True),
+    Route("GET", "/docs", get_page, answer=Annotated[str, "text/html"], public=True),
+]
