@@ -162,7 +162,7 @@ def _first_line(function: Callable[..., Any]) -> str:
 
 # ------------------------------------------------------------------------------------- one operation
 def _operation(route: Route, path: str, shapes: _Shapes, summary: str) -> Schema:
-    module = route.endpoint.__module__.removeprefix("happy_light.domains.").partition(".")[0]
+    module = route.endpoint.__module__.removeprefix("happy_light.").removeprefix("domains.").partition(".")[0]
     operation: Schema = {
         "operationId": "_".join(re.findall(r"\w+", f"{route.method.lower()} {path}")),
         "tags": [module],
