@@ -6,8 +6,6 @@ GET  /files/*     public; HEAD, ranges and If-None-Match work
 from __future__ import annotations
 
 import asyncio
-import functools
-import mimetypes
 import re
 from pathlib import Path
 from typing import Final
@@ -15,7 +13,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from happy_light import disk
+from happy_light import disk, media
 from happy_light.errors import FILE_NOT_FOUND, Refused
 from happy_light.web import Call, Route
 
@@ -43,25 +41,10 @@ def locate(folder: Path, name: str) -> Path:
     return path
 
 
-@functools.cache
-def _types() -> mimetypes.MimeTypes:
-    """The library's own table: a computer's mime.types differs from one to the next."""
-    types = mimetypes.MimeTypes(filenames=())
-    for kind, extension in (("image/webp", ".webp"), ("image/avif", ".avif"), ("font/woff2", ".woff2")):
-        types.add_type(kind, extension)  # not in that of every Python
-    return types
-
-
-def media_type(path: Path) -> str:
-    """By extension; bytes of no known type for everything else."""
-    kind, encoding = _types().guess_type(path.name)
-    return kind if kind is not None and encoding is None else "application/octet-stream"
-
-
 # --------------------------------------------------------------------------------------- endpoints
 async def get(call: Call[None, None]) -> Response:
     path = await asyncio.to_thread(locate, call.house.settings.files, call.path["*"])
-    answer = await disk.send(path, media_type(path), _HEADERS)
+    answer = await disk.send(path, media.type_of(path.name), _HEADERS)
     if answer is None:
         raise Refused(FILE_NOT_FOUND)
     return answer

@@ -18,10 +18,9 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light import disk, web, wire
+from happy_light import disk, media, web, wire
 from happy_light.config import Settings
 from happy_light.house import House
-from happy_light.ui import media
 from happy_light.web import Call
 
 log = logging.getLogger(__name__)

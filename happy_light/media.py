@@ -26,7 +26,6 @@ _TYPES: Final = {
     "xml": "application/xml",
     "pdf": "application/pdf",
     "zip": "application/zip",
-    "gz": "application/gzip",
     # Pictures
     "svg": "image/svg+xml",
     "png": "image/png",
