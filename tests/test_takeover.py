@@ -16,7 +16,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import OPEN, Side
 from websockets.protocol import Protocol as Frames
 
-from happy_light import config, live, takeover
+from happy_light import config, live
+from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
 
@@ -131,22 +132,32 @@ async def test_many_frames_in_one_segment_keep_their_order(raw: Raw) -> None:
     assert [await raw.text() for _ in range(500)] == [f"43{i}[{{}}]" for i in range(500)]
 
 
-@pytest.mark.parametrize(
-    ("what", "data", "code"),
-    [
-        ("an unmasked frame", Frame(Opcode.TEXT, b'42["ping"]').serialize(mask=False), 1002),
-        ("a reserved bit", b"\xc1\x80abcd", 1002),
-        ("an unknown opcode", b"\x83\x80abcd", 1002),
-        ("a continuation of nothing", Frame(Opcode.CONT, b"x").serialize(mask=True), 1002),
-        ("a control frame in fragments", b"\x09\x80abcd", 1002),
-        ("a long control frame", b"\x89\xfe\x00\x80abcd" + b"x" * 128, 1002),
-        ("text that is no UTF-8", Frame(Opcode.TEXT, b"4\xff\xfe").serialize(mask=True), 1007),
-        ("a frame past the bound", b"\x81\xff" + (live.PACKET_MAX + 1).to_bytes(8, "big") + b"abcd", 1009),
-    ],
-)
-async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, what: str, data: bytes, code: int) -> None:
+def masked(opcode: Opcode, data: bytes) -> bytes:
+    return Frame(opcode, data).serialize(mask=True)
+
+
+BROKEN = {
+    "an unmasked frame": (Frame(Opcode.TEXT, b'42["ping"]').serialize(mask=False), 1002),
+    "a reserved bit": (b"\xc1\x80abcd", 1002),
+    "an unknown opcode": (b"\x83\x80abcd", 1002),
+    "a continuation of nothing": (masked(Opcode.CONT, b"x"), 1002),
+    "a control frame in fragments": (b"\x09\x80abcd", 1002),
+    "a long control frame": (b"\x89\xfe\x00\x80abcd" + b"x" * 128, 1002),
+    "text that is no UTF-8": (masked(Opcode.TEXT, b"4\xff\xfe"), 1007),
+    "a frame past the bound": (b"\x81\xff" + (live.PACKET_MAX + 1).to_bytes(8, "big") + b"abcd", 1009),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, what: str) -> None:
+    data, code = BROKEN[what]
     raw.writer.write(data)
-    assert await raw.ends_with() == code, what
+    assert await raw.ends_with() == code
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
+def test_our_frames_are_those_of_the_library(size: int) -> None:
+    assert takeover.frame(b"x" * size) == Frame(Opcode.TEXT, b"x" * size).serialize(mask=False)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3456])
@@ -230,7 +241,7 @@ async def test_without_the_transport_the_stock_path_does_the_work(
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "QUEUE_MAX", 2_000_000)
+    monkeypatch.setattr(takeover, "QUEUE_MAX", 2_000_000)
     server, task = await _serve(tmp_path)
     async with World(f"http://127.0.0.1:{server.port}") as world:
         alice = await world.account()

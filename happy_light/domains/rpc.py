@@ -9,6 +9,7 @@ results on as they are; it cannot read them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -24,13 +25,7 @@ TIMEOUT = 30.0  # s that a target may take to answer
 METHODS_MAX = 1_000  # methods that one socket may register
 CALLS_MAX = 1_000  # calls under way for one account
 
-_ENDINGS = {
-    "operation has timed out": "timeout",
-    "RPC target disconnected": "disconnected",
-    "Cannot call RPC on the same socket": "same_socket",
-}
-"""What the statistics call them."""
-
+Reply = Callable[[Any], None]
 Key = tuple[str, str]
 """(account id, method)"""
 
@@ -83,7 +78,7 @@ class Registry:
     def __init__(self, house: House) -> None:
         self._methods: dict[Key, dict[Peer, None]] = {}
         self._of: dict[Peer, set[str]] = {}
-        self._waiting: dict[Key, dict[asyncio.Future[None], None]] = {}
+        self._waiting: dict[Key, list[Callable[[], None]]] = {}
         self._calls: dict[str, int] = {}
 
     def register(self, peer: Peer, method: str) -> bool:
@@ -96,9 +91,8 @@ class Registry:
         peers = self._methods.setdefault(key, {})
         peers.pop(peer, None)
         peers[peer] = None
-        for future in self._waiting.get(key, ()):
-            if not future.done():
-                future.set_result(None)
+        for appeared in self._waiting.pop(key, ()):
+            appeared()
         return True
 
     def unregister(self, peer: Peer, method: str) -> None:
@@ -129,22 +123,26 @@ class Registry:
                 return peer
         return caller if caller in peers else None
 
-    async def appear(self, caller: Peer, method: str) -> Peer | None:
-        """Waits for a target to register."""
+    def await_target(self, caller: Peer, method: str, found: Callable[[Peer | None], None]) -> None:
+        """Calls `found` with whoever registers the method in time, or with None when nobody does."""
         key = (caller.account_id, method)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, {})[future] = None
-        try:
-            async with asyncio.timeout(APPEAR):
-                await future
-            await asyncio.sleep(SETTLE)
-        except TimeoutError:
-            return None
-        finally:
-            del self._waiting[key][future]
-            if not self._waiting[key]:
-                del self._waiting[key]
-        return self.target(caller, method)
+        waiting = self._waiting.setdefault(key, [])
+        loop = asyncio.get_running_loop()
+
+        def give_up() -> None:
+            waiting.remove(entry)
+            if not waiting:
+                self._waiting.pop(key, None)
+            found(None)
+
+        def appeared() -> None:
+            timer.cancel()
+            # A target that reconnects registers all its methods in one go: let it finish.
+            loop.call_later(SETTLE, lambda: found(self.target(caller, method)))
+
+        timer = loop.call_later(APPEAR, give_up)
+        entry = appeared
+        waiting.append(entry)
 
     def begin(self, account_id: str) -> bool:
         """Counts a call; False if the account has too many under way."""
@@ -189,59 +187,44 @@ def _method(data: Any) -> str | None:
     return method if isinstance(method, str) and method else None
 
 
-def rpc_call(peer: Peer, data: Any) -> Any:
-    """Passes the call on at once if somebody answers the method, else waits for one to appear."""
-    if _method(data) is None:
-        return refuse("Invalid parameters: method is required")
-    call = msgspec.convert(data, RpcCall)
+def rpc_call(peer: Peer, data: Any, reply: Reply) -> None:
+    """Passes the call on at once if somebody answers the method, else when one appears in time."""
+    method = _method(data)
+    if method is None:
+        reply(refuse("Invalid parameters: method is required"))
+        return
     registry = peer.house.get(Registry)
     if not registry.begin(peer.account_id):
-        return refuse("Too many calls are under way")
-    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    answer.add_done_callback(lambda _: registry.end(peer.account_id))
-    answer.add_done_callback(lambda _: peer.house.counters.call(_ending(answer)))
-    target = registry.target(peer, call.method)
-    if target is not None:
-        _pass_on(peer, target, call, answer)
-        return answer
-    return _call_later(registry, peer, call, answer)
-
-
-async def _call_later(registry: Registry, peer: Peer, call: RpcCall, answer: asyncio.Future[Any]) -> Any:
-    try:
-        target = await registry.appear(peer, call.method)
-        if target is None:
-            return refuse("RPC method not available")
-        _pass_on(peer, target, call, answer)
-        return await answer
-    finally:
-        answer.cancel()
-
-
-def _pass_on(caller: Peer, target: Peer, call: RpcCall, answer: asyncio.Future[Any]) -> None:
-    if target is caller:
-        answer.set_result(refuse("Cannot call RPC on the same socket"))
+        reply(refuse("Too many calls are under way"))
         return
+    request = RpcRequest(method, data.get("params", msgspec.UNSET))
+
+    def end(outcome: str, answer: Any) -> None:
+        registry.end(peer.account_id)
+        peer.house.counters.call(outcome)
+        reply(answer)
 
     def done(came: Answer) -> None:
-        if answer.done():
-            return
-        match came.ending:
-            case "answered":
-                answer.set_result(RpcResult(result=came.args[0] if came.args else msgspec.UNSET))
-            case "timeout":
-                answer.set_result(refuse("operation has timed out"))
-            case "gone":
-                answer.set_result(refuse("RPC target disconnected"))
+        if came.ending == "answered":
+            end("ok", RpcResult(result=came.args[0] if came.args else msgspec.UNSET))
+        elif came.ending == "timeout":
+            end("timeout", refuse("operation has timed out"))
+        else:
+            end("disconnected", refuse("RPC target disconnected"))
 
-    target.call("rpc-request", RpcRequest(call.method, call.params), TIMEOUT, done)
+    def pass_on(target: Peer | None) -> None:
+        if target is None:
+            end("not_available", refuse("RPC method not available"))
+        elif target is peer:
+            end("same_socket", refuse("Cannot call RPC on the same socket"))
+        else:
+            target.call("rpc-request", request, TIMEOUT, done)
 
-
-def _ending(answer: asyncio.Future[Any]) -> str:
-    """What a finished call counts as."""
-    if answer.cancelled():
-        return "not_available"
-    return "ok" if isinstance(answer.result(), RpcResult) else _ENDINGS.get(answer.result()["error"], "error")
+    target = registry.target(peer, method)
+    if target is not None:
+        pass_on(target)
+    else:
+        registry.await_target(peer, method, pass_on)
 
 
 def ping(peer: Peer, data: Any) -> dict[str, Any]:
@@ -270,7 +253,7 @@ says = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcErro
 events = {
     "rpc-register": On(rpc_register, refuse, None, Ok, like=Named),
     "rpc-unregister": On(rpc_unregister, refuse, None, Ok, like=Named),
-    "rpc-call": On(rpc_call, refuse, None, RpcResult, like=RpcCall, patient=True),
+    "rpc-call": On(rpc_call, refuse, None, RpcResult, like=RpcCall, replies=True),
     "ping": On(ping, refuse, None),
     "app-state": On(app_state, refuse, None, Ok, like=AppState),
 }

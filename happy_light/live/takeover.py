@@ -23,13 +23,15 @@ from websockets.server import ServerProtocol
 from happy_light import wire
 
 if TYPE_CHECKING:
-    from happy_light.live import Link, Live
+    from happy_light.live.edge import Live
+    from happy_light.live.links import Link
 
 log = logging.getLogger(__name__)
 # The library logs what travels when its logger is at DEBUG; what travels is not for the log.
 _FRAME_LOG = logging.getLogger("happy_light.frames")
 _FRAME_LOG.setLevel(logging.WARNING)
 
+QUEUE_MAX: Final = 16_000_000  # bytes that wait for a client which does not read; then it is dropped
 RECEIVE_MAX: Final = 32 * 1024  # bytes at once; asyncio's 256 KiB buffer costs more than it saves
 WRITE_HIGH: Final = 256 * 1024  # bytes in the transport's buffer from which on its size is watched
 CLOSING_MAX: Final = 2.0  # s that a client gets to answer a close frame
@@ -37,8 +39,13 @@ SLOW_MAX: Final = 1_000  # packets that may wait behind a CONNECT that is being 
 
 
 def frame(payload: bytes) -> bytes:
-    """A text frame of the server, ready for the transport; the same for every receiver."""
-    return Frame(Opcode.TEXT, payload).serialize(mask=False)
+    """A text frame of the server, ready for the transport; the same for every receiver (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 class Connection(asyncio.Protocol):
@@ -66,7 +73,7 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._transport.write(framed)
-        if self._congested and self._transport.get_write_buffer_size() > self._live.queue_max:
+        if self._congested and self._transport.get_write_buffer_size() > QUEUE_MAX:
             log.warning("a client does not read; it is dropped")
             self.abort()
 
@@ -153,10 +160,8 @@ class Connection(asyncio.Protocol):
         if link is not None and self._slow is None:
             kind = payload[:2]
             if kind == b"42" or kind == b"43":
-                end = 2
-                while payload[end : end + 1].isdigit():
-                    end += 1
-                if payload[end : end + 1] == b"[" and end < 20:
+                end = payload.find(b"[", 2, 20)
+                if end == 2 or (end > 2 and payload[2:end].isdigit()):
                     self._packet(link, kind, payload, end)
                     return
             elif payload == b"3":
@@ -180,7 +185,7 @@ class Connection(asyncio.Protocol):
                 link.answered(id, args)
             return
         if args and isinstance(args[0], str):
-            self._live.dispatch(link, args[0], args[1:], None if id is None else link.acknowledge(id))
+            self._live.dispatch(link, args[0], args[1:], id)
             if link.is_busy:
                 self._transport.pause_reading()
                 link.when_idle(self._resume)
