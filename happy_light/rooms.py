@@ -15,7 +15,7 @@ Kind = Literal["user", "session", "machine"]
 
 
 class Peer(ABC):
-    """A connected client, as handlers see it. The edge (live.py) makes and feeds it."""
+    """A connected client, as handlers see it. The edge (live/) makes and feeds it."""
 
     __slots__ = ("account_id", "app_state", "client", "gone", "house", "id", "kind", "sid")
 
