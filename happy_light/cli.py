@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from happy_light import __version__, config
 from happy_light.commands import (
     accounts,
+    backup,
     export,
     health,
     import_,
     migrate,
     prune,
     registration,
+    restore,
     serve,
     stats,
     systemd,
@@ -25,7 +27,8 @@ from happy_light.commands import config as config_command
 from happy_light.errors import StartError
 
 COMMANDS = (
-    serve, migrate, config_command, health, systemd, accounts, registration, stats, prune, import_, export,
+    serve, migrate, config_command, health, systemd, accounts, registration, backup, restore,
+    stats, prune, import_, export,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from happy_light.commands import screen
+from happy_light.commands import progress, screen
 from happy_light.config import Settings
 from happy_light.errors import StartError
 
@@ -66,8 +66,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         if not arguments.yes and not _sure(account):
             print("Nothing was deleted.", file=sys.stderr)
             sys.exit(1)
-        with screen.Bar("deleting") as bar:
-            done = control.ask(settings, "accounts.delete", accounts.Named(account.id), bar.tell)
+        with progress.bar("deleting") as tell:
+            done = control.ask(settings, "accounts.delete", accounts.Named(account.id), tell)
         text = f"{account.id} is deleted: {done.messages} messages, {screen.size(done.bytes)} of files."
         screen.show(arguments, done, text)
 

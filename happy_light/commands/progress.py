@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 _WIDTH: Final = 30
@@ -34,3 +36,10 @@ class Bar:
         """Leaves a clean line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that says (done, of) and nothing else."""
+    with contextlib.closing(Bar()) as drawn:
+        yield lambda done, of: drawn(what, done, of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from happy_light import values
-from happy_light.commands import screen
+from happy_light.commands import progress, screen
 from happy_light.config import Settings
 
 NAME = "prune"
@@ -35,8 +35,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     from happy_light.upkeep.prune import Pruned, Wanted
 
     what = Wanted(arguments.sessions_inactive, arguments.messages_older, arguments.dry_run)
-    with screen.Bar("pruning") as bar:
-        pruned = control.ask(settings, "prune", what, bar.tell)
+    with progress.bar("pruning") as tell:
+        pruned = control.ask(settings, "prune", what, tell)
     assert isinstance(pruned, Pruned)
     lines = [
         ("Sessions", str(pruned.sessions)),

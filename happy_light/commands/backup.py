@@ -1,0 +1,72 @@
+"""`backup`: everything of a server in one archive, while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from pathlib import Path
+
+from happy_light import wire
+from happy_light.commands import progress, screen
+from happy_light.config import Settings
+from happy_light.errors import StartError
+
+NAME = "backup"
+HELP = "write database, files and secret into one archive, also while the server runs"
+_DATED = re.compile(r"happy-server-light-\d{8}-\d{6}\.tar\.gz")
+
+
+class Made(wire.Out):
+    """What --json prints. `removed`: older archives that --keep made go."""
+
+    archive: str
+    bytes: int
+    entries: int
+    secret: bool
+    removed: list[str]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Where to, and how many to keep."""
+    parser.add_argument("destination", help="a folder (a dated archive is made in it) or a file name")
+    parser.add_argument("--keep", type=_count, metavar="N", help="in a folder: keep the newest N, delete older ones")
+    parser.add_argument("--no-secret", action="store_true", help="leave the master secret out; keep it elsewhere")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
+    return int(text)
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Backs up. Raises StartError."""
+    from happy_light.upkeep import archive
+
+    given = Path(arguments.destination).expanduser()
+    is_folder = given.is_dir() or arguments.destination.endswith("/")
+    if arguments.keep and not is_folder:
+        raise StartError(f"--keep needs a folder, and {given} is none.")
+    target = given / time.strftime("happy-server-light-%Y%m%d-%H%M%S.tar.gz") if is_folder else given
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"The folder {target.parent} cannot be made: {error.strerror}.") from error
+    with progress.bar("backing up") as tell:
+        manifest = archive.write(settings, target, not arguments.no_secret, tell)
+    removed = _thin_out(given, arguments.keep) if arguments.keep else []
+    made = Made(str(target), target.stat().st_size, len(manifest.entries), manifest.secret, removed)
+    text = f"{target}: {screen.size(made.bytes)}, {made.entries} files, read back and found whole."
+    if manifest.secret:
+        text += "\nIt contains the master secret: whoever has it can sign in as anybody. Keep it safe."
+    screen.show(arguments, made, text)
+
+
+def _thin_out(folder: Path, keep: int) -> list[str]:
+    """Deletes all but the newest archives that this command made in the folder."""
+    archives = sorted(path for path in folder.iterdir() if _DATED.fullmatch(path.name))
+    for path in archives[:-keep]:
+        path.unlink()
+    return [str(path) for path in archives[:-keep]]

@@ -1,0 +1,46 @@
+"""`restore`: an archive becomes the server of the data folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from happy_light import wire
+from happy_light.commands import progress, screen
+from happy_light.config import Settings
+
+NAME = "restore"
+HELP = "put an archive that `backup` made into the data folder"
+
+
+class Restored(wire.Out):
+    """What --json prints. `before`: the folder that what was there is in now."""
+
+    data_dir: str
+    entries: int
+    secret: bool
+    before: str | None
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """From where."""
+    parser.add_argument("archive", type=Path, help="the archive")
+    parser.add_argument("--force", action="store_true", help="replace what is in the folder; it is kept beside it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Restores; the server must not run. Raises StartError."""
+    from happy_light.upkeep import archive
+
+    with progress.bar("restoring") as tell:
+        manifest, aside = archive.restore(settings, arguments.archive.expanduser(), arguments.force, tell)
+    text = f"{settings.data_dir} is restored: {len(manifest.entries)} files, made by {manifest.version}."
+    if aside is not None:
+        text += f"\nWhat was there is in {aside}."
+    if not manifest.secret and not settings.master_secret and not settings.secret_file.exists():
+        text += f"\nThe archive has no master secret: set HANDY_MASTER_SECRET, or put it into {settings.secret_file}."
+    restored = Restored(
+        str(settings.data_dir), len(manifest.entries), manifest.secret, None if aside is None else str(aside)
+    )
+    screen.show(arguments, restored, text)

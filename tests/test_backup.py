@@ -1,0 +1,231 @@
+"""backup and restore: everything, while others write, and every client stays signed in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.client import Account, World, uid
+from tests.commands import ok, run
+from tests.conftest import SECRET, Process
+
+NO_SECRET = {"HANDY_MASTER_SECRET": ""}
+
+
+@pytest.fixture
+def process(start) -> Process:
+    return start()
+
+
+@pytest.fixture
+async def own(process: Process):
+    """Accounts against this test's own server."""
+    async with World(process.url) as world:
+        yield world
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+async def with_files(own: World, process: Process) -> tuple[Account, str]:
+    """An account with a session, messages, an attachment and a public file."""
+    alice = await own.account()
+    session = (await alice.session())["id"]
+    await alice.send(session, *(f"l{i}" for i in range(50)))
+    for path in (f"attachments/sessions/{session}/{uid()}.enc", f"files/public/users/{alice.id}/avatars/a.png"):
+        file = process.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(path.encode() * 1000)
+    return alice, session
+
+
+async def test_a_backup_under_load_restored_elsewhere_has_everything_and_everyone_signed_in(
+    start, process: Process, own: World, tmp_path: Path
+) -> None:
+    alice, session = await with_files(own, process)
+    acknowledged: list[int] = []
+    going = True
+
+    async def load() -> None:
+        while going:
+            (stored,) = await alice.send(session, uid(), content="x" * 2000)
+            acknowledged.append(stored["seq"])
+
+    writers = [asyncio.create_task(load()) for _ in range(4)]
+    while len(acknowledged) < 20:
+        await asyncio.sleep(0)
+    before = max(acknowledged)
+    made = await ok(process.folder, "backup", str(tmp_path / "backups") + "/")
+    after = max(acknowledged)
+    going = False
+    await asyncio.gather(*writers)
+    archive = Path(made["archive"])
+    assert after > before, "the backup did not run under load"
+    assert mode_of(archive) == 0o600
+    assert names_in(archive.parent) == [archive.name]
+
+    restored = await ok(tmp_path / "elsewhere", "restore", str(archive), **NO_SECRET)
+    assert (restored["secret"], restored["before"]) == (True, None)
+    for name in ("files", "attachments"):
+        assert files_of(tmp_path / "elsewhere" / name) == files_of(process.folder / name)
+    process.stop()
+    second: Process = start(folder=tmp_path / "elsewhere", **NO_SECRET)
+
+    headers = {"Authorization": f"Bearer {alice.token}"}
+    async with httpx.AsyncClient(base_url=second.url, headers=headers, trust_env=False) as http:
+        seqs: list[int] = []
+        more = True
+        while more:
+            params = {"after_seq": seqs[-1] if seqs else 0, "limit": 500}
+            page = (await http.get(f"/v3/sessions/{session}/messages", params=params)).json()
+            seqs += [message["seq"] for message in page["messages"]]
+            more = page["hasMore"]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert len(seqs) >= before
+    async with World(second.url) as world:
+        again = await world.account(alice.key)
+        assert again.id == alice.id
+        ui = await again.socket()
+        (stored,) = await again.send(session, "new")
+        assert stored["seq"] == len(seqs) + 1
+        assert [body["t"] for body in await ui.updates()] == ["new-message"]
+    doctor = sqlite3.connect(tmp_path / "elsewhere" / "happy-server-light.sqlite")
+    assert doctor.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    doctor.close()
+
+
+async def test_keep_deletes_only_the_oldest_dated_archives(process: Process, own: World, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for name in ("20200101-000000", "20210101-000000", "20220101-000000"):
+        (folder / f"happy-server-light-{name}.tar.gz").write_text("old")
+    (folder / "mine.tar.gz").write_text("not ours")
+    made = await ok(process.folder, "backup", str(folder), "--keep", "2")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(["happy-server-light-20220101-000000.tar.gz", Path(made["archive"]).name, "mine.tar.gz"])
+    assert len(made["removed"]) == 2
+
+
+async def test_a_file_name_is_that_file_and_works_without_a_server(start, process: Process, tmp_path: Path) -> None:
+    process.stop()
+    for _ in range(2):
+        made = await ok(process.folder, "backup", str(tmp_path / "b.tgz"))
+        assert made["archive"] == str(tmp_path / "b.tgz")
+    start(folder=process.folder)
+
+
+async def test_without_the_secret_the_archive_has_none_and_the_right_one_is_asked_for(
+    start, process: Process, own: World, tmp_path: Path
+) -> None:
+    alice = await own.account()
+    archive = tmp_path / "b.tar.gz"
+    await ok(process.folder, "backup", str(archive), "--no-secret")
+    with tarfile.open(archive) as tar:
+        assert sorted(tar.getnames()) == ["database.sqlite", "manifest.json"]
+        assert SECRET.encode() not in b"".join(tar.extractfile(name).read() for name in tar.getnames())
+
+    wrong = await run(tmp_path / "new", "restore", str(archive), HANDY_MASTER_SECRET="another")
+    assert wrong.status == 2
+    assert "HANDY_MASTER_SECRET is not the secret" in wrong.err
+    told = await run(tmp_path / "new", "restore", str(archive), **NO_SECRET)
+    assert told.status == 0
+    assert "The archive has no master secret" in told.out
+    async with World(start(folder=tmp_path / "new").url) as world:
+        assert (await world.account(alice.key)).id == alice.id
+
+
+async def test_a_secret_that_is_not_the_databases_is_not_backed_up(process: Process, tmp_path: Path) -> None:
+    result = await run(process.folder, "backup", str(tmp_path / "b.tar.gz"), HANDY_MASTER_SECRET="another")
+    assert result.status == 2
+    assert "--no-secret" in result.err
+    assert names_in(tmp_path) == ["data"]
+
+
+async def test_restore_leaves_a_folder_that_is_in_use_alone(
+    start, process: Process, own: World, tmp_path: Path
+) -> None:
+    alice, session = await with_files(own, process)
+    archive = tmp_path / "b.tar.gz"
+    await ok(process.folder, "backup", str(archive))
+    await alice.send(session, "later")
+
+    while_running = await run(process.folder, "restore", str(archive), "--force")
+    assert (while_running.status, "Another server" in while_running.err) == (2, True)
+    process.stop()
+    not_empty = await run(process.folder, "restore", str(archive))
+    assert (not_empty.status, "--force" in not_empty.err) == (2, True)
+
+    restored = await ok(process.folder, "restore", str(archive), "--force")
+
+    kept = sqlite3.connect(Path(restored["before"]) / "happy-server-light.sqlite")
+    assert kept.execute("SELECT max(seq) FROM messages").fetchone() == (51,)
+    kept.close()
+    async with World(start(folder=process.folder).url) as world:
+        again = await world.account(alice.key)
+        page = await again.ok("GET", f"/v3/sessions/{session}/messages?limit=500")
+        assert page["messages"][-1]["seq"] == 50
+    assert sorted(files_of(process.folder / "files")) == sorted(files_of(Path(restored["before"]) / "files"))
+
+
+def rewritten(archive: Path, change) -> Path:
+    """The archive with `change(name, bytes)` applied to each member; None leaves it out."""
+    target = archive.with_name("changed.tar.gz")
+    with tarfile.open(archive) as old, tarfile.open(target, "w:gz") as new:
+        for member in old.getmembers():
+            name, value = change(member.name, old.extractfile(member).read())
+            if value is not None:
+                info = tarfile.TarInfo(name)
+                info.size = len(value)
+                new.addfile(info, io.BytesIO(value))
+    return target
+
+
+def _newer(name: str, value: bytes):
+    if name != "manifest.json":
+        return name, value
+    return name, json.dumps({**json.loads(value), "schema": 99, "version": "9.9"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_newer, "made by happy-server-light 9.9"),
+        (lambda name, value: (name, value[:-1] + b"?" if name == "database.sqlite" else value), "damaged"),
+        (lambda name, value: (name, None if name == "manifest.json" else value), "damaged"),
+        (lambda name, value: (name, None if name == "master-secret" else value), "damaged"),
+        (lambda name, value: ("files/../../evil" if name == "master-secret" else name, value), "no backup"),
+        (lambda name, value: ("/etc/evil" if name == "master-secret" else name, value), "no backup"),
+    ],
+)
+async def test_restore_checks_first_and_touches_nothing(process: Process, tmp_path: Path, change, text: str) -> None:
+    archive = tmp_path / "b.tar.gz"
+    await ok(process.folder, "backup", str(archive))
+    result = await run(tmp_path / "new", "restore", str(rewritten(archive, change)), **NO_SECRET)
+    assert result.status == 2
+    assert text in result.err
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["server.pid"]
+
+
+async def test_an_archive_that_was_cut_off_is_refused(process: Process, tmp_path: Path) -> None:
+    archive = tmp_path / "b.tar.gz"
+    await ok(process.folder, "backup", str(archive))
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    result = await run(tmp_path / "new", "restore", str(archive))
+    assert result.status == 2
+    assert str(archive) in result.err
