@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hypercorn.asyncio
+import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.ws_stream
 from hypercorn.config import Config
 
@@ -80,6 +81,7 @@ class Server:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.house)
         no_deflate()
+        no_lingering()
         self._config.bind = [f"fd://{self.socket.detach()}"]
         desk = Desk(self.settings, self.store, self.house, self._sign_out)
         control, metrics = Control(desk), Metrics(self.house)
@@ -248,6 +250,18 @@ def hypercorn_config(settings: Settings) -> Config:
                 f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
             ) from error
     return config
+
+
+def no_lingering() -> None:
+    """Hypercorn keeps the file handle of a client that left until the keep-alive time is over."""
+    read = hypercorn.asyncio.tcp_server.TCPServer._read_data
+
+    async def read_and_let_go(self: hypercorn.asyncio.tcp_server.TCPServer) -> None:
+        await read(self)
+        await self.idle_task.stop()
+
+    if read.__name__ != read_and_let_go.__name__:
+        setattr(hypercorn.asyncio.tcp_server.TCPServer, "_read_data", read_and_let_go)  # noqa: B010
 
 
 def no_deflate() -> None:
