@@ -11,6 +11,7 @@ import pytest
 
 from happy_light import store
 from happy_light.errors import StartError
+from happy_light.store import schema
 
 
 def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -36,7 +37,7 @@ def database(tmp_path: Path) -> Path:
 def next_version(monkeypatch: pytest.MonkeyPatch) -> int:
     """A program whose schema is one further, with a table and a column that this one has not."""
     version = store.SCHEMA_VERSION
-    monkeypatch.setattr(store, "SCHEMA_VERSION", version + 1)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
     script = "CREATE TABLE later (id TEXT PRIMARY KEY) STRICT; ALTER TABLE meta ADD COLUMN note TEXT;"
     monkeypatch.setitem(store.MIGRATIONS, version, script)
     return version + 1

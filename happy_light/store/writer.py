@@ -1,4 +1,4 @@
-"""The one place that knows SQLite: connections, the writer, transactions, the schema.
+"""Connections, the writer, and group commit.
 
 A write is a plain function of a transaction (`Tx`) that runs whole on the writer's thread. All writes
 that wait at that moment share one BEGIN IMMEDIATE … COMMIT and one flush to disk, each in its own
@@ -10,33 +10,28 @@ Reads have connections of their own and never wait for the writer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
 from happy_light import wire
 from happy_light.bus import Bus, Event, Update, UpdateFrame
 from happy_light.counters import Timing
-from happy_light.errors import StartError, Unavailable
+from happy_light.errors import Unavailable
+from happy_light.store.schema import prepare
+from happy_light.store.tx import Rx, Tx
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Row = tuple[Any, ...]
-
-APPLICATION_ID: Final = 0x48617079  # "Hapy": says that a SQLite file is ours
-SCHEMA_VERSION: Final = 1
-MIGRATIONS: Final[dict[int, str]] = {}
-"""From version n to n + 1: the SQL that changes it. Append only; schema.sql is where they all lead."""
 
 _READERS = 2
 _GROUP_MAX = 500  # writes in one transaction: bounds how long a commit makes the first one wait
@@ -51,52 +46,6 @@ _PRAGMAS = (
     "PRAGMA cache_size = -8000",  # KiB
     "PRAGMA temp_store = MEMORY",
 )
-
-
-class Rx:
-    """A reading connection, as operations see it."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
-        """The first row, or None."""
-        row: Row | None = self._connection.execute(sql, args).fetchone()
-        return row
-
-    def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        """Every row."""
-        return self._connection.execute(sql, args).fetchall()
-
-
-class Tx(Rx):
-    """A transaction, as write operations see it. `now` is its time in ms."""
-
-    __slots__ = ("_after", "_events", "now")
-
-    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
-        super().__init__(connection)
-        self._events: list[Event] = []
-        self._after: list[Callable[[], None]] = []
-        self.now = now
-
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """-> how many rows it changed."""
-        return self._connection.execute(sql, args).rowcount
-
-    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """The same statement for every row."""
-        self._connection.executemany(sql, rows)
-
-    def publish(self, *events: Event) -> None:
-        """Events for the bus, after the commit and only if it succeeds; updates get their seq here."""
-        self._events.extend(events)
-
-    def after_commit(self, effect: Callable[[], None]) -> None:
-        """`effect` runs on the event loop after the commit, before the caller wakes. It must not wait."""
-        self._after.append(effect)
 
 
 class _Unit:
@@ -300,115 +249,3 @@ def _on_thread(connection: aiosqlite.Connection, job: Callable[[], R]) -> asynci
     future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
     _ship(connection, future, job)
     return future
-
-
-# ---------------------------------------------------------------------------------------- the schema
-def schema() -> str:
-    """The text of schema.sql: inside the wheel, or one level up in a checkout."""
-    here = Path(__file__).parent
-    for folder in (here, here.parent):
-        if (file := folder / "schema.sql").is_file():
-            return file.read_text("utf-8")
-    raise StartError("schema.sql is missing from the installation; install happy-server-light again.")
-
-
-@contextlib.contextmanager
-def look(path: Path) -> Iterator[Rx]:
-    """A database to read from, whether or not a server runs on it. Raises StartError if it is none of ours."""
-    if not path.is_file():
-        raise StartError(f"There is no database {path}; choose the data folder with --data-dir.")
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be opened: {error}.") from error
-    try:
-        connection.execute("PRAGMA busy_timeout = 5000")
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if owner != APPLICATION_ID:
-            raise StartError(f"{path} is not a database of happy-server-light.")
-        if version != SCHEMA_VERSION:
-            newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
-            raise StartError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
-        yield Rx(connection)
-    except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be read: {error}.") from error
-    finally:
-        connection.close()
-
-
-def prepare(path: Path) -> None:
-    """Makes the database, or migrates it after a copy, or raises StartError and touches nothing."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        head = b""
-        with contextlib.suppress(OSError):  # what is wrong with the place shows below
-            path.touch(mode=0o600)
-    except OSError as error:
-        raise StartError(f"The database {path} cannot be read: {error.strerror}.") from error
-    if head and head != b"SQLite format 3\0":
-        raise StartError(f"{path} is not a SQLite database; move it away or choose another data folder.")
-    try:
-        version = _look(path) if head else 0
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            _migrate(connection, path, version)
-    except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be used: {error}.") from error
-
-
-def _look(path: Path) -> int:
-    """-> the schema's version, 0 for an empty database. Raises StartError if it is not one to work with.
-
-    Read-only, since even closing another program's database would fold its write-ahead log into it.
-    """
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute("PRAGMA busy_timeout = 5000")
-        owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if owner != APPLICATION_ID and tables:
-        if {"Account", "SessionMessage"} <= tables:
-            raise StartError(
-                f"{path} was made by another Happy server and was not touched. Move it to another place and "
-                "take it over with: happy-server-light import <that file>"
-            )
-        raise StartError(f"{path} belongs to another program and was not touched; choose another data folder.")
-    if version > SCHEMA_VERSION:
-        raise StartError(
-            f"{path} was written by a newer happy-server-light (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}); install that version or restore an older backup."
-        )
-    return version if tables else 0
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
-    if not version:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        _in_one_transaction(connection, schema(), SCHEMA_VERSION)
-        return
-    if version < SCHEMA_VERSION:
-        copy = path.with_name(f"{path.name}.before-{SCHEMA_VERSION}")
-        with sqlite3.connect(copy) as target:
-            connection.backup(target)
-        target.close()
-        log.info("copied the database to %s before migrating it", copy)
-    while version < SCHEMA_VERSION:
-        _in_one_transaction(connection, MIGRATIONS[version], version + 1)
-        version += 1
-
-
-def _in_one_transaction(connection: sqlite3.Connection, script: str, version: int) -> None:
-    """Runs a script and notes the version it leads to, all or nothing."""
-    try:
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
-            f"PRAGMA user_version = {version};\nCOMMIT;"
-        )
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -1,0 +1,22 @@
+"""The one place that knows SQLite.
+
+tx.py       a transaction, as operations see it
+writer.py   connections, the writer, group commit
+schema.py   making, migrating and recognising the file
+"""
+
+from happy_light.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, look, prepare
+from happy_light.store.tx import Row, Rx, Tx
+from happy_light.store.writer import Store
+
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "Row",
+    "Rx",
+    "Store",
+    "Tx",
+    "look",
+    "prepare",
+]

@@ -1,0 +1,131 @@
+"""The database file: made from schema.sql, migrated after a copy, recognised when it is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from happy_light.errors import StartError
+from happy_light.store.tx import Rx
+
+log = logging.getLogger(__name__)
+
+APPLICATION_ID: Final = 0x48617079  # "Hapy": says that a SQLite file is ours
+SCHEMA_VERSION: Final = 1
+MIGRATIONS: Final[dict[int, str]] = {}
+"""From version n to n + 1: the SQL that changes it. Append only; schema.sql is where they all lead."""
+
+
+def text() -> str:
+    """The text of schema.sql: inside the wheel, or one level up in a checkout."""
+    here = Path(__file__).parent.parent
+    for folder in (here, here.parent):
+        if (file := folder / "schema.sql").is_file():
+            return file.read_text("utf-8")
+    raise StartError("schema.sql is missing from the installation; install happy-server-light again.")
+
+
+@contextlib.contextmanager
+def look(path: Path) -> Iterator[Rx]:
+    """A database to read from, whether or not a server runs on it. Raises StartError if it is none of ours."""
+    if not path.is_file():
+        raise StartError(f"There is no database {path}; choose the data folder with --data-dir.")
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} cannot be opened: {error}.") from error
+    try:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if owner != APPLICATION_ID:
+            raise StartError(f"{path} is not a database of happy-server-light.")
+        if version != SCHEMA_VERSION:
+            newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
+            raise StartError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
+        yield Rx(connection)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} cannot be read: {error}.") from error
+    finally:
+        connection.close()
+
+
+def prepare(path: Path) -> None:
+    """Makes the database, or migrates it after a copy, or raises StartError and touches nothing."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        head = b""
+        with contextlib.suppress(OSError):  # what is wrong with the place shows below
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise StartError(f"The database {path} cannot be read: {error.strerror}.") from error
+    if head and head != b"SQLite format 3\0":
+        raise StartError(f"{path} is not a SQLite database; move it away or choose another data folder.")
+    try:
+        version = _look(path) if head else 0
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            _migrate(connection, path, version)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} cannot be used: {error}.") from error
+
+
+def _look(path: Path) -> int:
+    """-> the schema's version, 0 for an empty database. Raises StartError if it is not one to work with.
+
+    Read-only, since even closing another program's database would fold its write-ahead log into it.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if owner != APPLICATION_ID and tables:
+        if {"Account", "SessionMessage"} <= tables:
+            raise StartError(
+                f"{path} was made by another Happy server and was not touched. Move it to another place and "
+                "take it over with: happy-server-light import <that file>"
+            )
+        raise StartError(f"{path} belongs to another program and was not touched; choose another data folder.")
+    if version > SCHEMA_VERSION:
+        raise StartError(
+            f"{path} was written by a newer happy-server-light (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); install that version or restore an older backup."
+        )
+    return version if tables else 0
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not version:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        _in_one_transaction(connection, text(), SCHEMA_VERSION)
+        return
+    if version < SCHEMA_VERSION:
+        copy = path.with_name(f"{path.name}.before-{SCHEMA_VERSION}")
+        with sqlite3.connect(copy) as target:
+            connection.backup(target)
+        target.close()
+        log.info("copied the database to %s before migrating it", copy)
+    while version < SCHEMA_VERSION:
+        _in_one_transaction(connection, MIGRATIONS[version], version + 1)
+        version += 1
+
+
+def _in_one_transaction(connection: sqlite3.Connection, script: str, version: int) -> None:
+    """Runs a script and notes the version it leads to, all or nothing."""
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {version};\nCOMMIT;"
+        )
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,57 @@
+"""A transaction and a reading connection, as operations see them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from happy_light.bus import Event
+
+Row = tuple[Any, ...]
+
+
+class Rx:
+    """A reading connection, as operations see it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """The first row, or None."""
+        row: Row | None = self._connection.execute(sql, args).fetchone()
+        return row
+
+    def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Every row."""
+        return self._connection.execute(sql, args).fetchall()
+
+
+class Tx(Rx):
+    """A transaction, as write operations see it. `now` is its time in ms."""
+
+    __slots__ = ("_after", "_events", "now")
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        super().__init__(connection)
+        self._events: list[Event] = []
+        self._after: list[Callable[[], None]] = []
+        self.now = now
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """-> how many rows it changed."""
+        return self._connection.execute(sql, args).rowcount
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """The same statement for every row."""
+        self._connection.executemany(sql, rows)
+
+    def publish(self, *events: Event) -> None:
+        """Events for the bus, after the commit and only if it succeeds; updates get their seq here."""
+        self._events.extend(events)
+
+    def after_commit(self, effect: Callable[[], None]) -> None:
+        """`effect` runs on the event loop after the commit, before the caller wakes. It must not wait."""
+        self._after.append(effect)
