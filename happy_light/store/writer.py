@@ -154,6 +154,14 @@ class Store:
         began = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:  # nobody's fault, so nobody is tried alone: each would wait as long again
+            for unit in group:
+                unit.tx = None
+                unit.error = Unavailable("The server cannot write to its database")
+            log.error("database: %s; %d writes are refused", error, len(group))
+            self._loop.call_soon_threadsafe(self._finish, group, [])
+            return
+        try:
             now = wire.now_ms()
             for unit in group:
                 self._attempt(unit, now)
