@@ -16,9 +16,11 @@ from happy_light.domains import (
     artifacts,
     attachments,
     auth,
+    connect,
     docs,
     feed,
     files,
+    github,
     kv,
     logs,
     machines,
@@ -40,8 +42,8 @@ from happy_light.ui import front
 from happy_light.web import Edge, Route
 
 DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, people, feed,
-    rpc, presence, voice, files, version, logs, docs, front,
+    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
+    github, people, feed, rpc, presence, voice, files, version, logs, docs, front,
 )  # fmt: skip
 
 Job = Callable[[House], Awaitable[None]]

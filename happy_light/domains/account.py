@@ -95,6 +95,16 @@ def avatar(stored: str | None, base: str) -> Avatar | None:
     return Avatar(path, files.url(base, path), known.get("width"), known.get("height"), known.get("thumbhash"))
 
 
+def github(stored: str | None) -> dict[str, Any] | None:
+    """The GitHub profile as the database has it (JSON), for clients: they need a name, and no null as email."""
+    if stored is None:
+        return None
+    known: dict[str, Any] = msgspec.json.decode(stored)
+    if known.get("email", "") is None:
+        del known["email"]
+    return {**known, "name": known.get("name") or known.get("login") or ""}
+
+
 def profile(rx: Rx, account_id: str, base: str) -> Profile:
     """What the account's owner sees of it; `base` is what the avatar's address begins with."""
     row = rx.one(
@@ -103,14 +113,14 @@ def profile(rx: Rx, account_id: str, base: str) -> Profile:
         (account_id,),
     )
     assert row is not None  # the token was good, so the account exists
-    first_name, last_name, username, picture, github = row
+    first_name, last_name, username, picture, github_user = row
     vendors = [
         vendor
         for (vendor,) in rx.all("SELECT vendor FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
     ]
     return Profile(
         account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
-        msgspec.json.decode(github) if github else None, vendors,
+        github(github_user), vendors,
     )  # fmt: skip
 
 

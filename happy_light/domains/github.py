@@ -1,0 +1,346 @@
+"""GitHub: an account's name, picture and profile come from there (protocol.md section 10).
+
+GET    /v1/connect/github/params      where the browser goes to sign in
+GET    /v1/connect/github/callback    public: where GitHub sends it back to
+POST   /v1/connect/github/webhook     public: GitHub tells something
+DELETE /v1/connect/github             unlink
+update update-account
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+
+from happy_light import disk, origin, pictures, wire
+from happy_light.bus import Audience, Update
+from happy_light.config import Settings
+from happy_light.domains import account
+from happy_light.domains.account import AccountUpdate
+from happy_light.errors import (
+    GITHUB_NOT_CONFIGURED,
+    INVALID_SIGNATURE,
+    INVALID_TOKEN,
+    WEBHOOKS_NOT_CONFIGURED,
+    BadRequest,
+    Refused,
+)
+from happy_light.house import House
+from happy_light.keys import Signer
+from happy_light.outgoing import NoAnswer, Outgoing
+from happy_light.pictures import Picture
+from happy_light.store import Rx, Tx
+from happy_light.web import Call, Route
+from happy_light.wire import In, Out, Success
+
+log = logging.getLogger(__name__)
+
+SCOPE: Final = "read:user,user:email,read:org,codespace"
+STATE_LIFETIME: Final = 300  # s from the way to GitHub to the way back
+DEADLINE: Final = 20.0  # s for everything that one callback asks of GitHub
+WEBHOOK_MAX: Final = 25 * 1024 * 1024  # bytes; GitHub sends no more
+WEBAPP: Final = "https://app.happy.engineering"
+_REUSE_KEY: Final = "github-avatar"
+
+
+# -------------------------------------------------------------------------------------------- wire
+class Params(Out):
+    """Where the browser goes to sign in."""
+
+    url: str
+
+
+class CallbackQuery(In):
+    """What GitHub sends the browser back with: code and state, or an error of its own."""
+
+    code: str | None = None
+    state: str | None = None
+    error: str | None = None
+
+
+class Received(Out):
+    """Answer to a webhook."""
+
+    received: Literal[True] = True
+
+
+class _Grant(msgspec.Struct):
+    """GitHub's answer to a code."""
+
+    access_token: str | None = None
+    error: str | None = None
+
+
+class _User(msgspec.Struct):
+    """What we read of a GitHub user; the rest is kept as it is."""
+
+    id: int
+    login: str
+    name: str | None = None
+    avatar_url: str | None = None
+
+
+class Linked(msgspec.Struct):
+    """A GitHub user as `link` takes it; `profile` is GitHub's own JSON, `token` is sealed."""
+
+    id: str
+    login: str
+    name: str | None
+    profile: str
+    token: bytes
+
+
+class _Failed(Exception):
+    """The sign-in ends here; the text is the `error` that the web app gets."""
+
+
+# -------------------------------------------------------------------------------------- operations
+def _path(account_id: str) -> list[str]:
+    """Of the key that seals the token."""
+    return ["user", account_id, "github", "token"]
+
+
+def make_state(signer: Signer, account_id: str) -> str:
+    """The token that comes back from GitHub and says whose sign-in it is."""
+    return signer.mint(account_id, exp=int(time.time()) + STATE_LIFETIME)
+
+
+def account_of_state(signer: Signer, state: str) -> str | None:
+    """The account id of a state that is ours and not too old."""
+    claims = signer.verify(state) if len(state) < 4096 else None
+    return claims["sub"] if claims is not None and "exp" in claims and isinstance(claims["sub"], str) else None
+
+
+def _forget(tx: Tx, account_id: str) -> None:
+    """Takes link and username from an account, and says so."""
+    tx.execute(
+        "UPDATE accounts SET github_user_id = NULL, username = NULL, updated_at = ? WHERE id = ?", (tx.now, account_id)
+    )
+    tx.publish(Update(Audience(account_id), AccountUpdate(account_id, github=None, username=None)))
+
+
+def link(tx: Tx, account_id: str, user: Linked, picture: Picture | None, path: str, base: str) -> list[str]:
+    """Links the account to a GitHub user, who loses any other link. Without a picture the old one stays.
+
+    `path` is the picture's below the public files, `base` what its address begins with. -> the paths of
+    pictures that this one replaces. Raises Refused if there is no such account.
+    """
+    row = tx.one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
+    if row is None:
+        raise Refused(INVALID_TOKEN)
+    for (other,) in tx.all(
+        # A username that is another's here was theirs at GitHub once, before they gave it up.
+        "SELECT id FROM accounts WHERE (github_user_id = ? OR username = ? COLLATE NOCASE) AND id <> ?",
+        (user.id, user.login, account_id),
+    ):
+        _forget(tx, other)
+    tx.execute(
+        "INSERT INTO github_users (id, profile, token, created_at, updated_at) VALUES (?, ?2, ?3, ?4, ?4) "
+        "ON CONFLICT (id) DO UPDATE SET profile = ?2, token = ?3, updated_at = ?4",
+        (user.id, user.profile, user.token, tx.now),
+    )
+    first_name, _, last_name = (user.name or "").strip().partition(" ")
+    update = AccountUpdate(
+        account_id, github=account.github(user.profile), username=user.login, first_name=first_name or None,
+        last_name=last_name.strip() or None,
+    )  # fmt: skip
+    tx.execute(
+        "UPDATE accounts SET github_user_id = ?, username = ?, first_name = ?, last_name = ?, updated_at = ? "
+        "WHERE id = ?",
+        (user.id, user.login, update.first_name, update.last_name, tx.now, account_id),
+    )
+    tx.execute("DELETE FROM github_users WHERE id = ? AND id <> ?", (row[0], user.id))
+    replaced: list[str] = []
+    if picture is not None:
+        stored = wire.encode(
+            {"path": path, "width": picture.width, "height": picture.height, "thumbhash": picture.thumbhash}
+        ).decode()
+        update.avatar = account.avatar(stored, base)
+        replaced = _store_picture(tx, account_id, picture, path, stored)
+    tx.publish(Update(Audience(account_id), update))
+    return replaced
+
+
+def _store_picture(tx: Tx, account_id: str, picture: Picture, path: str, stored: str) -> list[str]:
+    tx.execute("UPDATE accounts SET avatar = ? WHERE id = ?", (stored, account_id))
+    older = "account_id = ? AND reuse_key = ? AND path <> ?"
+    replaced = [old for (old,) in tx.all(f"SELECT path FROM uploaded_files WHERE {older}",
+                                         (account_id, _REUSE_KEY, path))]  # fmt: skip
+    tx.execute(f"DELETE FROM uploaded_files WHERE {older}", (account_id, _REUSE_KEY, path))
+    tx.execute(
+        "INSERT INTO uploaded_files (id, account_id, path, width, height, thumbhash, reuse_key, created_at, "
+        "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?8, ?8) ON CONFLICT (account_id, path) DO UPDATE SET updated_at = ?8",
+        (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now),
+    )
+    return replaced
+
+
+def unlink(tx: Tx, account_id: str) -> Success:
+    """Ends the link, if there is one; the picture stays."""
+    row = tx.one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
+    if row is not None and row[0] is not None:
+        _forget(tx, account_id)
+        tx.execute("DELETE FROM github_users WHERE id = ?", row)
+    return Success()
+
+
+def exists(rx: Rx, account_id: str) -> bool:
+    """Whether there is such an account."""
+    return rx.one("SELECT 1 FROM accounts WHERE id = ?", (account_id,)) is not None
+
+
+# ------------------------------------------------------------------------------------ to GitHub
+async def _token(house: House, code: str) -> str:
+    """GitHub's token for a code. Raises _Failed, NoAnswer."""
+    settings = house.settings
+    body = {
+        "client_id": settings.github_client_id, "client_secret": settings.github_client_secret, "code": code,
+    }  # fmt: skip
+    url = f"{settings.github_url}/login/oauth/access_token"
+    grant = (await house.get(Outgoing).request("POST", url, body=body)).json(_Grant)
+    if grant.access_token is None:
+        raise _Failed(grant.error[:100] if grant.error else "server_error")
+    return grant.access_token
+
+
+async def _user(house: House, token: str) -> tuple[_User, str]:
+    """Whose token it is, and the whole profile as JSON. Raises _Failed."""
+    try:
+        answer = await house.get(Outgoing).request(
+            "GET", f"{house.settings.github_api_url}/user", headers={"authorization": f"Bearer {token}"}
+        )
+        if answer.status == 200:
+            return answer.json(_User), answer.body.decode()
+        log.warning("GitHub answered the question for a user with status %d", answer.status)
+    except (NoAnswer, UnicodeError) as error:
+        log.warning("GitHub did not tell a user: %s", error)
+    raise _Failed("github_user_fetch_failed")
+
+
+async def _picture(house: House, url: str | None) -> Picture | None:
+    """The picture at an address, if it is one; a link does not fail for it."""
+    if url is None or not url.startswith(("https://", "http://")):
+        return None
+    try:
+        answer = await house.get(Outgoing).request(
+            "GET", url, headers={"accept": "image/png, image/jpeg"}, limit=pictures.BYTES_MAX
+        )
+    except NoAnswer as error:
+        log.warning("an avatar could not be fetched: %s", error)
+        return None
+    return await asyncio.to_thread(pictures.read, answer.body) if answer.status == 200 else None
+
+
+async def sign_in(house: House, account_id: str, code: str, base: str) -> str:
+    """Links the account to whom GitHub's code stands for. -> the login. Raises _Failed, NoAnswer, Refused."""
+    token = await _token(house, code)
+    user, profile = await _user(house, token)
+    picture = await _picture(house, user.avatar_url)
+    path = ""
+    if picture is not None:
+        # Named by its content, since what is served there may be kept for ever.
+        name = f"{hashlib.sha256(picture.data).hexdigest()[:24]}.{picture.extension}"
+        path = f"public/users/{account_id}/avatars/{name}"
+        await disk.store(_one(picture.data), house.settings.files / path)
+    sealed = await asyncio.to_thread(house.keys.vault.seal, _path(account_id), token)
+    linked = Linked(str(user.id), user.login, user.name, profile, sealed)
+    for old in await house.store.write(link, account_id, linked, picture, path, base):
+        await disk.remove(house.settings.files / old)
+    return user.login
+
+
+async def _one(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
+
+
+# --------------------------------------------------------------------------------------- endpoints
+def _configured(settings: Settings) -> bool:
+    return None not in (settings.github_client_id, settings.github_client_secret, settings.github_redirect_url)
+
+
+async def get_params(call: Call[None, None]) -> Params:
+    settings = call.house.settings
+    if not _configured(settings):
+        raise Refused(GITHUB_NOT_CONFIGURED)
+    # On another thread: deriving its key takes 0.1 s at the first use.
+    state = await asyncio.to_thread(make_state, call.house.keys.github, call.account_id)
+    query = {
+        "client_id": settings.github_client_id, "redirect_uri": settings.github_redirect_url, "scope": SCOPE,
+        "state": state,
+    }  # fmt: skip
+    return Params(f"{settings.github_url}/login/oauth/authorize?{urlencode(query)}")
+
+
+async def get_callback(call: Call[None, CallbackQuery]) -> Response:
+    query = call.query
+    if query.error:
+        return _back(call, error=query.error[:100])
+    if query.code is None or query.state is None:
+        raise BadRequest("code and state are needed")
+    try:
+        account_id = await asyncio.to_thread(account_of_state, call.house.keys.github, query.state)
+        if account_id is None or not await call.house.store.read(exists, account_id):
+            raise _Failed("invalid_state")
+        if not _configured(call.house.settings):
+            raise _Failed("server_config")
+        async with asyncio.timeout(DEADLINE):
+            login = await sign_in(call.house, account_id, query.code, origin.of(call.house.settings, call.scope))
+    except _Failed as failed:
+        log.info("a GitHub sign-in failed: %s", failed)
+        return _back(call, error=str(failed))
+    except (NoAnswer, TimeoutError, Refused) as error:
+        log.warning("a GitHub sign-in failed: %s %s", type(error).__name__, error)
+        return _back(call, error="server_error")
+    except Exception:
+        log.exception("a GitHub sign-in failed")
+        return _back(call, error="server_error")
+    log.info("account %s is linked to GitHub user %s", account_id, login)
+    return _back(call, github="connected", user=login)
+
+
+def _back(call: Call[Any, Any], **query: str) -> Response:
+    """Sends the browser to the web app."""
+    settings = call.house.settings
+    base = settings.webapp_url
+    if base is None and settings.ui_dir is not None:
+        base = origin.of(settings, call.scope) + settings.ui_prefix.rstrip("/")
+    return RedirectResponse(f"{base or WEBAPP}/?{urlencode(query)}", 302)
+
+
+async def post_webhook(call: Call[None, None]) -> Received:
+    signature = call.header(b"x-hub-signature-256")
+    if signature is None or call.header(b"x-github-event") is None:
+        raise BadRequest("The headers x-hub-signature-256 and x-github-event are needed")
+    secret = call.house.settings.github_webhook_secret
+    if secret is None:
+        raise Refused(WEBHOOKS_NOT_CONFIGURED)
+    digest = hmac.new(secret.encode(), digestmod="sha256")
+    async for piece in call.stream(WEBHOOK_MAX):
+        digest.update(piece)
+    if not hmac.compare_digest(f"sha256={digest.hexdigest()}".encode(), signature.encode()):
+        raise Refused(INVALID_SIGNATURE)
+    return Received()
+
+
+async def delete(call: Call[None, None]) -> Success:
+    return await call.house.store.write(unlink, call.account_id)
+
+
+routes = [
+    Route("GET", "/v1/connect/github/params", get_params, answer=Params, refusals=[GITHUB_NOT_CONFIGURED]),
+    Route("GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=str, public=True),
+    Route(
+        "POST", "/v1/connect/github/webhook", post_webhook, answer=Received, public=True, streams=True,
+        refusals=[INVALID_SIGNATURE, WEBHOOKS_NOT_CONFIGURED],
+    ),
+    Route("DELETE", "/v1/connect/github", delete),
+]  # fmt: skip

@@ -1,0 +1,86 @@
+"""Vendor tokens: they come back as they were, are sealed on disk, and belong to one account."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from happy_light.keys import Vault
+from tests.client import World
+from tests.conftest import SECRET, Process
+
+TOKEN = '{"oauth":{"access":"sk-ant-ü-secret","expires":1}}'
+
+
+async def test_a_token_comes_back_until_it_is_deleted(world: World) -> None:
+    alice, bob = await world.account(), await world.account()
+    ui = await alice.socket()
+    assert await alice.ok("GET", "/v1/connect/tokens") == {"tokens": []}
+    assert await alice.ok("GET", "/v1/connect/openai/token") == {"token": None}
+    for vendor in ("openai", "anthropic", "gemini"):
+        answer = await alice.ok("POST", f"/v1/connect/{vendor}/register", {"token": f"{vendor} {TOKEN}"})
+        assert answer == {"success": True}
+    await alice.ok("POST", "/v1/connect/gemini/register", {"token": TOKEN})
+    await bob.ok("POST", "/v1/connect/gemini/register", {"token": ""})
+
+    assert await alice.ok("GET", "/v1/connect/gemini/token") == {"token": TOKEN}
+    assert await bob.ok("GET", "/v1/connect/tokens") == {"tokens": [{"vendor": "gemini", "token": ""}]}
+    assert (await alice.ok("GET", "/v1/connect/tokens"))["tokens"] == [
+        {"vendor": "anthropic", "token": f"anthropic {TOKEN}"},
+        {"vendor": "gemini", "token": TOKEN},
+        {"vendor": "openai", "token": f"openai {TOKEN}"},
+    ]
+    assert (await alice.ok("GET", "/v1/account/profile"))["connectedServices"] == ["anthropic", "gemini", "openai"]
+    for _ in range(2):
+        assert await alice.ok("DELETE", "/v1/connect/gemini") == {"success": True}
+    assert await alice.ok("GET", "/v1/connect/gemini/token") == {"token": None}
+    assert await bob.ok("GET", "/v1/connect/gemini/token") == {"token": ""}
+    assert (await alice.ok("GET", "/v1/account/profile"))["connectedServices"] == ["anthropic", "openai"]
+    assert await ui.heard() == []
+
+
+@pytest.mark.parametrize("vendor", ["github", "OpenAI", "x", "%00", "openai%2f"])
+async def test_other_vendors_are_refused(world: World, vendor: str) -> None:
+    alice = await world.account()
+    for answer in (
+        await alice.post(f"/v1/connect/{vendor}/register", {"token": "x"}),
+        await alice.get(f"/v1/connect/{vendor}/token"),
+    ):
+        assert (answer.status_code, answer.json().keys()) == (400, {"error", "message", "statusCode"})
+    if vendor != "github":  # which has a DELETE of its own
+        assert (await alice.delete(f"/v1/connect/{vendor}")).status_code == 400
+
+
+@pytest.mark.parametrize("body", [{}, {"token": None}, {"token": 5}, [], "x"])
+async def test_a_body_that_does_not_fit_changes_nothing(world: World, body: object) -> None:
+    alice = await world.account()
+    await alice.ok("POST", "/v1/connect/openai/register", {"token": "kept"})
+    answer = await alice.post("/v1/connect/openai/register", body)
+    assert (answer.status_code, answer.json().keys()) == (400, {"error", "message", "statusCode"})
+    assert await alice.ok("GET", "/v1/connect/openai/token") == {"token": "kept"}
+
+
+async def test_on_disk_it_is_sealed_as_the_original_seals_it(world: World, server: Process) -> None:
+    alice = await world.account()
+    await alice.ok("POST", "/v1/connect/anthropic/register", {"token": TOKEN})
+    file = server.folder / "happy-server-light.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        (sealed,) = connection.execute("SELECT token FROM vendor_tokens WHERE account_id = ?", (alice.id,)).fetchone()
+    assert b"secret" not in sealed
+    assert sealed[0] == 0
+    assert Vault(SECRET).open(["user", alice.id, "vendors", "anthropic", "token"], sealed) == TOKEN
+    assert Vault("another").open(["user", alice.id, "vendors", "anthropic", "token"], sealed) is None
+
+
+async def test_a_damaged_token_counts_as_none(world: World, server: Process) -> None:
+    alice = await world.account()
+    await alice.ok("POST", "/v1/connect/openai/register", {"token": TOKEN})
+    await alice.ok("POST", "/v1/connect/gemini/register", {"token": "fine"})
+    with closing(sqlite3.connect(server.folder / "happy-server-light.sqlite")) as connection, connection:
+        connection.execute(
+            "UPDATE vendor_tokens SET token = x'00' WHERE account_id = ? AND vendor = 'openai'", (alice.id,)
+        )
+    assert await alice.ok("GET", "/v1/connect/openai/token") == {"token": None}
+    assert await alice.ok("GET", "/v1/connect/tokens") == {"tokens": [{"vendor": "gemini", "token": "fine"}]}
