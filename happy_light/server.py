@@ -244,8 +244,8 @@ def hypercorn_config(settings: Settings) -> Config:
         config.keyfile_password = ""  # else OpenSSL asks on the terminal
         try:
             config.create_ssl_context()
-        except OSError as error:  # ssl.SSLError too
-            why = error.strerror if error.filename or not error.args else str(error)
+        except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
+            why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
             raise StartError(
                 f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
             ) from error

@@ -340,7 +340,7 @@ def test_ctrl_c_during_the_start_leaves_no_traceback(tmp_path: Path) -> None:
     for step in range(3):
         folder = tmp_path / str(step)
         server = Background(tmp_path, "--port", "0", "--data-dir", str(folder), "--quiet")
-        while not folder.exists():
+        while not folder.exists() and server.process.poll() is None:
             time.sleep(0.005)
         time.sleep(step * 0.02)
         server.process.send_signal(signal.SIGINT)

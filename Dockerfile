@@ -1,0 +1,20 @@
+# docker build -t happy-server-light . && docker run -p 3005:3005 -v happy:/data happy-server-light
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE schema.sql ./
+COPY happy_light happy_light
+RUN python -m venv /opt/happy && /opt/happy/bin/pip install --no-cache-dir '.[fast]'
+
+FROM python:3.13-slim
+RUN useradd --system --uid 3005 --home-dir /data --no-create-home happy && install -d -o happy -g happy -m 0700 /data
+COPY --from=build /opt/happy /opt/happy
+ENV PATH=/opt/happy/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HAPPY_SERVER_LIGHT_DATA_DIR=/data \
+    HOST=0.0.0.0 \
+    METRICS_HOST=0.0.0.0
+USER happy
+VOLUME /data
+EXPOSE 3005 9090
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["happy-server-light", "health", "--quiet"]
+CMD ["happy-server-light"]

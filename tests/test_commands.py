@@ -1,0 +1,161 @@
+"""The small commands, and what is logged: health, systemd, --version, --help, no token in any log."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from happy_light import __version__, logs
+from happy_light.cli import COMMANDS
+from tests.client import World
+from tests.conftest import SECRET, Process
+from tests.test_start import command, free_port
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert command(tmp_path, "--version").stdout == f"happy-server-light {__version__}\n"
+    overview = command(tmp_path, "--help").stdout
+    for each in COMMANDS:
+        assert re.search(rf"^    {each.NAME} ", overview, re.MULTILINE), each.NAME
+        ended = command(tmp_path, each.NAME, "--help")
+        assert ended.returncode == 0 and ended.stdout.startswith("usage: happy-server-light"), each.NAME
+    assert command(tmp_path, "nonsense").returncode == 2
+    assert command(tmp_path, "--prot", "1").returncode == 2
+    assert not list(tmp_path.iterdir()), "asking makes nothing"
+
+
+# ---------------------------------------------------------------------------------------------------- health
+def test_health_of_a_running_server(start: Callable[..., Process], tmp_path: Path) -> None:
+    server = start()
+    for arguments in (("--url", server.url), ("--url", f"{server.url}/"), ("--port", server.url.rpartition(":")[2])):
+        ended = command(tmp_path, "health", *arguments)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{server.url} is well\n", "")
+    assert server.stop() == 0
+    ended = command(tmp_path, "health", "--url", server.url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"{server.url} is not well: ") and "refused" in ended.stderr
+
+
+class Odd(http.server.BaseHTTPRequestHandler):
+    """Another program: its answer is in the path."""
+
+    def do_GET(self) -> None:
+        status, body = {"/sick/health": (503, '{"status":"error"}'), "/else/health": (200, "<html>")}.get(
+            self.path, (200, '["ok"]')
+        )
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def odd() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_health_of_others(odd: str, tmp_path: Path) -> None:
+    for path, problem in (
+        ("/sick", "it answers 503"),
+        ("/else", "it is another program"),
+        ("", "it is another program"),
+    ):
+        ended = command(tmp_path, "health", "--url", odd + path)
+        assert (ended.returncode, ended.stderr) == (1, f"{odd}{path} is not well: {problem}\n")
+    assert command(tmp_path, "health", "--quiet", "--port", str(free_port())).returncode == 1
+    for arguments in (("--url", "nonsense"), ("--port", "0")):
+        ended = command(tmp_path, "health", *arguments)
+        assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+
+
+# --------------------------------------------------------------------------------------------------- systemd
+def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).absolute())
+    user = command(tmp_path, "systemd", "--port", "4000", "--data-dir", "/srv/a b", HOST="0.0.0.0").stdout
+    assert f'ExecStart={program} -m happy_light serve --data-dir "/srv/a b" --port 4000\n' in user
+    assert "Type=notify\n" in user and "WantedBy=default.target\n" in user and "0.0.0.0" not in user
+    system = command(tmp_path, "systemd", "--system", "--port", "443").stdout
+    for line in (
+        "WantedBy=multi-user.target", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes",
+        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light", "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+    ):  # fmt: skip
+        assert f"{line}\n" in system
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here to judge them")
+    for form, text in (("--user", user), ("--system", system)):
+        folder = tmp_path / form
+        folder.mkdir()
+        (folder / "happy-server-light.service").write_text(text)
+        judged = subprocess.run(
+            ["systemd-analyze", form, "verify", str(folder / "happy-server-light.service")],
+            capture_output=True, text=True, timeout=60,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
+        )  # fmt: skip
+        assert "happy-server-light.service:" not in judged.stderr, judged.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ logs
+async def test_no_secret_reaches_the_log_at_any_level(start: Callable[..., Process]) -> None:
+    server = start("--log-level", "debug", ELEVENLABS_API_KEY="eleven-secret")
+    async with World(server.url) as world:
+        account = await world.account()
+        session = await account.session()
+        for transport in (("websocket",), ("polling",), ("polling", "websocket")):
+            socket = await account.socket(session=session["id"], transports=transport)
+            await socket.call("ping")
+        with pytest.raises(ConnectionError):
+            await world.socket({"token": account.token + "x"})
+        await account.send(session["id"], "one", content="ciphertext-of-somebody")
+        await world.http.get("/v1/sessions", headers={"Authorization": f"Bearer {account.token}y"})
+        await world.http.post("/v1/auth", content=b"{broken")
+    assert server.stop() == 0
+    text = "".join(server.log) + "".join(server.printed)
+    for secret in (
+        account.token,
+        account.token.split(".")[2],
+        SECRET,
+        "eleven-secret",
+        "ciphertext-of-somebody",
+        "Bearer",
+    ):
+        assert secret not in text
+    assert "Traceback" not in text
+
+
+def formatted(formatter: logging.Formatter, message: str, *args: object, **more: object) -> str:
+    record = logging.LogRecord("happy_light.x", logging.WARNING, __file__, 1, message, args, None)
+    record.__dict__.update(more)
+    return formatter.format(record)
+
+
+@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()])
+def test_what_looks_like_a_token_is_cut_out(formatter: logging.Formatter) -> None:
+    token = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJjbTEifQ.c2lnbmF0dXJl-_x"
+    for text in (token, f"Authorization: Bearer {token}", "authorization=bearer abc.def", "ExponentPushToken[abc]"):
+        line = formatted(formatter, "before %s after", text)
+        assert "[token] after" in line
+        assert not {"eyJ", "abc", "c2lnb"} & set(re.findall(r"eyJ|abc|c2lnb", line))
+
+
+def test_json_lines_hold_whatever_was_said() -> None:
+    line = formatted(logs.JsonFormatter(), 'a "quote"\nand %s', "Zoë", fields={"port": 1})
+    assert "\n" not in line
+    entry = json.loads(line)
+    assert entry["message"] == 'a "quote"\nand Zoë'
+    assert (entry["level"], entry["logger"], entry["port"]) == ("warning", "happy_light.x", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"])

@@ -1,0 +1,133 @@
+"""The proxy configurations of docs/deploy.md, word for word but for names and ports: they have to work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pytest
+import socketio
+
+from tests.client import World
+from tests.conftest import Process
+from tests.test_start import free_port
+from tests.test_tls import certificate
+
+DEPLOY = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
+
+
+def snippet(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", DEPLOY, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def put(text: str, *changes: tuple[str, str]) -> str:
+    """Each change has to hit, or the test would run something else than the documentation says."""
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def running(port: int, *arguments: str, folder: Path) -> Iterator[str]:
+    """A proxy that answers on `port`. -> its URL"""
+    log = (folder / "proxy.log").open("w+")
+    process = subprocess.Popen(
+        arguments, stdout=log, stderr=log, cwd=folder,
+        env={"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": str(folder), "XDG_DATA_HOME": str(folder)},
+    )  # fmt: skip
+    try:
+        for _ in range(200):
+            assert process.poll() is None, (folder / "proxy.log").read_text()
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"https://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+async def works_through(url: str, server: Process, context: ssl.SSLContext) -> None:
+    """Both transports, a body of 40 MB, and URLs that begin with the proxy's."""
+    async with World(server.url) as world:
+        account = await world.account()
+        session = await account.session()
+        headers = {"Authorization": f"Bearer {account.token}"}
+        async with httpx.AsyncClient(
+            base_url=url, headers=headers, verify=context, timeout=60, trust_env=False
+        ) as http:
+            assert (await http.get("/health")).json()["status"] == "ok"
+            path = f"/v1/sessions/{session['id']}/attachments/request-upload"
+            answer = (await http.post(path, json={"filename": "a", "size": 10_000_000})).json()
+            assert answer["uploadUrl"].startswith(f"{url}/v1/sessions/"), "forwarded scheme and host count"
+            content = bytes(10_000_000)
+            sent = await http.put(
+                answer["uploadUrl"], content=content, headers={"content-type": "application/octet-stream"}
+            )
+            assert sent.status_code == 200, sent.text
+            body = {"messages": [{"content": "x" * 40_000_000, "localId": "large"}]}
+            sent = await http.post(f"/v3/sessions/{session['id']}/messages", json=body)
+            assert sent.status_code == 200, sent.text[:300]
+        for transport in ("websocket", "polling"):
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as browser:
+                client = socketio.AsyncClient(reconnection=False, http_session=browser)
+                auth = {"token": account.token, "clientType": "user-scoped"}
+                await client.connect(url, auth=auth, transports=[transport], socketio_path="v1/updates")
+                assert client.transport() == transport
+                await client.call("ping", timeout=20)
+                await client.disconnect()
+
+
+async def test_nginx(server: Process, tmp_path: Path) -> None:
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("nginx is not installed")
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    site = put(
+        snippet("nginx"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("/etc/letsencrypt/live/happy.example/fullchain.pem", str(cert)),
+        ("/etc/letsencrypt/live/happy.example/privkey.pem", str(key)),
+        ("http://127.0.0.1:3005", server.url),
+    )
+    folders = "".join(
+        f"{name}_temp_path {tmp_path}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off;\n{folders}{site}}}\n"
+    )
+    arguments = ("nginx", "-e", f"{tmp_path}/error.log", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf")
+    with running(port, *arguments, folder=tmp_path) as url:
+        await works_through(url, server, ssl.create_default_context(cafile=str(cert)))
+
+
+async def test_caddy(server: Process, tmp_path: Path) -> None:
+    if shutil.which("caddy", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("caddy is not installed")
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    site = put(
+        snippet("caddy"),
+        ("happy.example {", f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}"),
+        ("127.0.0.1:3005", server.url.removeprefix("http://")),
+    )
+    (tmp_path / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + site)
+    arguments = ("caddy", "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile"))
+    with running(port, *arguments, folder=tmp_path) as url:
+        await works_through(url, server, ssl.create_default_context(cafile=str(cert)))

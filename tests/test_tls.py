@@ -1,0 +1,94 @@
+"""HTTPS by --tls-cert and --tls-key: requests, sockets, ALPN, the health command; and what a bad file says."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pytest
+import socketio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.conftest import Process
+from tests.test_start import command, refused
+
+
+def certificate(folder: Path, name: str = "server") -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "happy")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    server = start("--tls-cert", str(cert), "--tls-key", str(key))
+    assert server.url.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=str(cert))
+    async with httpx.AsyncClient(verify=context, trust_env=False) as http:
+        assert (await http.get(f"{server.url}/health")).json()["status"] == "ok"
+    for transport in ("websocket", "polling"):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+            client = socketio.AsyncClient(reconnection=False, http_session=session)
+            with pytest.raises(socketio.exceptions.ConnectionError):
+                await client.connect(server.url, {"token": "x"}, transports=[transport], socketio_path="v1/updates")
+            await client.shutdown()
+
+    port = int(server.url.rpartition(":")[2])
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        assert secure.selected_alpn_protocol() == "http/1.1"
+
+    same = ("--tls-cert", str(cert), "--tls-key", str(key), "--port", str(port))
+    assert command(tmp_path, "health", *same).returncode == 0, "its own server is known without a check"
+    stranger = command(tmp_path, "health", "--url", server.url)
+    assert stranger.returncode == 1 and "certificate verify failed" in stranger.stderr
+    assert server.stop() == 0
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_bad_files_are_sentences(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    _, other = certificate(tmp_path, "other")
+    begin = f"TLS does not work with the certificate {cert} and the key "
+    missing = refused(tmp_path / "d", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "none"))
+    assert missing == f"{begin}{tmp_path / 'none'}: no such file or directory."
+    assert "mismatch" in refused(tmp_path / "d", "--tls-cert", str(cert), "--tls-key", str(other)).lower()
+    locked = tmp_path / "locked.key"
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )  # fmt: skip
+    assert refused(tmp_path / "d", "--tls-cert", str(cert), "--tls-key", str(locked)).startswith(begin)
