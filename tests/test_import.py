@@ -19,7 +19,7 @@ from typing import Any
 import nacl.signing
 import pytest
 
-from happy_light.keys import Signer, Vault
+from happy_light.keys import Signer
 from tests import other_servers
 from tests.client import Account, World, b64
 from tests.conftest import Process
@@ -108,6 +108,9 @@ async def sees_everything(world: World) -> None:
     assert usage["totalReports"] == 2
     assert usage["usage"][0]["tokens"] == {"total": 13, "input": 5}
     assert usage["usage"][0]["cost"] == {"total": 0.75}
+    (push,) = (await alice.ok("GET", "/v1/push-tokens"))["tokens"]
+    assert push == {"id": "push1", "token": "ExponentPushToken[1]", "createdAt": NOW - 1000, "updatedAt": NOW}
+    assert await alice.ok("GET", "/v1/connect/anthropic/token") == {"token": "sk-ant-1"}
     (friend,) = (await alice.ok("GET", "/v1/friends"))["friends"]
     assert (friend["id"], friend["status"], friend["username"]) == (TWO, "friend", "octo2")
     (item,) = (await alice.ok("GET", "/v1/feed"))["items"]
@@ -116,6 +119,7 @@ async def sees_everything(world: World) -> None:
 
     profile = await alice.ok("GET", "/v1/account/profile")
     assert (profile["username"], profile["firstName"]) == ("octo1", "Octo")
+    assert (profile["github"]["login"], profile["connectedServices"]) == ("octo1", ["anthropic"])
     assert profile["avatar"]["path"] == f"public/users/{ONE}/avatars/a.jpg"
     # The account's numbering goes on where it was.
     ui = await alice.socket()
@@ -134,21 +138,6 @@ async def has_files(world: World) -> None:
     assert (await alice.get(url)).content == f"sealed file of {SESSION}".encode()
     assert (await bob.get(url)).status_code == 404
     assert (await world.http.get(f"/files/{attachment(SESSION)}")).status_code == 404
-
-
-def push_tokens(data: Path) -> list[tuple[Any, ...]]:
-    """(id, token, created_at) of account one."""
-    with closing(sqlite3.connect(data / "happy-server-light.sqlite")) as database:
-        rows = database.execute("SELECT id, token, created_at FROM push_tokens WHERE account_id = ?", (ONE,))
-        return rows.fetchall()
-
-
-def vendor_tokens(data: Path) -> list[str | None]:
-    """What this server's vault reads in the database."""
-    vault = Vault((data / "handy-master-secret.txt").read_text())
-    with closing(sqlite3.connect(data / "happy-server-light.sqlite")) as database:
-        rows = database.execute("SELECT account_id, vendor, token FROM vendor_tokens ORDER BY account_id").fetchall()
-    return [vault.open(["user", account, "vendors", vendor, "token"], token) for account, vendor, token in rows]
 
 
 # ------------------------------------------------------------------------------------ light servers
@@ -175,8 +164,6 @@ async def test_clients_of_a_light_server_stay_signed_in_and_find_everything(
     async with World(start(**HOLDER).url) as world:
         await sees_everything(world)
         await has_files(world)
-    assert vendor_tokens(tmp_path / "data") == ["sk-ant-1", "sk-ant-2"]
-    assert push_tokens(tmp_path / "data") == [("push1", "ExponentPushToken[1]", NOW - 1000)]
 
 
 def test_what_lies_in_the_write_ahead_log_comes_too(old: Path, tmp_path: Path) -> None:
@@ -441,5 +428,3 @@ async def test_postgresql_comes_over_in_the_same_way(tmp_path: Path, start: Call
     async with World(start(**HOLDER).url) as world:
         await sees_everything(world)
         await has_files(world)
-    assert vendor_tokens(tmp_path / "data") == ["sk-ant-1", "sk-ant-2"]
-    assert push_tokens(tmp_path / "data") == [("push1", "ExponentPushToken[1]", NOW - 1000)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
+from happy_light.commands import screen
 from happy_light.config import Settings
 from happy_light.errors import StartError
 
@@ -39,7 +39,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         raise StartError(f"{file} cannot be written: {error.strerror}.") from error
     finally:
         draft.unlink(missing_ok=True)
-    if arguments.json:
-        print(json.dumps({"file": str(file), "counts": dict(counts)}))
-    else:
-        print(f"{file}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()))
+    screen.show(
+        arguments,
+        {"file": str(file), "counts": dict(counts)},
+        f"{file}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()),
+    )

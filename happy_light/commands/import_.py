@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from happy_light.commands import screen
 from happy_light.commands.progress import Bar
 from happy_light.config import Settings
 from happy_light.errors import StartError
 
 if TYPE_CHECKING:
-    from happy_light.importing.load import Report
+    from happy_light.importing.load import Progress, Report
     from happy_light.importing.sources import Source
 
 NAME = "import"
@@ -39,20 +40,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Imports and says what was done. Raises StartError, and nothing has changed then."""
-    started, bar = time.monotonic(), Bar()
-    try:
+    started = time.monotonic()
+    with contextlib.closing(Bar()) as bar:
         name, report = _import(settings, arguments, bar)
-    finally:
-        bar.close()
     seconds = round(time.monotonic() - started, 1)
-    print(
-        _json(name, report, arguments.dry_run, seconds)
-        if arguments.json
-        else _text(name, report, arguments.dry_run, seconds, settings)
+    screen.show(
+        arguments,
+        _summary(name, report, arguments.dry_run, seconds),
+        _text(name, report, arguments.dry_run, seconds, settings),
     )
 
 
-def _import(settings: Settings, arguments: argparse.Namespace, bar: Bar) -> tuple[str, Report]:
+def _import(settings: Settings, arguments: argparse.Namespace, progress: Progress) -> tuple[str, Report]:
     from happy_light.importing import secret, takeover
 
     flags = {"dry_run": arguments.dry_run, "force": arguments.force}
@@ -69,7 +68,7 @@ def _import(settings: Settings, arguments: argparse.Namespace, bar: Bar) -> tupl
     else:
         path = _database(Path(arguments.source).expanduser())
         if not _is_sqlite(path):
-            return _account(settings, arguments, path, bar, flags)
+            return _account(settings, arguments, path, progress, flags)
         from happy_light.importing.sqlite import Sqlite
 
         if path.resolve() == settings.database.resolve() and path.exists():
@@ -81,7 +80,7 @@ def _import(settings: Settings, arguments: argparse.Namespace, bar: Bar) -> tupl
     try:
         files = arguments.files or next((folder / "files" for folder in beside if (folder / "files").is_dir()), None)
         found, where = secret.find(arguments.secret, arguments.secret_file, settings.master_secret, beside)
-        report = takeover.take_over(source, settings, found, files, bar, **flags)
+        report = takeover.take_over(source, settings, found, files, progress, **flags)
         report.notes.insert(0, f"The master secret is from {where}.")
         return source.name, report
     finally:
@@ -89,14 +88,14 @@ def _import(settings: Settings, arguments: argparse.Namespace, bar: Bar) -> tupl
 
 
 def _account(
-    settings: Settings, arguments: argparse.Namespace, path: Path, bar: Bar, flags: dict[str, bool]
+    settings: Settings, arguments: argparse.Namespace, path: Path, progress: Progress, flags: dict[str, bool]
 ) -> tuple[str, Report]:
     from happy_light.importing import adopt, secret
 
     given = None
     if arguments.secret is not None or arguments.secret_file is not None:
         given, _ = secret.find(arguments.secret, arguments.secret_file, None, ())
-    return str(path), adopt.adopt(path, settings, given, bar, **flags)
+    return str(path), adopt.adopt(path, settings, given, progress, **flags)
 
 
 def _database(path: Path) -> Path:
@@ -125,23 +124,20 @@ def _is_sqlite(path: Path) -> bool:
 
 
 # ---------------------------------------------------------------------------------------- the summary
-def _json(name: str, report: Report, dry_run: bool, seconds: float) -> str:
-    return json.dumps(
-        {
-            "source": name,
-            "dryRun": dry_run,
-            "seconds": seconds,
-            "tables": {
-                table: {"found": moved.found, "taken": moved.taken, "left": dict(moved.left)}
-                for table, moved in report.tables.items()
-            },
-            "files": report.files,
-            "renumbered": report.renumbered,
-            "checks": report.checks,
-            "notes": report.notes,
+def _summary(name: str, report: Report, dry_run: bool, seconds: float) -> dict[str, Any]:
+    return {
+        "source": name,
+        "dryRun": dry_run,
+        "seconds": seconds,
+        "tables": {
+            table: {"found": moved.found, "taken": moved.taken, "left": dict(moved.left)}
+            for table, moved in report.tables.items()
         },
-        indent=2,
-    )
+        "files": report.files,
+        "renumbered": report.renumbered,
+        "checks": report.checks,
+        "notes": report.notes,
+    }
 
 
 def _text(name: str, report: Report, dry_run: bool, seconds: float, settings: Settings) -> str:
