@@ -247,6 +247,8 @@ def test_rows_that_cannot_be_kept_are_counted_and_the_rest_comes(old: Path, tmp_
             [
                 ("SessionMessage", {**message, "id": "bad1", "content": "not JSON"}),
                 ("SessionMessage", {**message, "id": "bad2", "createdAt": "yesterday"}),
+                ("SessionMessage", {**message, "id": "bad3", "seq": "many"}),
+                ("SessionMessage", {**message, "id": "bad4", "content": '{"t":"encrypted","c":"\\ud800"}'}),
                 ("SessionMessage", {**message, "id": "lost", "sessionId": "deleted"}),
                 ("AccessKey", {"id": "lost", "accountId": ONE, "machineId": "machine-2", "sessionId": SESSION,
                                "data": "x", "dataVersion": 1}),
@@ -261,10 +263,10 @@ def test_rows_that_cannot_be_kept_are_counted_and_the_rest_comes(old: Path, tmp_
     summary = imported(old, "--data-dir", tmp_path / "data")
 
     tables = summary["tables"]
-    assert tables["SessionMessage"] == {"found": 15, "taken": 12, "left": {"damaged": 2, "without sessions": 1}}
+    assert tables["SessionMessage"] == {"found": 17, "taken": 12, "left": {"damaged": 4, "without sessions": 1}}
     assert tables["AccessKey"]["left"] == {"without machines": 1}
     assert tables["UsageReport"] == {"found": 6, "taken": 4, "left": {"already there": 2}}
-    assert any("bad1: its content is not {t, c}" in n or "bad1: not JSON" in n for n in summary["notes"])
+    assert any("SessionMessage bad1: not JSON" in note for note in summary["notes"])
     with closing(sqlite3.connect(tmp_path / "data/happy-server-light.sqlite")) as database:
         kept = database.execute(
             "SELECT id, tokens FROM usage_reports WHERE account_id = ? AND session_id IS NULL", (ONE,)

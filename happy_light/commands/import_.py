@@ -42,7 +42,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Imports and says what was done. Raises StartError, and nothing has changed then."""
     started = time.monotonic()
     with contextlib.closing(Bar()) as bar:
-        name, report = _import(settings, arguments, bar)
+        try:
+            name, report = _import(settings, arguments, bar)
+        except OSError as error:
+            raise StartError(f"{error.filename or settings.data_dir} cannot be used: {error.strerror}.") from error
     seconds = round(time.monotonic() - started, 1)
     screen.show(
         arguments,

@@ -113,9 +113,14 @@ def ciphertext(value: Any) -> str:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass  # perhaps JSON inside a JSON text; said below if not
     found = _json(value)
-    if isinstance(found, dict) and isinstance(found.get("c"), str):
-        return str(found["c"])
-    raise Damaged("its content is not {t, c}")
+    content = found.get("c") if isinstance(found, dict) else None
+    if not isinstance(content, str):
+        raise Damaged("its content is not {t, c}")
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        raise Damaged("its content is no Unicode text") from None
+    return content
 
 
 def usage_tokens(value: Any) -> str:
@@ -130,9 +135,9 @@ def usage_cost(value: Any) -> str:
 
 def _part(value: Any, name: str) -> str:
     found = _json(value)
-    part = found.get(name) if isinstance(found, dict) else None
+    part = found.get(name, {}) if isinstance(found, dict) else None
     if not isinstance(part, dict):
-        raise Damaged(f"its data has no {name}")
+        raise Damaged(f"its data has no such {name}")
     return _compact(part)
 
 
