@@ -57,6 +57,7 @@ CREATE TABLE auth_requests (
     UNIQUE (kind, public_key)
 ) STRICT;
 CREATE INDEX auth_requests_by_age ON auth_requests (created_at);
+CREATE INDEX auth_requests_by_pick_up ON auth_requests (picked_up_at) WHERE picked_up_at IS NOT NULL;
 CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
 
 -- Sign-in challenges that were used, until they are too old to be used again.

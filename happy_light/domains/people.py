@@ -105,9 +105,9 @@ def removed(pair: Pair) -> Pair:
     return pair
 
 
+_COLUMNS = "a.id, a.first_name, a.last_name, a.avatar, a.username, g.profile, ifnull(r.status, 'none')"
 _USER = (
-    "SELECT a.id, a.first_name, a.last_name, a.avatar, a.username, g.profile, ifnull(r.status, 'none') "
-    "FROM accounts a LEFT JOIN github_users g ON g.id = a.github_user_id "
+    f"SELECT {_COLUMNS} FROM accounts a LEFT JOIN github_users g ON g.id = a.github_user_id "
     "LEFT JOIN relationships r ON r.from_id = ? AND r.to_id = a.id "
 )
 
@@ -138,7 +138,10 @@ def search(rx: Rx, account_id: str, beginning: str, base: str) -> Users:
 def friends(rx: Rx, account_id: str, base: str) -> Friends:
     """Friends and open requests of both directions, oldest acquaintance first."""
     rows = rx.all(
-        _USER + "WHERE r.status IN ('friend', 'pending', 'requested') ORDER BY r.created_at, a.id", (account_id,)
+        f"SELECT {_COLUMNS} FROM relationships r JOIN accounts a ON a.id = r.to_id "
+        "LEFT JOIN github_users g ON g.id = a.github_user_id "
+        "WHERE r.from_id = ? AND r.status IN ('friend', 'pending', 'requested') ORDER BY r.created_at, a.id",
+        (account_id,),
     )
     return Friends([_user(row, base) for row in rows])
 

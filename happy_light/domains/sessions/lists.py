@@ -93,6 +93,7 @@ def _session(row: Row) -> Session:
 
 
 def listed(row: Row) -> ListedSession:
+    """The session of a row of COLUMNS, as the lists have it."""
     id, seq, created_at, updated_at, is_active, *rest = row
     return ListedSession(id, seq, created_at, updated_at, bool(is_active), *rest)
 
