@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import Final
 
-from happy_light.errors import BadRequest
+from happy_light.errors import UNKNOWN_VENDOR, Refused
 from happy_light.keys import Vault
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
@@ -91,7 +91,7 @@ def opened(vault: Vault, account_id: str, vendor: str, sealed: bytes | None) -> 
 def _vendor(call: Call[NewToken, None] | Call[None, None]) -> str:
     vendor = call.path["vendor"]
     if vendor not in VENDORS:
-        raise BadRequest(f"The vendor is one of {', '.join(VENDORS)} - at `$.vendor`")
+        raise Refused(UNKNOWN_VENDOR, message=f"The vendor is one of {', '.join(VENDORS)}", statusCode=400)
     return vendor
 
 
@@ -124,8 +124,8 @@ async def delete(call: Call[None, None]) -> Success:
 
 
 routes = [
-    Route("POST", "/v1/connect/:vendor/register", register, body=NewToken),
-    Route("GET", "/v1/connect/:vendor/token", get_token, answer=MaybeToken),
-    Route("DELETE", "/v1/connect/:vendor", delete),
+    Route("POST", "/v1/connect/:vendor/register", register, body=NewToken, refusals=[UNKNOWN_VENDOR]),
+    Route("GET", "/v1/connect/:vendor/token", get_token, answer=MaybeToken, refusals=[UNKNOWN_VENDOR]),
+    Route("DELETE", "/v1/connect/:vendor", delete, refusals=[UNKNOWN_VENDOR]),
     Route("GET", "/v1/connect/tokens", get_tokens, answer=Tokens),
 ]

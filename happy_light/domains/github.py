@@ -337,7 +337,10 @@ async def delete(call: Call[None, None]) -> Success:
 
 routes = [
     Route("GET", "/v1/connect/github/params", get_params, answer=Params, refusals=[GITHUB_NOT_CONFIGURED]),
-    Route("GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=str, public=True),
+    Route(
+        "GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=str, others={302: None},
+        public=True,
+    ),
     Route(
         "POST", "/v1/connect/github/webhook", post_webhook, answer=Received, public=True, streams=True,
         refusals=[INVALID_SIGNATURE, WEBHOOKS_NOT_CONFIGURED],
