@@ -10,7 +10,8 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -18,20 +19,10 @@ from happy_light import __version__, wire
 from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION
 from happy_light.live import On
 from happy_light.web import Route
-from happy_light.wire import In, Out
+from happy_light.wire import Failure, Out
 
 _REF: Final = "#/components/schemas/"
 _ROW: Final = re.compile(r"^\s*(GET|POST|PUT|DELETE)\s+(/\S*) {2,}(\S.*)$", re.MULTILINE)
-_FAILURE: Final = {
-    "description": "What does not fit, and what went wrong.",
-    "type": "object",
-    "properties": {
-        "error": {"type": "string"},
-        "message": {"type": "string"},
-        "statusCode": {"type": "integer"},
-    },
-    "required": ["error", "message", "statusCode"],
-}
 _EVERY: Final = {500: "An unexpected error", 503: "Not possible now: the disk is full, or too much waits"}
 _READING: Final = {408: "The body did not arrive in time", 413: "The body is too large"}
 
@@ -51,8 +42,8 @@ class Tables:
 
 def document(tables: Tables) -> Schema:
     """The whole description, ready to be encoded as JSON."""
-    structs = [*_below(In), *_below(Out)]
-    shapes = _Shapes(structs, tables)
+    updates, ephemerals = _tagged("t"), _tagged("type")
+    shapes = _Shapes(tables, [*updates.values(), *ephemerals.values()])
     summaries = {(method, path): text for doc in tables.docs for method, path, text in _ROW.findall(doc)}
     paths: Schema = {}
     for route in tables.routes:
@@ -71,14 +62,14 @@ def document(tables: Tables) -> Schema:
         },
         "paths": paths,
         "components": {
-            "schemas": {"Failure": _FAILURE, **shapes.components},
+            "schemas": shapes.components,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "x-socket": {
             "client": {name: _event(on, shapes) for name, on in sorted(tables.events.items())},
             "server": {name: shapes.of(kind) for name, kind in sorted(tables.says.items())},
-            "update": _tagged(structs, "t", shapes),
-            "ephemeral": _tagged(structs, "type", shapes),
+            "update": {tag: shapes.of(struct) for tag, struct in updates.items()},
+            "ephemeral": {tag: shapes.of(struct) for tag, struct in ephemerals.items()},
         },
     }
     # Structs of one name are told apart by their module; where it lies in our package says nothing to others.
@@ -89,16 +80,17 @@ def document(tables: Tables) -> Schema:
 class _Shapes:
     """The JSON schema of every type, and the components they refer to."""
 
-    def __init__(self, structs: list[type[Any]], tables: Tables) -> None:
-        kinds: list[Any] = list(structs)
+    def __init__(self, tables: Tables, told: list[type[Any]]) -> None:
+        kinds: list[Any] = [Failure, *told, *tables.says.values()]
         for route in tables.routes:
-            for kind in (route.answer, *route.others.values()):
-                kinds.extend(_parts(kind))
+            kinds += [route.body, route.query, route.answer, *route.others.values()]
         for on in tables.events.values():
-            kinds.extend(_parts(on.ack))
-        kinds = list(dict.fromkeys(kind for kind in kinds if kind is not None))
-        schemas, self.components = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
-        self._known = dict(zip(kinds, schemas, strict=True))
+            kinds += [on.data, on.like, on.ack]
+        parts = [part for kind in kinds if kind is not None for part in _parts(kind)]
+        structs = _structs(parts)
+        known = list(dict.fromkeys([*parts, *structs]))
+        schemas, self.components = msgspec.json.schema_components(known, ref_template=_REF + "{name}")
+        self._known = dict(zip(known, schemas, strict=True))
         for struct in structs:
             component = self.components[self.name(struct)]
             if issubclass(struct, Out):
@@ -116,13 +108,21 @@ class _Shapes:
         return found[0] if len(found) == 1 else {"anyOf": found}
 
 
-def _below(base: type[Any]) -> list[type[Any]]:
-    """Every struct made from `base`."""
+def _structs(kinds: Iterable[Any]) -> list[type[Any]]:
+    """The structs among these types and everything that they are made of."""
     found: dict[type[Any], None] = {}
-    for struct in base.__subclasses__():
-        found[struct] = None
-        found.update(dict.fromkeys(_below(struct)))
-    return sorted(found, key=lambda struct: (struct.__module__, struct.__qualname__))
+
+    def visit(kind: Any) -> None:
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+            found[kind] = None
+            for hint in get_type_hints(kind).values():
+                visit(hint)
+        for part in get_args(kind):
+            visit(part)
+
+    for kind in kinds:
+        visit(kind)
+    return list(found)
 
 
 def _parts(kind: Any) -> list[Any]:
@@ -137,13 +137,13 @@ def _always(struct: type[Any]) -> list[str]:
     return [field.encode_name for field in msgspec.structs.fields(struct) if field.default is not msgspec.UNSET]
 
 
-def _tagged(structs: Iterable[type[Any]], tag_field: str, shapes: _Shapes) -> Schema:
-    """Updates or ephemerals, by their tag."""
+def _tagged(tag_field: str) -> dict[str, type[Any]]:
+    """Every struct of updates ("t") or ephemerals ("type"), by its tag."""
     found = {}
-    for struct in structs:
+    for struct in Out.__subclasses__():
         config = struct.__struct_config__
         if config.tag_field == tag_field and (tag_field == "type" or struct.__name__.endswith("Update")):
-            found[str(config.tag)] = shapes.of(struct)
+            found[str(config.tag)] = struct
     return dict(sorted(found.items()))
 
 
@@ -221,10 +221,12 @@ def _responses(route: Route, shapes: _Shapes) -> Schema:
     for status, text in _EVERY.items():
         failing(status, text)
     for status, kind in route.others.items():
-        texts.setdefault(status, []).append(_about(kind))
+        texts.setdefault(status, []).append(HTTPStatus(status).phrase if kind is None else _about(kind))
         if kind is not None:
             choices.setdefault(status, []).append(shapes.of(kind))
-    responses: Schema = {"200": {"description": _about(route.answer), "content": _content(route, shapes)}}
+    responses: Schema = {}
+    if route.answer is not None:
+        responses["200"] = {"description": _about(route.answer), "content": _content(route, shapes)}
     for status in sorted(texts):
         response: Schema = {"description": "; ".join(dict.fromkeys(texts[status]))}
         if status in choices:

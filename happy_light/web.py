@@ -106,7 +106,7 @@ class Route:
 
     `body` and `query` are the structs that the request must fit, `answer` is what a 200 carries and
     `refusals` are the other answers it can give; `others` are those with a body of their own, by
-    status. An endpoint returns a struct (encoded as JSON with 200) or a Starlette response.
+    status (None: no body). An endpoint returns a struct (encoded as JSON with 200) or a Starlette response.
     `streams`: the endpoint reads the body by itself; `body` then only says what fits. A path that ends
     in `/*` after one folder stands for everything below it; what is below is the parameter `*`.
     """
@@ -334,7 +334,7 @@ def json_response(status: int, value: Any) -> Response:
 
 def failure(status: int, message: str) -> Response:
     """`{error, message, statusCode}`, for what does not fit and for what went wrong."""
-    return json_response(status, {"error": HTTPStatus(status).phrase, "message": message, "statusCode": status})
+    return json_response(status, wire.Failure(HTTPStatus(status).phrase, message, status))
 
 
 def not_found(scope: Scope) -> Response:

@@ -43,6 +43,14 @@ class Ok(Out):
     ok: bool = True
 
 
+class Failure(Out):
+    """What does not fit, and what went wrong: the text is for people, the status stands in both places."""
+
+    error: str
+    message: str
+    status_code: int
+
+
 class Versioned(Out):
     """A value with its version, as it stands in updates."""
 

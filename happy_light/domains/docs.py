@@ -99,7 +99,7 @@ def _route(method: str, path: str, operation: Schema) -> list[str]:
         takes.append(_shape(content.get("schema")) or escape(kind))
     answers = [
         _shape(content.get("schema")) if kind == "application/json" else escape(kind)
-        for kind, content in operation["responses"]["200"]["content"].items()
+        for kind, content in operation["responses"].get("200", {"content": {}})["content"].items()
     ]
     refuses = [
         f"{status} {escape(response['description'])}"

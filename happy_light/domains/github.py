@@ -338,7 +338,7 @@ async def delete(call: Call[None, None]) -> Success:
 routes = [
     Route("GET", "/v1/connect/github/params", get_params, answer=Params, refusals=[GITHUB_NOT_CONFIGURED]),
     Route(
-        "GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=str, others={302: None},
+        "GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=None, others={302: None},
         public=True,
     ),
     Route(
