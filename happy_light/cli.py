@@ -12,6 +12,7 @@ from happy_light import __version__, config
 from happy_light.commands import (
     accounts,
     backup,
+    doctor,
     export,
     health,
     import_,
@@ -27,7 +28,7 @@ from happy_light.commands import config as config_command
 from happy_light.errors import StartError
 
 COMMANDS = (
-    serve, migrate, config_command, health, systemd, accounts, registration, backup, restore,
+    serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, doctor,
     stats, prune, import_, export,
 )  # fmt: skip
 

@@ -103,8 +103,9 @@ def _look(path: Path) -> int:
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
     if not version:
-        connection.execute("PRAGMA journal_mode = WAL")
+        # This order: WAL writes the first page, and after that SQLite ignores auto_vacuum.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
         _in_one_transaction(connection, text(), SCHEMA_VERSION)
         return
     if version < SCHEMA_VERSION:

@@ -1,0 +1,282 @@
+"""doctor: it finds each fault when it is planted, and says what to do; a healthy server has none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from happy_light.upkeep import findings
+from tests.client import World, uid
+from tests.commands import run
+from tests.conftest import Process
+
+NO_PUSH = {"HAPPY_SERVER_LIGHT_PUSH": "false"}
+
+
+@pytest.fixture
+def process(start) -> Process:
+    return start()
+
+
+@pytest.fixture
+async def own(process: Process):
+    """Accounts against this test's own server."""
+    async with World(process.url) as world:
+        yield world
+
+
+def port_of(process: Process) -> str:
+    return process.url.rpartition(":")[2]
+
+
+async def examine(process: Process, *arguments: str, **environ: str) -> tuple[int, dict[str, Any]]:
+    """-> the exit status, and the findings that are not ok by their name"""
+    result = await run(
+        process.folder, "doctor", "--json", "--port", port_of(process), *arguments, **{**NO_PUSH, **environ}
+    )
+    assert result.out, result
+    for finding in result.json:
+        assert finding["text"].endswith("."), finding
+        assert bool(finding["cure"]) == (finding["level"] != "ok"), finding
+    return result.status, {finding["name"]: finding for finding in result.json if finding["level"] != "ok"}
+
+
+def sql(process: Process, statement: str) -> None:
+    connection = sqlite3.connect(process.folder / "happy-server-light.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+async def filled(own: World) -> str:
+    alice = await own.account()
+    session = (await alice.session())["id"]
+    await alice.send(session, *(f"l{i}" for i in range(10)))
+    await alice.machine()
+    return session
+
+
+async def test_a_healthy_server_has_no_findings_running_or_not(process: Process, own: World) -> None:
+    await filled(own)
+    assert await examine(process, PUBLIC_URL=process.url) == (0, {})
+    text = await run(process.folder, "doctor", "--port", port_of(process), **NO_PUSH)
+    assert text.out.endswith("\nNo problems.\n")
+    process.stop()
+    assert await examine(process) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("numbering", "DELETE FROM messages WHERE seq = 5"),
+        ("numbering", "DELETE FROM messages WHERE seq = 10"),
+        ("numbering", "UPDATE sessions SET seq = 20"),
+        ("references", "UPDATE machines SET account_id = 'nobody'"),
+        ("clock", "UPDATE sessions SET updated_at = updated_at + 3600000"),
+        ("secret", "UPDATE meta SET value = 'x' WHERE key = 'secret_check'"),
+        (
+            "files",
+            "INSERT INTO uploaded_files (id, account_id, path, created_at, updated_at) "
+            "SELECT 'f', id, 'public/users/x/a.png', 1, 1 FROM accounts",
+        ),
+    ],
+)
+async def test_faults_of_the_content(process: Process, own: World, name: str, statement: str) -> None:
+    await filled(own)
+    sql(process, statement)
+    status, found = await examine(process)
+    assert (status, list(found)) == (1, [name])
+    assert found[name]["level"] == "problem"
+
+
+async def test_messages_that_prune_deleted_are_no_gap(process: Process, own: World) -> None:
+    await filled(own)
+    sql(process, "DELETE FROM messages WHERE seq < 5")
+    assert await examine(process) == (0, {})
+    sql(process, "DELETE FROM messages")
+    assert await examine(process) == (0, {})
+
+
+async def test_a_damaged_database(process: Process, own: World) -> None:
+    await filled(own)
+    process.stop()
+    path = process.folder / "happy-server-light.sqlite"
+    raw = bytearray(path.read_bytes())
+    for page in range(5, len(raw) // 4096):
+        raw[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(raw)
+    status, found = await examine(process)
+    assert status == 1
+    assert found.keys() & {"integrity", "database"}
+
+
+async def test_no_database(process: Process) -> None:
+    process.stop()
+    (process.folder / "happy-server-light.sqlite").unlink()
+    status, found = await examine(process)
+    assert (status, list(found)) == (1, ["database"])
+
+
+@pytest.mark.parametrize(("name", "mode"), [(".", 0o755), ("happy-server-light.sqlite", 0o644), ("secret", 0o640)])
+async def test_modes(process: Process, name: str, mode: int) -> None:
+    if name == "secret":
+        name = "handy-master-secret.txt"
+        (process.folder / name).write_text("test-secret")
+    path = process.folder / name
+    path.chmod(mode)
+    status, found = await examine(process)
+    assert (status, list(found)) == (1, ["modes"])
+    assert str(path) in found["modes"]["cure"]
+    await asyncio.to_thread(os.system, found["modes"]["cure"])
+    assert await examine(process) == (0, {})
+
+
+async def test_no_secret_and_a_wrong_one(process: Process) -> None:
+    for secret in ("", "another"):
+        status, found = await examine(process, HANDY_MASTER_SECRET=secret)
+        assert (status, list(found)) == (1, ["secret"])
+
+
+def test_space() -> None:
+    where = Path("/data")
+    assert findings.space(2**30, 0, where).level == "ok"
+    assert findings.space(2**28, 0, where).level == "problem"
+    assert findings.space(2**30, 2**31, where).level == "problem"
+
+
+async def test_leftover_files_are_a_warning_and_prune_is_the_cure(process: Process, own: World) -> None:
+    session = await filled(own)
+    for owner in (session, "gone"):
+        folder = process.folder / "attachments" / "sessions" / owner
+        folder.mkdir(parents=True)
+        (folder / f"{uid()}.enc").write_bytes(b"x")
+        os.utime(folder, (time.time() - 7200,) * 2)
+    status, found = await examine(process)
+    assert (status, list(found)) == (0, ["leftovers"])
+    assert "gone" in found["leftovers"]["text"]
+    assert session not in found["leftovers"]["text"]
+    assert (await run(process.folder, "prune")).status == 0
+    assert await examine(process) == (0, {})
+
+
+async def test_the_port_of_another_program_and_of_another_server(process: Process, start, tmp_path: Path) -> None:
+    other: Process = start(folder=tmp_path / "other")
+    status, found = await examine(process, "--port", port_of(other))
+    assert (status, list(found)) == (1, ["port"])
+    assert "Another server" in found["port"]["text"]
+    process.stop()
+    status, found = await examine(process, "--port", port_of(other))
+    assert (status, list(found)) == (1, ["port"])
+    assert "something else" in found["port"]["text"]
+
+
+async def test_expo_out_of_reach(process: Process) -> None:
+    status, found = await examine(
+        process, HAPPY_SERVER_LIGHT_PUSH="true", HAPPY_SERVER_LIGHT_EXPO_URL="http://127.0.0.1:9/send"
+    )
+    assert (status, list(found)) == (1, ["push"])
+    reached = await examine(process, HAPPY_SERVER_LIGHT_PUSH="true", HAPPY_SERVER_LIGHT_EXPO_URL=process.url)
+    assert reached == (0, {})
+
+
+# ------------------------------------------------------------------------------------ PUBLIC_URL
+class Proxy:
+    """A reverse proxy that changes the head of the first request of each connection."""
+
+    def __init__(self, target: str, change: Callable[[str], str], answer: str = "") -> None:
+        self._port = int(target.rpartition(":")[2])
+        self._change = change
+        self._answer = answer
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if self._answer:
+                writer.write(f"HTTP/1.1 {self._answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+                return
+            inside, outside = await asyncio.open_connection("127.0.0.1", self._port)
+            outside.write(self._change(head).encode())
+            await asyncio.gather(self._pipe(reader, outside), self._pipe(inside, writer))
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65_536):
+            writer.write(piece)
+        writer.close()
+
+
+def drop(*names: str) -> Callable[[str], str]:
+    return lambda head: "\r\n".join(line for line in head.split("\r\n") if line.partition(":")[0].lower() not in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "text", "expected"),
+    [
+        (lambda head: head, "", "", 0),
+        (drop("upgrade", "connection"), "websocket", "upgrade", 1),
+        (lambda head: head.replace("transport=polling", "transport=none"), "polling", "handshake", 1),
+        (lambda head: head.replace("\r\nHost: 127", "\r\nHost: inner\r\nX-Old: 127"), "proxy", "Host inner", 0),
+        (
+            lambda head: head.replace("\r\n\r\n", "\r\nX-Forwarded-Proto: https\r\n\r\n"),
+            "proxy", "X-Forwarded-Proto https", 0,
+        ),
+    ],
+)  # fmt: skip
+async def test_what_a_proxy_does(process: Process, change, name: str, text: str, expected: int) -> None:
+    async with Proxy(process.url, change) as url:
+        status, found = await examine(process, PUBLIC_URL=url)
+    assert (status, list(found)) == (expected, [name] if name else [])
+    if name:
+        assert text in found[name]["text"]
+
+
+async def test_a_proxy_that_is_not_trusted(process: Process) -> None:
+    def add(head: str) -> str:
+        return head.replace("\r\n\r\n", "\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+
+    async with Proxy(process.url, add) as url:
+        status, found = await examine(process, PUBLIC_URL=url, TRUSTED_PROXIES="none")
+    assert (status, list(found)) == (0, ["proxy"])
+    assert "127.0.0.1" in found["proxy"]["cure"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [("308 Permanent\r\nlocation: https://x/", "redirects to https://x/"), ("502 Bad", "502")]
+)
+async def test_a_public_url_that_does_not_lead_here(process: Process, answer: str, text: str) -> None:
+    async with Proxy(process.url, str, answer) as url:
+        status, found = await examine(process, PUBLIC_URL=url)
+    assert (status, list(found)) == (1, ["public url"])
+    assert text in found["public url"]["text"]
+
+
+async def test_a_public_url_of_another_server_and_of_nobody(process: Process, start, tmp_path: Path) -> None:
+    other: Process = start(folder=tmp_path / "other")
+    for url, text in ((other.url, "another server"), ("http://127.0.0.1:9", "refused")):
+        status, found = await examine(process, PUBLIC_URL=url)
+        assert (status, list(found)) == (1, ["public url"])
+        assert text in found["public url"]["text"]
+
+
+async def test_a_public_url_cannot_be_judged_while_no_server_runs(process: Process) -> None:
+    process.stop()
+    status, found = await examine(process, PUBLIC_URL=process.url)
+    assert (status, list(found)) == (0, ["public url"])
+    assert found["public url"]["level"] == "warning"

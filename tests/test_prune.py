@@ -1,0 +1,162 @@
+"""prune: what is asked for and nothing else; clients hear of it; the file becomes smaller."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from happy_light import values
+from tests.client import Account, World, uid
+from tests.commands import ok, run
+from tests.conftest import Process
+
+DAY = 86_400_000  # ms
+
+
+@pytest.fixture
+def process(start) -> Process:
+    return start()
+
+
+@pytest.fixture
+async def own(process: Process):
+    """Accounts against this test's own server."""
+    async with World(process.url) as world:
+        yield world
+
+
+def sql(process: Process, statement: str, *arguments: Any) -> None:
+    connection = sqlite3.connect(process.folder / "happy-server-light.sqlite", timeout=20)
+    connection.execute(statement, arguments)
+    connection.commit()
+    connection.close()
+
+
+async def session_of(account: Account, process: Process, messages: int, age: int, active: int = 0) -> str:
+    """A session that was last active `age` days ago, with an attachment."""
+    session = (await account.session())["id"]
+    for start in range(0, messages, 100):
+        await account.send(session, *(f"l{i}" for i in range(start, min(start + 100, messages))), content="x" * 1000)
+    at = int(time.time() * 1000) - age * DAY
+    sql(process, "UPDATE sessions SET active = ?, active_at = ? WHERE id = ?", active, at, session)
+    attachment(process, session)
+    return session
+
+
+def attachment(process: Process, session: str, age: float = 0) -> Path:
+    folder = process.folder / "attachments" / "sessions" / session
+    folder.mkdir(parents=True)
+    (folder / f"{uid()}.enc").write_bytes(b"x" * 100)
+    os.utime(folder, (time.time() - age,) * 2)
+    return folder
+
+
+async def sessions_of(account: Account) -> set[str]:
+    return {session["id"] for session in (await account.ok("GET", "/v2/sessions"))["sessions"]}
+
+
+async def test_silent_sessions_go_with_everything_and_clients_hear_it(process: Process, own: World) -> None:
+    alice = await own.account()
+    old = await session_of(alice, process, 2500, 100)
+    young = await session_of(alice, process, 3, 80)
+    active = await session_of(alice, process, 3, 100, active=1)
+    ui = await alice.socket()
+    await ui.heard()
+
+    would = await ok(process.folder, "prune", "--sessions-inactive", "90d", "--dry-run")
+    assert await sessions_of(alice) == {old, young, active}
+    assert await ui.heard() == []
+    pruned = await ok(process.folder, "prune", "--sessions-inactive", "90d")
+
+    for report in (would, pruned):
+        assert (report["sessions"], report["messages"], report["fileBytes"]) == (1, 2500, 100)
+    assert (would["dryRun"], would["freedBytes"]) == (True, 0)
+    assert pruned["freedBytes"] > 1_000_000
+    assert await sessions_of(alice) == {young, active}
+    (frame,) = [data for _, data in await ui.heard("update")]
+    assert frame["body"] == {"t": "delete-session", "sid": old}
+    folders = {path.name for path in (process.folder / "attachments" / "sessions").iterdir()}
+    assert folders == {young, active}
+    assert (await ok(process.folder, "stats"))["records"]["messages"] == 6
+
+
+async def test_old_messages_go_and_numbering_goes_on(process: Process, own: World) -> None:
+    alice = await own.account()
+    session = await session_of(alice, process, 10, 0)
+    sql(process, "UPDATE messages SET created_at = created_at - ? WHERE seq <= 6", 200 * DAY)
+
+    would = await ok(process.folder, "prune", "--messages-older", "180d", "--dry-run")
+    pruned = await ok(process.folder, "prune", "--messages-older", "180d")
+
+    assert would["messages"] == pruned["messages"] == 6
+    page = await alice.ok("GET", f"/v3/sessions/{session}/messages?after_seq=0")
+    assert [message["seq"] for message in page["messages"]] == [7, 8, 9, 10]
+    (stored,) = await alice.send(session, "new")
+    assert stored["seq"] == 11
+    assert (await ok(process.folder, "prune", "--messages-older", "180d"))["messages"] == 0
+
+
+async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Process, own: World) -> None:
+    alice = await own.account()
+    session = await session_of(alice, process, 5, 400)
+    gone, fresh = attachment(process, "gone", 7200), attachment(process, "fresh")
+    for age in (2, 0):
+        await own.http.post(
+            "/v1/auth/request", json={"publicKey": "A" * 42 + ("A=" if age else "E="), "supportsV2": True}
+        )
+        if age:
+            sql(process, "UPDATE auth_requests SET created_at = created_at - ?", age * DAY)
+
+    would = await ok(process.folder, "prune", "--dry-run")
+    assert gone.exists()
+    pruned = await ok(process.folder, "prune")
+
+    for report in (would, pruned):
+        assert (report["sessions"], report["messages"], report["authRequests"]) == (0, 0, 1)
+        assert (report["orphanedFolders"], report["fileBytes"]) == (1, 100)
+    assert (gone.exists(), fresh.exists()) == (False, True)
+    assert await sessions_of(alice) == {session}
+
+
+async def test_it_works_while_no_server_runs(start, process: Process, own: World) -> None:
+    alice = await own.account()
+    await session_of(alice, process, 3, 100)
+    process.stop()
+    assert (await ok(process.folder, "prune", "--sessions-inactive", "90d"))["sessions"] == 1
+    async with World(start(folder=process.folder).url) as world:
+        assert await sessions_of(await world.account(alice.key)) == set()
+
+
+async def test_as_a_setting_it_runs_by_itself_and_without_it_nothing_does(start, process: Process, own: World) -> None:
+    alice = await own.account()
+    session = await session_of(alice, process, 3, 100)
+    process.stop()
+    second: Process = start(folder=process.folder)
+    async with World(second.url) as world:
+        assert await sessions_of(await world.account(alice.key)) == {session}
+    second.stop()
+    third: Process = start(folder=process.folder, HAPPY_SERVER_LIGHT_PRUNE_SESSIONS_INACTIVE="90d")
+    async with World(third.url) as world:
+        again = await world.account(alice.key)
+        deadline = time.monotonic() + 30
+        while await sessions_of(again):
+            assert time.monotonic() < deadline, "it was not pruned"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10m", 600), ("90d", 90 * 86_400), ("2w", 1_209_600), ("1h", 3600), ("5s", 5)]
+)
+def test_ages(text: str, seconds: int) -> None:
+    assert values.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "d", "-1d", "1.5h", "0d", "1y", "1d2h", "9" * 20 + "d"])
+async def test_ages_that_are_none(process: Process, text: str) -> None:
+    result = await run(process.folder, "prune", f"--sessions-inactive={text}")
+    assert (result.status, result.out) == (2, "")
+    assert "like 10m, 12h or 90d" in result.err
