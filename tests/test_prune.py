@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from happy_light import values
-from tests.client import Account, World, uid
+from tests.client import Account, World, b64, uid
 from tests.commands import ok, run
 from tests.conftest import Process
 

@@ -147,7 +147,7 @@ def test_labels_are_bounded_and_durations_fall_into_their_buckets() -> None:
     counters = Counters()
     for number in range(100):
         counters.request("GET", "/v1/sessions", 200, f"client{number}/{number}", 0.002)
-    assert [key for key in counters.requests] == [("GET", "/v1/sessions", 200, "other")]
+    assert list(counters.requests) == [("GET", "/v1/sessions", 200, "other")]
     assert client_type("CLI-Daemon/1.0") == "cli-daemon"
     timing = Timing()
     for seconds in (0.0005, 0.001, 0.002, 20.0):
