@@ -31,6 +31,7 @@ class Process:
             env={
                 **kept,
                 "HANDY_MASTER_SECRET": SECRET,
+                "METRICS_PORT": "0",
                 "PYTHONWARNINGS": "default",
                 "XDG_CONFIG_HOME": str(folder),
                 **environ,
