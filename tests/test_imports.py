@@ -23,8 +23,8 @@ ORDER = (
     {"gate", "limits"},
     {"house"},
     {"rooms", "store", "addresses", "folder"},
-    {"bus", "keys", "config", "counters", "disk", "logs"},
-    {"values"},
+    {"bus", "keys", "config", "counters", "disk", "logs", "pictures"},
+    {"values", "thumbhash"},
     {"wire", "errors"},
 )
 ONLY = {
