@@ -27,9 +27,10 @@ class Result(NamedTuple):
 async def run(folder: Path, *arguments: str, **environ: str) -> Result:
     """`happy-server-light <arguments>` on a data folder. stdin is empty."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    given = {"HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder), **environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "happy_light", *arguments, "--data-dir", str(folder),
-        env={**kept, "HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder), **environ},
+        env={**kept, **given},
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 60)
