@@ -23,7 +23,7 @@ from happy_light.values import Network
 FILE_NAME = "happy-server-light.toml"
 DEFAULT = "default"
 
-_SERVER, _TLS, _WEB, _OPERATION = "Server", "TLS", "Web app", "Operation"
+_SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app", "Operation"
 _PUSH, _GITHUB, _VOICE, _DEVELOPERS = "Push messages", "GitHub", "Voice", "Developers"
 
 
@@ -102,6 +102,25 @@ class Settings:
     session_grace: float = setting(
         _SERVER, "30", values.seconds, "seconds after which a session whose last socket closed becomes inactive",
         "HAPPY_SERVER_LIGHT_SESSION_GRACE")
+
+    sign_in_rate: int = setting(
+        _LIMITS, "600", values.count, "requests without a token that one address may make in a minute; 0: any number",
+        "HAPPY_SERVER_LIGHT_SIGN_IN_RATE")
+    stranger_connections: int = setting(
+        _LIMITS, "100", values.count, "socket connections of one address that have not signed in yet; 0: any number",
+        "HAPPY_SERVER_LIGHT_STRANGER_CONNECTIONS")
+    account_sockets: int = setting(
+        _LIMITS, "5000", values.count, "sockets of one account at a time; 0: any number",
+        "HAPPY_SERVER_LIGHT_ACCOUNT_SOCKETS")
+    account_calls: int = setting(
+        _LIMITS, "1000", values.count, "RPC calls of one account under way; 0: any number",
+        "HAPPY_SERVER_LIGHT_ACCOUNT_CALLS")
+    account_methods: int = setting(
+        _LIMITS, "1000", values.count, "RPC methods that one socket may register; 0: any number",
+        "HAPPY_SERVER_LIGHT_ACCOUNT_METHODS")
+    account_bodies: int = setting(
+        _LIMITS, "400000000", values.count, "bytes of request bodies of one account in memory at once; 0: any number",
+        "HAPPY_SERVER_LIGHT_ACCOUNT_BODIES")
 
     tls_cert: Path | None = setting(_TLS, None, values.path, "certificate chain (PEM) to serve HTTPS with", "TLS_CERT")
     tls_key: Path | None = setting(_TLS, None, values.path, "private key (PEM) of the certificate", "TLS_KEY")

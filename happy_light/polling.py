@@ -14,6 +14,7 @@ from engineio.payload import Payload
 from starlette.types import Message, Receive, Scope, Send
 
 from happy_light.errors import BadRequest
+from happy_light.limits import Limits
 from happy_light.live import PACKET_MAX, Live
 from happy_light.web import Call, refuse_unread
 
@@ -27,16 +28,22 @@ class Door:
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self._limits = live.house.get(Limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]
         call: Call[None, None] = Call(self._live.house, scope, receive, {})
         try:
+            if not sid and self._limits.crowded(scope):
+                raise BadRequest("Too many connections that are not signed in", 429)
             if scope["type"] == "http":
                 receive = await self._checked(call, receive, sid)
             await self._live.sio.handle_request(scope, receive, send)
         except BadRequest as error:
-            await refuse_unread(call, error, send)
+            if scope["type"] == "http":
+                await refuse_unread(call, error, send)
+            else:
+                await send({"type": "websocket.close", "code": 1013})
             self._end(sid)
         except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
             log.info("a client sent what is no Engine.IO packet (%s); it is disconnected", type(error).__name__)

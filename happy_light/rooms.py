@@ -118,6 +118,14 @@ class Rooms:
         for account_id in self._accounts:
             yield from self.account(account_id)
 
+    def count_of(self, account_id: str) -> int:
+        """How many sockets an account has."""
+        account = self._accounts.get(account_id)
+        if account is None:
+            return 0
+        rooms = (*account.session.values(), *account.machine.values())
+        return len(account.user) + sum(map(len, rooms))
+
     def account(self, account_id: str) -> list[Peer]:
         """All sockets of an account."""
         account = self._accounts.get(account_id)

@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from happy_light import gate, wire
 from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION, BadRequest, Problem, Refused, Unavailable
 from happy_light.house import House
+from happy_light.limits import FREE, Limits
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +82,15 @@ class Call(Generic[B, Q]):
             if piece:
                 yield piece
 
-    async def read(self, limit: int = BODY_MAX) -> bytes:
-        """The whole body. Raises BadRequest as `stream`."""
-        pieces = [piece async for piece in self.stream(limit)]
+    async def read(self, limit: int = BODY_MAX, arrived: Callable[[int], None] | None = None) -> bytes:
+        """The whole body. `arrived` is told how much has come and may refuse. Raises BadRequest as `stream`."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.stream(limit):
+            pieces.append(piece)
+            size += len(piece)
+            if arrived is not None:
+                arrived(size)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def discard(self) -> None:
@@ -176,6 +183,7 @@ class Edge:
     def __init__(self, house: House, routes: Iterable[Route], fallback: Route | None = None) -> None:
         self.house = house
         self.fallback = fallback
+        self._limits = house.get(Limits)
         self._static: dict[tuple[str, str], Route] = {}
         self._tree: dict[str, Any] = {}
         self._below: dict[tuple[str, str], Route] = {}
@@ -260,13 +268,25 @@ class Edge:
 
     async def _answer(self, call: Call[Any, Any], route: Route) -> Response | Any:
         """The endpoint's answer, or the refusal in its place."""
+        held = 0
+
+        def arrived(size: int) -> None:
+            nonlocal held
+            if size > FREE:
+                self._limits.hold(call.account_id, size - held)
+                held = size
+
         try:
             if not route.public:
                 call.account_id = await authorize(call)
+            elif route.path.startswith("/v1/"):
+                self._limits.request(call.scope)
             if route.query is not None:
                 call.query = route.decode_query(call.scope["query_string"])
             if not route.streams and (route.body is not None or route.method in ("POST", "PUT")):
-                call.body = route.decode_body(await call.read(), call.header(b"content-type"))
+                raw = await call.read(arrived=arrived)
+                call.body = route.decode_body(raw, call.header(b"content-type"))
+                del raw
             return await route.endpoint(call)
         except Refused as refused:
             return json_response(refused.problem.status, {"error": refused.problem.error, **refused.extra})
@@ -285,6 +305,9 @@ class Edge:
         except Exception:
             log.exception("%s %s", route.method, route.path)
             return failure(500, "An unexpected error occurred")
+        finally:
+            if held:
+                self._limits.release(call.account_id, held)
 
 
 async def authorize(call: Call[Any, Any]) -> str:

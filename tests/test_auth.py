@@ -224,7 +224,7 @@ async def test_requests_grow_old(tmp_path: Any) -> None:
         return int(row[0])
 
     try:
-        account, _ = await store.write(auth.enter, b"k" * 32)
+        account, _ = await store.write(auth.enter, b"k" * 32, "open")
         lonely, answered = b"1" * 32, b"2" * 32
         for public_key in (lonely, answered):
             await store.write(auth.ask, "terminal", public_key, False)

@@ -41,6 +41,7 @@ from happy_light.wire import In, Out, Success
 log = logging.getLogger(__name__)
 
 UNANSWERED = 24 * 3_600_000  # ms that a request is kept
+REQUESTS_MAX = 100_000  # requests that are kept
 PICKED_UP = 10 * 60_000  # ms that an answered request goes on handing out its token
 PROOF_MAX = 16_384  # bytes of a body that comes without a token
 
@@ -239,10 +240,12 @@ def me(rx: Rx, account_id: str, base: str) -> Me:
 
 
 def tidy(tx: Tx) -> int:
-    """Deletes requests that nobody answered in a day, and answered ones that were picked up. -> how many."""
+    """Deletes requests that nobody answered in a day, answered ones that were picked up, and the oldest of
+    too many. -> how many."""
     return tx.execute(
-        "DELETE FROM auth_requests WHERE created_at < ? OR picked_up_at < ?",
-        (tx.now - UNANSWERED, tx.now - PICKED_UP),
+        "DELETE FROM auth_requests WHERE created_at < ? OR picked_up_at < ? OR created_at < "
+        "(SELECT created_at FROM auth_requests ORDER BY created_at DESC LIMIT 1 OFFSET ?)",
+        (tx.now - UNANSWERED, tx.now - PICKED_UP, REQUESTS_MAX),
     )
 
 
@@ -405,4 +408,4 @@ routes = [
     ),
     Route("GET", "/v1/auth/me", get_me, answer=Me),
 ]  # fmt: skip
-jobs = {_tidy: 3600.0}
+jobs = {_tidy: 600.0}

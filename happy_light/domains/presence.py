@@ -176,6 +176,8 @@ class Presence:
         """
         self._generation += 1
         self._known.pop(key, None)
+        if len(self._muted) >= KNOWN_MAX:
+            self._muted.pop(next(iter(self._muted)))
         self._muted[key] = time.monotonic() + MUTED
 
     def unmute(self, key: Key) -> None:

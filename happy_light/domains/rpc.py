@@ -22,8 +22,7 @@ from happy_light.wire import In, Ok, Out, Text1
 APPEAR = 15.0  # s that a caller waits for a target to register (a daemon that reconnects)
 SETTLE = 0.05  # s that a target which just (re)appeared gets to register the rest of its methods
 TIMEOUT = 30.0  # s that a target may take to answer
-METHODS_MAX = 1_000  # methods that one socket may register
-CALLS_MAX = 1_000  # calls under way for one account
+NAME_MAX = 1_024  # characters of a method
 
 Reply = Callable[[Any], None]
 Key = tuple[str, str]
@@ -76,6 +75,7 @@ class Registry:
     """Who answers which method, and who waits for somebody who does."""
 
     def __init__(self, house: House) -> None:
+        self._settings = house.settings
         self._methods: dict[Key, dict[Peer, None]] = {}
         self._of: dict[Peer, set[str]] = {}
         self._waiting: dict[Key, list[Callable[[], None]]] = {}
@@ -84,7 +84,7 @@ class Registry:
     def register(self, peer: Peer, method: str) -> bool:
         """From now on `peer` answers, before older ones; whoever waited is woken. False: too many."""
         mine = self._of.setdefault(peer, set())
-        if len(mine) >= METHODS_MAX and method not in mine:
+        if 0 < self._settings.account_methods <= len(mine) and method not in mine:
             return False
         mine.add(method)
         key = (peer.account_id, method)
@@ -147,7 +147,7 @@ class Registry:
     def begin(self, account_id: str) -> bool:
         """Counts a call; False if the account has too many under way."""
         count = self._calls.get(account_id, 0)
-        if count >= CALLS_MAX:
+        if 0 < self._settings.account_calls <= count:
             return False
         self._calls[account_id] = count + 1
         return True
@@ -184,7 +184,7 @@ def rpc_unregister(peer: Peer, data: Any) -> dict[str, Any]:
 
 def _method(data: Any) -> str | None:
     method = data.get("method") if isinstance(data, dict) else None
-    return method if isinstance(method, str) and method else None
+    return method if isinstance(method, str) and 0 < len(method) <= NAME_MAX else None
 
 
 def rpc_call(peer: Peer, data: Any, reply: Reply) -> None:

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import msgspec
+from starlette.types import Scope
 
 from happy_light import gate, wire
 from happy_light.bus import Event, Update
 from happy_light.errors import Refused, Unavailable
 from happy_light.house import House
+from happy_light.limits import Limits
 from happy_light.live import links, stack
 from happy_light.live.links import Link, Packet
 from happy_light.rooms import Kind, Peer
@@ -71,7 +73,8 @@ class Live:
         self.events = events
         self.hooks = hooks
         self.links: dict[str | None, Link] = {}
-        self._expected: dict[str, asyncio.TimerHandle] = {}
+        self._expected: dict[str, tuple[asyncio.TimerHandle, str]] = {}
+        self._limits = house.get(Limits)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calling: set[Link] = set()
         self.sio = stack.server(self)
@@ -150,13 +153,20 @@ class Live:
         return task
 
     # ----------------------------------------------------------------------------------- handshake
-    def expect_connect(self, eio_sid: str) -> None:
+    def expect_connect(self, eio_sid: str, scope: Scope) -> None:
         """An engine connection on which nobody sends CONNECT is closed."""
         loop = asyncio.get_running_loop()
-        self._expected[eio_sid] = loop.call_later(CONNECT_TIMEOUT, self._never_connected, eio_sid)
+        timer = loop.call_later(CONNECT_TIMEOUT, self._never_connected, eio_sid)
+        self._expected[eio_sid] = timer, self._limits.stranger(scope)
+
+    def _expect_no_more(self, eio_sid: str) -> None:
+        timer, address = self._expected.pop(eio_sid, (None, ""))
+        if timer is not None:
+            timer.cancel()
+            self._limits.known(address)
 
     def _never_connected(self, eio_sid: str) -> None:
-        self._expected.pop(eio_sid, None)
+        self._expect_no_more(eio_sid)
         engine = self.sio.eio.sockets.get(eio_sid)
         if engine is not None:
             self.abort(engine)
@@ -167,9 +177,7 @@ class Live:
 
     def ended(self, eio_sid: str) -> None:
         """The engine gave a socket up (a ping was not answered, the client left)."""
-        timer = self._expected.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
+        self._expect_no_more(eio_sid)
         connection = getattr(self.sio.eio.sockets.get(eio_sid), "connection", None)
         if connection is not None:
             # Later, so that a last packet of the engine still goes out before.
@@ -199,9 +207,9 @@ class Live:
         engine = self.sio.eio.sockets.get(eio_sid)
         if engine is None or engine.closed:
             raise stack.Refusal("Connection closed")
-        timer = self._expected.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
+        if not self._limits.sockets(self.house.rooms.count_of(account_id)):
+            raise stack.Refusal("Too many connections")
+        self._expect_no_more(eio_sid)
         link = Link(self, sid, account_id, kind, id, engine)
         client = auth.get("happyClient")
         link.client = client[:100] if isinstance(client, str) else ""
@@ -230,7 +238,7 @@ class Live:
 
         Hypercorn does not stop on Python 3.12 and later while a websocket is open (its issue 308).
         """
-        for timer in self._expected.values():
+        for timer, _ in self._expected.values():
             timer.cancel()
         for engine in list(self.sio.eio.sockets.values()):
             await links.abort(engine)

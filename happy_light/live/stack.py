@@ -131,7 +131,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
-        self.live.expect_connect(eio_sid)
+        self.live.expect_connect(eio_sid, environ["asgi.scope"])
         # The library makes its sockets of a class that nobody can name to it.
         self.eio.sockets[eio_sid].__class__ = _Socket
 

@@ -1,0 +1,156 @@
+"""Limits: strangers by address, accounts by what they hold; and what a real client does passes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.client import World, b64
+from tests.conftest import Process
+
+TOO_MANY = {"error": "Too many requests. Try again in a minute."}
+
+
+def seen_as(address: str) -> dict[str, str]:
+    """What a proxy on this computer says about its caller."""
+    return {"X-Forwarded-For": address}
+
+
+async def test_requests_without_a_token_are_counted_by_address(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="5")
+    async with World(server.url) as world:
+        body = {"publicKey": b64(os.urandom(32))}
+
+        async def ask(address: str) -> Any:
+            return await world.http.post("/v1/auth/request", json=body, headers=seen_as(address))
+
+        # What a caller says itself stands left of what the proxy saw, so it cannot choose its address.
+        answers = [await ask(f"10.0.0.{i}, 192.0.2.1") for i in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert answers[-1].json() == TOO_MANY
+        assert (await ask("192.0.2.2")).status_code == 200
+        # A whole IPv6 network is one caller.
+        answers = [await ask(f"2001:db8::{i}") for i in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert (await ask("2001:db8:0:1::1")).status_code == 200
+        # This computer itself is not counted, nor is whoever has a token, nor what no stranger's limit is for.
+        assert all([(await world.http.post("/v1/auth/request", json=body)).is_success for _ in range(20)])
+        alice = await world.account()
+        headers = seen_as("192.0.2.1")
+        assert all([(await alice.get("/v1/machines", headers=headers)).is_success for _ in range(10)])
+        assert (await world.http.get("/health", headers=headers)).is_success
+        assert (await ask("192.0.2.1")).status_code == 429
+        sign_in = await world.http.post("/v1/auth", json={}, headers=headers)
+        assert sign_in.status_code == 429
+
+
+async def test_a_rate_comes_back_with_time(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="120")
+    async with World(server.url) as world:
+        body, headers = {"publicKey": b64(os.urandom(32))}, seen_as("192.0.2.1")
+        for _ in range(130):
+            response = await world.http.post("/v1/auth/request", json=body, headers=headers)
+            if response.status_code == 429:
+                break
+        assert response.status_code == 429
+        await asyncio.sleep(1.2)  # two a second come back: a CLI that polls once a second passes for ever
+        assert (await world.http.post("/v1/auth/request", json=body, headers=headers)).status_code == 200
+
+
+async def test_who_is_no_trusted_proxy_cannot_name_an_address(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="2", TRUSTED_PROXIES="none")
+    async with World(server.url) as world:
+        for i in range(5):
+            response = await world.http.post("/v1/version", json={}, headers=seen_as(f"192.0.2.{i}"))
+            assert response.status_code == 400  # it is this computer, whatever it says
+
+
+async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_STRANGER_CONNECTIONS="3")
+    async with World(server.url) as world, aiohttp.ClientSession() as http:
+        alice = await world.account()
+        polling = f"{server.url}/v1/updates/?EIO=4&transport=polling"
+        headers = seen_as("192.0.2.1")
+
+        async def begin(address: str) -> Any:
+            return await http.get(polling, headers=seen_as(address))
+
+        first = await begin("192.0.2.1")
+        for _ in range(2):
+            assert (await begin("192.0.2.1")).status == 200
+        assert (await begin("192.0.2.1")).status == 429
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await http.ws_connect(f"{server.url}/v1/updates/?EIO=4&transport=websocket", headers=headers)
+        assert (await begin("192.0.2.2")).status == 200
+        # Signing in makes room.
+        sid = json.loads((await first.text())[1:])["sid"]
+        await http.post(f"{polling}&sid={sid}", data=f"40{json.dumps({'token': alice.token})}", headers=headers)
+        assert (await (await http.get(f"{polling}&sid={sid}", headers=headers)).text()).startswith("40")
+        assert (await begin("192.0.2.1")).status == 200
+        assert (await begin("192.0.2.1")).status == 429
+        # So does leaving.
+        await http.post(f"{polling}&sid={sid}", data="1", headers=headers)
+        async with asyncio.timeout(60):
+            while (await begin("192.0.2.1")).status != 200:  # those without CONNECT are closed after 20 s
+                await asyncio.sleep(0.5)
+
+
+async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Callable[..., Process]) -> None:
+    server = start(
+        HAPPY_SERVER_LIGHT_ACCOUNT_SOCKETS="3", HAPPY_SERVER_LIGHT_ACCOUNT_CALLS="2",
+        HAPPY_SERVER_LIGHT_ACCOUNT_METHODS="2",
+    )  # fmt: skip
+    async with World(server.url) as world:
+        alice, bob = await world.account(), await world.account()
+        ui, machine, session = (
+            await alice.socket(), await alice.socket(machine="m"), await alice.socket(session="s"),
+        )  # fmt: skip
+        with pytest.raises(ConnectionError, match="Too many connections"):
+            await alice.socket()
+        await bob.socket()
+        await session.close()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await alice.socket()
+                    break
+                except ConnectionError:
+                    await asyncio.sleep(0.05)
+
+        for method in ("a", "b", "a"):
+            assert (await machine.call("rpc-register", {"method": method}))["ok"] is True
+        assert await machine.call("rpc-register", {"method": "c"}) == {"ok": False, "error": "Too many methods"}
+        assert (await machine.call("rpc-register", {"method": "x" * 1025}))["ok"] is False
+        asked, release = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow(request: Any) -> str:
+            asked.release()
+            await release.wait()
+            return "done"
+
+        machine.answers["rpc-request"] = slow
+        calls = [asyncio.create_task(ui.call("rpc-call", {"method": "a"}, timeout=20)) for _ in range(2)]
+        for _ in calls:
+            await asked.acquire()
+        assert await ui.call("rpc-call", {"method": "a"}) == {"ok": False, "error": "Too many calls are under way"}
+        release.set()
+        assert await asyncio.gather(*calls) == [{"ok": True, "result": "done"}] * 2
+        assert await ui.call("rpc-call", {"method": "a"}) == {"ok": True, "result": "done"}
+
+
+async def test_an_accounts_bodies_in_memory_are_bounded(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_ACCOUNT_BODIES="1000000")
+    async with World(server.url) as world:
+        alice = await world.account()
+        body = {"tag": "t", "metadata": "x" * 1_500_000}
+        for _ in range(2):
+            response = await alice.post("/v1/sessions", body)
+            assert (response.status_code, response.json()) == (429, TOO_MANY)
+        for i in range(5):  # what was answered is let go
+            await alice.session(f"{i}", "x" * 900_000)
