@@ -22,7 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Ends the process with 1 if there are problems. Raises StartError."""
-    from happy_light.upkeep import findings, reach
+    from happy_light.commands import reach
+    from happy_light.upkeep import findings
 
     if not settings.data_dir.is_dir():
         raise StartError(f"There is no data folder {settings.data_dir}; choose it with --data-dir.")
