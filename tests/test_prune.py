@@ -71,8 +71,12 @@ async def test_silent_sessions_go_with_everything_and_clients_hear_it(process: P
     would = await ok(process.folder, "prune", "--sessions-inactive", "90d", "--dry-run")
     assert await sessions_of(alice) == {old, young, active}
     assert await ui.heard() == []
+    before = await ok(process.folder, "stats")
     pruned = await ok(process.folder, "prune", "--sessions-inactive", "90d")
+    after = await ok(process.folder, "stats")
 
+    writes = after["server"]["writer"]["writes"] - before["server"]["writer"]["writes"]
+    assert writes < 50, "pages are given back many at a time"
     for report in (would, pruned):
         assert (report["sessions"], report["messages"], report["fileBytes"]) == (1, 2500, 100)
     assert (would["dryRun"], would["freedBytes"]) == (True, 0)
