@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test check bench settings format clean
+.PHONY: help run test check bench settings format clean crash load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,15 @@ settings: .venv/made ## write the table of settings into the README
 	$(BIN)/happy-server-light config --markdown > .settings.md
 	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' README.md
 	@rm -f .settings.md README.md.old
+
+crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write
+	$(BIN)/python -m tests.hardness.crash 100
+
+load: .venv/made ## print what idle sockets, heartbeats and reconnects cost
+	$(BIN)/python -m tests.hardness.load
+
+soak: .venv/made ## ten minutes of everything, with the memory
+	$(BIN)/python -m tests.hardness.load 600
 
 clean: ## remove what was made
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build
