@@ -6,6 +6,7 @@ Routes are rows (`Route`) that the domains list; the edge is a plain ASGI applic
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -143,13 +144,19 @@ class Route:
         self.public = public
         self.streams = streams
         self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]
-        self._decode = msgspec.json.Decoder(body).decode if body is not None else wire.decode
-        self._numbers = set()
-        if query is not None:
-            names = {field.name: field.encode_name for field in msgspec.structs.fields(query)}
-            for name, hint in get_type_hints(query).items():
-                if hint in (int, int | None):
-                    self._numbers.add(names[name])
+
+    # Made at the first request, because a start waits for nothing that nobody asked for.
+    @functools.cached_property
+    def _decode(self) -> Callable[[bytes], Any]:
+        return wire.decode if self.body is None else msgspec.json.Decoder(self.body).decode
+
+    @functools.cached_property
+    def _numbers(self) -> set[str]:
+        """The wire names of the query's integers."""
+        assert self.query is not None
+        hints = get_type_hints(self.query)
+        fields = msgspec.structs.fields(self.query)
+        return {field.encode_name for field in fields if hints[field.name] in (int, int | None)}
 
     def decode_query(self, raw: bytes) -> Any:
         """The query string as the struct `query`. Raises msgspec.ValidationError."""
