@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -146,8 +147,8 @@ class Server:
 
 
 def _cut_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A connection that a stop cut off is no news; asyncio's streams report its cancellation as an error."""
-    if not isinstance(context.get("exception"), asyncio.CancelledError):
+    """Connections cut off by a stop or by their client are no news; asyncio's streams report them as errors."""
+    if not isinstance(context.get("exception"), (asyncio.CancelledError, ConnectionError, ssl.SSLError)):
         loop.default_exception_handler(context)
 
 

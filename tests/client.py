@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import ssl
 import uuid
 from types import TracebackType
 from typing import Any
@@ -173,9 +174,9 @@ class Account:
 class World:
     """One test's accounts and sockets against one server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, verify: ssl.SSLContext | bool = True) -> None:
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=verify)
         self.sockets: list[Socket] = []
 
     async def account(self, key: nacl.signing.SigningKey | None = None) -> Account:

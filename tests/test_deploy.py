@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import aiohttp
 import httpx
 import pytest
-import socketio
 
 from tests.client import World
 from tests.conftest import Process
 from tests.test_start import free_port
-from tests.test_tls import certificate
+from tests.test_tls import certificate, sockets_work
 
 DEPLOY = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
 
@@ -83,14 +81,7 @@ async def works_through(url: str, server: Process, context: ssl.SSLContext) -> N
             body = {"messages": [{"content": "x" * 40_000_000, "localId": "large"}]}
             sent = await http.post(f"/v3/sessions/{session['id']}/messages", json=body)
             assert sent.status_code == 200, sent.text[:300]
-        for transport in ("websocket", "polling"):
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as browser:
-                client = socketio.AsyncClient(reconnection=False, http_session=browser)
-                auth = {"token": account.token, "clientType": "user-scoped"}
-                await client.connect(url, auth=auth, transports=[transport], socketio_path="v1/updates")
-                assert client.transport() == transport
-                await client.call("ping", timeout=20)
-                await client.disconnect()
+        await sockets_work(url, context, account.token)
 
 
 async def test_nginx(server: Process, tmp_path: Path) -> None:

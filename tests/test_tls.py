@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -11,13 +13,13 @@ from pathlib import Path
 
 import aiohttp
 import httpx
-import pytest
 import socketio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.client import World
 from tests.conftest import Process
 from tests.test_start import command, refused
 
@@ -46,6 +48,22 @@ def certificate(folder: Path, name: str = "server") -> tuple[Path, Path]:
     return cert_file, key_file
 
 
+async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> None:
+    """Connects, calls and leaves, over both transports; without a token as somebody new."""
+    if not token:
+        async with World(url, verify=context) as world:
+            token = (await world.account()).token
+    for transport in ("websocket", "polling"):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as browser:
+            client = socketio.AsyncClient(reconnection=False, http_session=browser)
+            auth = {"token": token, "clientType": "user-scoped"}
+            await client.connect(url, auth=auth, transports=[transport], socketio_path="v1/updates")
+            assert client.transport() == transport
+            await client.call("ping", timeout=20)
+            with contextlib.suppress(TimeoutError):  # a poll under way may keep this client waiting
+                await asyncio.wait_for(client.disconnect(), 3)
+
+
 async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))
@@ -53,12 +71,7 @@ async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path:
     context = ssl.create_default_context(cafile=str(cert))
     async with httpx.AsyncClient(verify=context, trust_env=False) as http:
         assert (await http.get(f"{server.url}/health")).json()["status"] == "ok"
-    for transport in ("websocket", "polling"):
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-            client = socketio.AsyncClient(reconnection=False, http_session=session)
-            with pytest.raises(socketio.exceptions.ConnectionError):
-                await client.connect(server.url, {"token": "x"}, transports=[transport], socketio_path="v1/updates")
-            await client.shutdown()
+    await sockets_work(server.url, context)
 
     port = int(server.url.rpartition(":")[2])
     context.set_alpn_protocols(["h2", "http/1.1"])
