@@ -266,7 +266,7 @@ async def test_close_finishes_what_waits_and_refuses_what_comes(tmp_path: Path) 
 
 
 async def test_too_many_waiting_writes_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("happy_light.store._PENDING_MAX", 10)
+    monkeypatch.setattr("happy_light.store.writer._PENDING_MAX", 10)
     release, held = hold(store)
     await asyncio.sleep(0.05)
     writes = [store.write(put, n) for n in range(10)]
