@@ -1,26 +1,15 @@
-"""Signing in: by a signed challenge, or by a device that is already in (protocol.md section 2).
-
-POST /v1/auth                    sign in, or sign up
-POST /v1/auth/request            a terminal asks to be let in, and polls for the answer; gets a challenge, too
-GET  /v1/auth/request/status     what a phone sees of such a request
-POST /v1/auth/response           a phone lets the terminal in; or sign in with a signed challenge
-POST /v1/auth/account/request    the same for a second device of the account
-POST /v1/auth/account/response
-GET  /v1/auth/me                 who the token belongs to
-"""
+"""Requests to be let in, by a terminal or a second device, and their answers."""
 
 from __future__ import annotations
 
 import binascii
-import logging
 from base64 import b64decode
 from typing import Any, Literal
 
 import msgspec
 
-from happy_light import keys, origin, web, wire
-from happy_light.domains import account
-from happy_light.domains.account import Profile
+from happy_light import web, wire
+from happy_light.domains.auth.accounts import SignedIn, mint, signed_out, with_signature
 from happy_light.errors import (
     INVALID_CHALLENGE,
     INVALID_PUBLIC_KEY,
@@ -33,12 +22,9 @@ from happy_light.errors import (
     Refused,
 )
 from happy_light.house import House
-from happy_light.keys import Challenges
 from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out, Success
-
-log = logging.getLogger(__name__)
 
 UNANSWERED = 24 * 3_600_000  # ms that a request is kept
 REQUESTS_MAX = 100_000  # requests that are kept
@@ -48,22 +34,7 @@ PROOF_MAX = 16_384  # bytes of a body that comes without a token
 Kind = Literal["terminal", "account"]
 
 
-# -------------------------------------------------------------------------------------------- wire
-class SignIn(In):
-    """POST /v1/auth"""
-
-    public_key: bytes
-    challenge: bytes
-    signature: bytes
-
-
-class SignedIn(Out):
-    """`{"success": true, "token": …}`"""
-
-    token: str
-    success: Literal[True] = True
-
-
+# ---------------------------------------------------------------------------------------------- wire
 class Ask(In):
     """POST /v1/auth/request, /v1/auth/account/request"""
 
@@ -114,13 +85,6 @@ class Respond(In):
     signature: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
-class Me(Profile, kw_only=True):
-    """GET /v1/auth/me: the profile, with the account's Ed25519 key."""
-
-    public_key: bytes
-    created_at: int
-
-
 class Request(msgspec.Struct):
     """A row of auth_requests. `picked_up_at` in ms."""
 
@@ -138,56 +102,7 @@ class Request(msgspec.Struct):
         return now - self.created_at > UNANSWERED
 
 
-# -------------------------------------------------------------------------------------- operations
-def enter(tx: Tx, public_key: bytes, registration: str) -> tuple[str, int]:
-    """The account of an Ed25519 key, made if it is new. -> its id, and s before which no token counts.
-
-    `registration` is the setting, which is about new accounts only. Raises Refused.
-    """
-    key = public_key.hex().upper()
-    row = tx.one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
-    if row is not None:
-        return row[0], row[1]
-    fingerprint = keys.fingerprint(public_key)
-    let_in = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (fingerprint,))
-    if not let_in and not accepts(tx, tx.now, registration):
-        raise Refused(REGISTRATION_CLOSED, fingerprint=fingerprint)
-    id = wire.new_id()
-    tx.execute(
-        "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
-        (id, key, tx.now, tx.now),
-    )
-    return id, 0
-
-
-def prove(tx: Tx, public_key: bytes, registration: str, challenge: bytes, made_at: int) -> tuple[str, int]:
-    """As `enter`, for the signer of a challenge of ours: each lets in once. Raises Refused.
-
-    Only a sign-in that succeeds leaves a row, so that asking for challenges costs no space.
-    """
-    expires_at = made_at + Challenges.LIFETIME
-    tx.execute("DELETE FROM used_challenges WHERE expires_at < ?", (tx.now,))
-    if expires_at < tx.now or not tx.execute(
-        "INSERT INTO used_challenges (challenge, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (challenge, expires_at),
-    ):
-        raise Refused(INVALID_CHALLENGE)
-    return enter(tx, public_key, registration)
-
-
-def accepts(rx: Rx, now: int, registration: str) -> bool:
-    """Whether anybody may make an account at `now` (ms): by the setting, or because a window is open."""
-    if registration == "open" or now < window(rx):
-        return True
-    return registration == "first" and rx.one("SELECT 1 FROM accounts LIMIT 1") is None
-
-
-def window(rx: Rx) -> int:
-    """Until when the operator opened registration (ms), 0 for never."""
-    row = rx.one("SELECT value FROM meta WHERE key = 'registration_until'")
-    return 0 if row is None else int(row[0])
-
-
+# ---------------------------------------------------------------------------------------- operations
 def find(rx: Rx, kind: Kind, public_key: bytes) -> Request | None:
     """The request of a key, if it still counts."""
     row = rx.one(
@@ -231,14 +146,6 @@ def approve(tx: Tx, account_id: str, kind: Kind, public_key: bytes, response: st
     return Success()
 
 
-def me(rx: Rx, account_id: str, base: str) -> Me:
-    """The account behind a token; `base` as for account.profile."""
-    row = rx.one("SELECT public_key, created_at FROM accounts WHERE id = ?", (account_id,))
-    assert row is not None  # the token was good, so the account exists
-    known = msgspec.structs.asdict(account.profile(rx, account_id, base))
-    return Me(**known, public_key=bytes.fromhex(row[0]), created_at=row[1])
-
-
 def tidy(tx: Tx) -> int:
     """Deletes requests that nobody answered in a day, answered ones that were picked up, and the oldest of
     too many. -> how many."""
@@ -249,39 +156,7 @@ def tidy(tx: Tx) -> int:
     )
 
 
-# --------------------------------------------------------------------------------------- endpoints
-async def sign_in(call: Call[SignIn, None]) -> SignedIn:
-    body = call.body
-    return await _sign_in(call.house, body.public_key, body.challenge, body.signature)
-
-
-async def _sign_in(
-    house: House, public_key: bytes, challenge: bytes, signature: bytes, *, ours_only: bool = False
-) -> SignedIn:
-    """A challenge of ours lets in once, wherever it is handed in; the client's own one as often as it likes."""
-    made_at = house.keys.challenges.made_at(challenge, public_key)
-    if made_at is None and ours_only:
-        raise Refused(INVALID_CHALLENGE)
-    if not keys.verify_signature(public_key, challenge, signature):
-        raise Refused(INVALID_SIGNATURE)
-    registration = house.settings.registration
-    try:
-        if made_at is None:
-            account_id, since = await house.store.write(enter, public_key, registration)
-        else:
-            account_id, since = await house.store.write(prove, public_key, registration, challenge, made_at)
-    except Refused as refused:
-        if refused.problem is REGISTRATION_CLOSED:
-            log.warning("registration is closed: key %s was refused", refused.extra["fingerprint"])
-        raise
-    return SignedIn(mint(house, account_id, since))
-
-
-def mint(house: House, account_id: str, since: int = 0, **extra: str) -> str:
-    """A token that counts although the account was signed out as late as `since` (s)."""
-    return house.keys.tokens.signer.mint(account_id, max(wire.now_ms() // 1000, since), **extra)
-
-
+# ----------------------------------------------------------------------------------------- endpoints
 async def _ask(call: Call[Ask, None], kind: Kind) -> Asked:
     key = _box_key(call.body.public_key)
     request = await call.house.store.read(find, kind, key)
@@ -292,12 +167,6 @@ async def _ask(call: Call[Ask, None], kind: Kind) -> Asked:
     extra = {"session": request.id} if kind == "terminal" else {}
     since = await call.house.store.read(signed_out, request.account_id)
     return Asked("authorized", mint(call.house, request.account_id, since, **extra), request.response)
-
-
-def signed_out(rx: Rx, account_id: str) -> int:
-    """When the account was signed out everywhere last (s), 0 for never."""
-    row = rx.one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
-    return 0 if row is None else int(row[0])
 
 
 async def ask_terminal(call: Call[Ask, None]) -> AskedChallenged:
@@ -338,7 +207,7 @@ async def respond(call: Call[Respond, None]) -> Success | SignedIn:
     if not _is_proof(raw):
         raise Refused(MISSING_AUTHORIZATION)
     body = _RESPONSE.decode_body(raw, call.header(b"content-type"))
-    return await _sign_in(call.house, body.public_key, body.challenge, body.signature, ours_only=True)
+    return await with_signature(call.house, body.public_key, body.challenge, body.signature, ours_only=True)
 
 
 def _is_proof(raw: bytes) -> bool:
@@ -356,10 +225,6 @@ async def approve_account(call: Call[Approve, None]) -> Success:
 
 async def _approve(call: Call[Any, None], kind: Kind, public_key: bytes, response: str) -> Success:
     return await call.house.store.write(approve, call.account_id, kind, _box_key(public_key), response)
-
-
-async def get_me(call: Call[None, None]) -> Me:
-    return await call.house.store.read(me, call.account_id, origin.of(call.house.settings, call.scope))
 
 
 def _box_key(key: bytes) -> bytes:
@@ -389,10 +254,6 @@ _RESPONSE = Route(
 
 routes = [
     Route(
-        "POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, public=True,
-        refusals=[INVALID_SIGNATURE, INVALID_CHALLENGE, REGISTRATION_CLOSED],
-    ),
-    Route(
         "POST", "/v1/auth/request", ask_terminal, body=Ask, answer=AskedChallenged, public=True,
         refusals=[INVALID_PUBLIC_KEY],
     ),
@@ -406,6 +267,5 @@ routes = [
         "POST", "/v1/auth/account/response", approve_account, body=Approve,
         refusals=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND],
     ),
-    Route("GET", "/v1/auth/me", get_me, answer=Me),
 ]  # fmt: skip
 jobs = {_tidy: 600.0}
