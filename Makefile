@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test check bench settings format clean crash load soak
+.PHONY: help run test test-slow check bench settings format clean crash load soak
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/made: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,8 +15,11 @@ help: ## list the targets
 run: .venv/made ## run the server
 	$(BIN)/happy-server-light
 
-test: .venv/made ## run the tests
+test: .venv/made ## run the tests that are quick
 	$(BIN)/pytest
+
+test-slow: .venv/made ## run those that start servers of their own or wait for real timeouts
+	$(BIN)/pytest -m slow
 
 check: .venv/made ## lint and type-check: ruff, mypy strict
 	$(BIN)/ruff check

@@ -87,6 +87,13 @@ async def world(server: Process) -> AsyncIterator[World]:
         yield world
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts servers of its own is slow, so that the rest runs after every change."""
+    for item in items:
+        if "start" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts servers of this test's own: `start(*arguments, folder=None, **environ)`."""

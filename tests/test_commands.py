@@ -21,6 +21,8 @@ from tests.client import World
 from tests.conftest import SECRET, Process
 from tests.test_start import command, free_port
 
+pytestmark = pytest.mark.slow
+
 
 def test_version_and_help(tmp_path: Path) -> None:
     assert command(tmp_path, "--version").stdout == f"happy-server-light {__version__}\n"

@@ -20,6 +20,8 @@ from tests.conftest import Process
 from tests.test_start import free_port
 from tests.test_tls import certificate, sockets_work
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
 
 

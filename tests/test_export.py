@@ -17,6 +17,8 @@ from tests.client import Account, World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.test_import import command, imported, refused
 
+pytestmark = pytest.mark.slow
+
 OTHER = "another-secret"
 
 

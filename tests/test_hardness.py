@@ -12,11 +12,14 @@ from pathlib import Path
 
 import aiohttp
 import psutil
+import pytest
 
 from tests.client import World, b64
 from tests.conftest import SECRET, Process
 from tests.hardness.crash import crash
 from tests.raw import Connection, Wire
+
+pytestmark = pytest.mark.slow
 
 
 async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from tests.client import Account, World, b64
 from tests.conftest import Process
 from tests.other_servers import NOW, SECRET, attachment, insert, sqlite_file, world_rows, write_files
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = "cmaccount0000000000000001", "cmaccount0000000000000002"
 SESSION = "cmsession0000000000000001"
 HOLDER = {"HANDY_MASTER_SECRET": ""}  # the server has to find the secret in its folder

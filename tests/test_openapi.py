@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import hypothesis
+import pytest
 import requests
 import schemathesis
 from schemathesis import GenerationMode
@@ -96,6 +97,7 @@ async def test_the_page_shows_all_of_it_and_needs_nothing_else(world: World) -> 
     assert again.headers["content-length"] == str(len(answer.content))
 
 
+@pytest.mark.slow
 def test_the_server_does_what_the_document_says(server: Process) -> None:
     """schemathesis asks every operation for what fits and for what does not, with a token."""
 

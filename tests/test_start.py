@@ -25,6 +25,8 @@ from happy_light.errors import StartError
 from tests.client import World
 from tests.conftest import SECRET, Process
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Process]
 
 

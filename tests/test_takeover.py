@@ -122,9 +122,8 @@ async def test_a_character_cut_by_a_fragment_and_frames_cut_by_the_network(raw: 
 
 @pytest.mark.parametrize("size", [0, 1, 90, 125, 126, 127, 65_500, 65_535, 65_536, 70_000, 3_000_000])
 async def test_frames_of_every_length_form(raw: Raw, size: int) -> None:
-    raw.say('421["rpc-register",' + json.dumps({"method": "m" * size + "x"}) + "]")
-    assert len(await raw.text()) == len('42["rpc-registered",{"method":""}]') + size + 1
-    assert await raw.text() == '431[{"ok":true}]'
+    raw.say('421["ping",' + json.dumps("x" * size) + "]")
+    assert await raw.text() == "431[{}]"
 
 
 async def test_many_frames_in_one_segment_keep_their_order(raw: Raw) -> None:

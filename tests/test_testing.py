@@ -18,6 +18,8 @@ from happy_light.errors import StartError
 from happy_light.testing import run_server, server_on_a_thread
 from tests.client import World
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parent.parent / "README.md"
 
 

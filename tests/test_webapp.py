@@ -244,7 +244,7 @@ def test_a_compressed_file_beside_it_is_sent_to_who_takes_it(server: Process, fo
     assert len(tags) == 3
     part = ask(server, "/big.js", accept_encoding="br", range="bytes=0-4")
     assert (part.body, part.headers.get("content-encoding")) == (b"plain", None)
-    assert "accept-encoding" not in ask(server, "/canvaskit.wasm", accept_encoding="br").headers["vary"].lower()
+    assert "accept-encoding" not in ask(server, "/canvaskit.wasm", accept_encoding="br").headers.get("vary", "").lower()
 
 
 def test_a_compressed_file_older_than_its_original_is_not_used(server: Process, folder: Path) -> None:

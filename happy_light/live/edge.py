@@ -178,10 +178,11 @@ class Live:
     def ended(self, eio_sid: str) -> None:
         """The engine gave a socket up (a ping was not answered, the client left)."""
         self._expect_no_more(eio_sid)
-        connection = getattr(self.sio.eio.sockets.get(eio_sid), "connection", None)
-        if connection is not None:
-            # Later, so that a last packet of the engine still goes out before.
-            asyncio.get_running_loop().call_soon(connection.end)
+        engine = self.sio.eio.sockets.get(eio_sid)
+        if engine is not None:
+            # Later, so that a last packet of the engine still goes out before. It ends the connection, or
+            # the poll that the client left waiting.
+            asyncio.get_running_loop().call_soon(engine.queue.put_nowait, None)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Checks in the order of protocol.md section 14; enters the room last, with no await after."""
