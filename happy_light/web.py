@@ -32,6 +32,7 @@ Q = TypeVar("Q")
 BODY_MAX: Final = 100 * 1024 * 1024  # bytes
 _BODY_PAUSE: Final = 30.0  # s that a client may take for the next piece of its body
 _DRAIN: Final = 5.0  # s in which a body that was refused may still arrive before the connection is cut
+_BODY_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -50,7 +51,8 @@ class Call(Generic[B, Q]):
         self.body: B
         self.query: Q
         self._receive = receive
-        self._unread = True
+        # A request that declares no body has none (RFC 9112, 6.3), so there is nothing to wait for.
+        self._unread = any(name in _BODY_HEADERS for name, _ in scope["headers"])
 
     def header(self, name: bytes) -> str | None:
         """The first header of that lower-case name."""
@@ -60,23 +62,30 @@ class Call(Generic[B, Q]):
                 return text
         return None
 
-    async def stream(self, limit: int = BODY_MAX) -> AsyncIterator[bytes]:
-        """The body in pieces. Raises BadRequest (413) past `limit` bytes, (408) when it stalls."""
+    def _check_declared(self, limit: int) -> None:
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > limit:
             raise BadRequest(f"The body is larger than {limit} bytes", 413)
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._unread = False
+            raise _Gone
+        self._unread = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def stream(self, limit: int = BODY_MAX) -> AsyncIterator[bytes]:
+        """The body in pieces. Raises BadRequest (413) past `limit` bytes, (408) when it stalls."""
+        self._check_declared(limit)
         size = 0
         while self._unread:
             try:
                 async with asyncio.timeout(_BODY_PAUSE):
-                    message = await self._receive()
+                    piece = await self._next()
             except TimeoutError:
                 raise BadRequest("The body did not arrive in time", 408) from None
-            if message["type"] == "http.disconnect":
-                self._unread = False
-                raise _Gone
-            self._unread = message.get("more_body", False)
-            piece: bytes = message.get("body", b"")
             size += len(piece)
             if size > limit:
                 raise BadRequest(f"The body is larger than {limit} bytes", 413)
@@ -85,13 +94,25 @@ class Call(Generic[B, Q]):
 
     async def read(self, limit: int = BODY_MAX, arrived: Callable[[int], None] | None = None) -> bytes:
         """The whole body. `arrived` is told how much has come and may refuse. Raises BadRequest as `stream`."""
+        self._check_declared(limit)
         pieces: list[bytes] = []
         size = 0
-        async for piece in self.stream(limit):
-            pieces.append(piece)
-            size += len(piece)
-            if arrived is not None:
-                arrived(size)
+        try:
+            # One timer for the body, not one for each piece: most bodies are here already, and it would cost more.
+            async with asyncio.timeout(_BODY_PAUSE) as patience:
+                while self._unread:
+                    piece = await self._next()
+                    size += len(piece)
+                    if size > limit:
+                        raise BadRequest(f"The body is larger than {limit} bytes", 413)
+                    if piece:
+                        pieces.append(piece)
+                        if arrived is not None:
+                            arrived(size)
+                        if len(pieces) > 1:
+                            patience.reschedule(asyncio.get_running_loop().time() + _BODY_PAUSE)
+        except TimeoutError:
+            raise BadRequest("The body did not arrive in time", 408) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def discard(self) -> None:
