@@ -31,7 +31,7 @@ ORDER = (
 ONLY = {
     "hypercorn": {"server.py"},
     "socketio": {"live/stack.py"},
-    "aiosqlite": {"store/writer.py", "store/__init__.py", "store/tx.py"},
+    "aiosqlite": {"store/writer.py", "store/reader.py", "store/thread.py"},
 }
 
 

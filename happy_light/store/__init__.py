@@ -1,7 +1,9 @@
 """The one place that knows SQLite.
 
 tx.py       a transaction, as operations see it
-writer.py   connections, the writer, group commit
+writer.py   Store: connections, the writer, group commit
+reader.py   a reading connection
+thread.py   how a function gets on a connection's thread
 schema.py   making, migrating and recognising the file
 """
 

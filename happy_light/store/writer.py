@@ -25,7 +25,9 @@ from happy_light import wire
 from happy_light.bus import Bus, Event, Update, UpdateFrame
 from happy_light.counters import Timing
 from happy_light.errors import Unavailable
+from happy_light.store.reader import Reader
 from happy_light.store.schema import prepare
+from happy_light.store.thread import on_thread, ship
 from happy_light.store.tx import Rx, Tx
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class Store:
         self._lock = threading.Lock()
         self._draining = False
         self._closed = True
-        self._readers: list[aiosqlite.Connection] = []
+        self._readers: list[Reader] = []
         self._turn = 0
         self.commits = Timing()
         """How many commits there were, and how long they took, writes of the group included."""
@@ -98,7 +100,7 @@ class Store:
             )
             await reader.execute("PRAGMA query_only = ON")
             await reader.execute("PRAGMA busy_timeout = 5000")
-            self._readers.append(reader)
+            self._readers.append(Reader(reader))
         self._closed = False
 
     async def close(self) -> None:
@@ -106,7 +108,7 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        await _on_thread(self._writer, self._drain)
+        await on_thread(self._writer, self._drain)
         for reader in self._readers:
             await reader.close()
         await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -116,9 +118,7 @@ class Store:
     def read(self, operation: Callable[Concatenate[Rx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
         """Runs `operation(rx, …)` on a reading thread. It sees everything committed before."""
         self._turn = (self._turn + 1) % _READERS
-        reader = self._readers[self._turn]
-        rx = Rx(reader._conn)
-        return _on_thread(reader, lambda: operation(rx, *args, **kwargs))
+        return self._readers[self._turn].read(lambda rx: operation(rx, *args, **kwargs))
 
     # ------------------------------------------------------------------------------------- writing
     def write(self, operation: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
@@ -136,7 +136,7 @@ class Store:
             if self._draining:
                 return future
             self._draining = True
-        _ship(self._writer, None, self._drain)
+        ship(self._writer, self._drain)
         return future
 
     def _drain(self) -> None:
@@ -245,15 +245,3 @@ def _understandable(error: Exception) -> Exception:
         log.error("database: %s", error)
         return Unavailable("The server cannot write to its database")
     return error
-
-
-# ---------------------------------------------------------------------------- aiosqlite's own thread
-def _ship(connection: aiosqlite.Connection, future: asyncio.Future[Any] | None, job: Callable[[], Any]) -> None:
-    """Puts a function on the connection's thread; aiosqlite has no public way to do that."""
-    connection._tx.put_nowait((future, job))
-
-
-def _on_thread(connection: aiosqlite.Connection, job: Callable[[], R]) -> asyncio.Future[R]:
-    future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-    _ship(connection, future, job)
-    return future
