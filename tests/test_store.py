@@ -277,6 +277,28 @@ async def test_too_many_waiting_writes_are_refused(store: Store, monkeypatch: py
     assert await store.write(put, 11) == 11
 
 
+async def test_too_many_waiting_reads_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("happy_light.store.reader.WAITING_MAX", 3)
+    release = threading.Event()
+    held = [store.read(lambda rx: release.wait(10)) for _ in range(2)]  # one for each reading thread
+    await asyncio.sleep(0.05)
+    reads = [store.read(lambda rx, n=n: n) for n in range(6)]
+    with pytest.raises(Unavailable):
+        store.read(lambda rx: 7)
+    release.set()
+    assert await asyncio.gather(*held) == [True, True]
+    assert await asyncio.gather(*reads) == list(range(6))
+    assert await store.read(lambda rx: 8) == 8
+
+
+async def test_a_closed_store_refuses_reads_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "x.sqlite", Bus())
+    await store.open()
+    await store.close()
+    with pytest.raises(Unavailable):
+        store.read(lambda rx: 1)
+
+
 CHILD = """
     import asyncio, resource, signal, sys
     from pathlib import Path

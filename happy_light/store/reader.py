@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from happy_light.errors import Unavailable
 from happy_light.store.thread import ship
 from happy_light.store.tx import Rx
 
 R = TypeVar("R")
 
 _TOGETHER = 4  # reads whose answers travel together: bounds how long the first waits for the last
+WAITING_MAX = 10_000  # reads that may wait for one connection; more are refused, since memory is not endless
 _Read = tuple[asyncio.Future[Any], Callable[[Rx], Any]]
 _Done = tuple[asyncio.Future[Any], Any, Exception | None]
 
@@ -35,7 +37,9 @@ class Reader:
         self._busy = False
 
     def read(self, operation: Callable[[Rx], R]) -> asyncio.Future[R]:
-        """Runs `operation(rx)` on the connection's thread."""
+        """Runs `operation(rx)` on the connection's thread. Raises Unavailable when too many wait."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable("Too many reads are waiting")
         future: asyncio.Future[R] = self._loop.create_future()
         with self._lock:
             self._waiting.append((future, operation))

@@ -116,7 +116,9 @@ class Store:
 
     # ------------------------------------------------------------------------------------- reading
     def read(self, operation: Callable[Concatenate[Rx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
-        """Runs `operation(rx, …)` on a reading thread. It sees everything committed before."""
+        """Runs `operation(rx, …)` on a reading thread. It sees everything committed before. Raises Unavailable."""
+        if self._closed:  # nobody would ever answer
+            raise Unavailable("The server is stopping")
         self._turn = (self._turn + 1) % _READERS
         return self._readers[self._turn].read(lambda rx: operation(rx, *args, **kwargs))
 
