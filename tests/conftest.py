@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import other_servers
 from tests.client import World
+from tests.importing import SESSION
 
 SECRET = "test-secret"
 
@@ -108,3 +110,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     for process in running:
         if process.process.poll() is None:
             process.kill()
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """The folder of another light server: database, files, secret."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    other_servers.sqlite_file(folder / "happy-server-light.sqlite", other_servers.world_rows()).close()
+    other_servers.write_files(folder / "files", SESSION)
+    (folder / "handy-master-secret.txt").write_text(f"{other_servers.SECRET}\n")
+    return folder
