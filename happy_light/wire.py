@@ -5,6 +5,7 @@ Wire names are camelCase; `bytes` fields are standard padded base64 (protocol.md
 
 from __future__ import annotations
 
+import base64
 import secrets
 import threading
 import time
@@ -19,6 +20,7 @@ _COUNTER_MAX = 36**4
 Int = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Text1 = Annotated[str, msgspec.Meta(min_length=1)]
+Base64 = Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 T = TypeVar("T")
 
@@ -99,6 +101,11 @@ class _Ids:
 
 new_id = _Ids().new
 """-> `c`, 8 characters of base-36 milliseconds, 16 more of [a-z0-9] (protocol.md section 1)."""
+
+
+def text(value: bytes | msgspec.UnsetType | None) -> Base64 | None:
+    """Bytes as they travel; an empty key is none, since clients take "" for a broken one."""
+    return base64.b64encode(value).decode() if value else None
 
 
 def js_integer(text: str) -> str:
