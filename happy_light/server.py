@@ -1,7 +1,4 @@
-"""Runs a server: open the store, bind, serve, close the sockets, close the store.
-
-The only file that knows Hypercorn.
-"""
+"""Runs a server: open the store, bind, serve, close the sockets, close the store."""
 
 from __future__ import annotations
 
@@ -17,12 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypercorn.asyncio
-import hypercorn.asyncio.tcp_server
-import hypercorn.protocol.ws_stream
-from hypercorn.config import Config
-
-from happy_light import addresses, app, folder, keys, live
+from happy_light import addresses, app, connections, folder, keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.control import Control
@@ -36,8 +28,6 @@ from happy_light.upkeep.desk import Desk
 
 log = logging.getLogger(__name__)
 
-STOP_MAX = 4.0  # s that a stop may take before what is left is cut off
-BACKLOG = 1024
 GARBAGE = 20_000  # objects made before the next look for cycles
 
 
@@ -54,7 +44,7 @@ class Server:
         async with contextlib.AsyncExitStack() as opened:
             folder.make(settings.data_dir)
             opened.enter_context(folder.hold(settings))
-            self._config = hypercorn_config(settings)
+            self._config = connections.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
             bus = Bus()
@@ -83,8 +73,6 @@ class Server:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.house)
-        no_deflate()
-        no_lingering()
         self._config.bind = [f"fd://{self.socket.detach()}"]
         desk = Desk(self.settings, self.store, self.house, self._sign_out)
         control, metrics = Control(desk), Metrics(self.house)
@@ -93,15 +81,13 @@ class Server:
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         jobs.append(asyncio.create_task(prune.regularly(desk)))
         asyncio.get_running_loop().call_soon(ready)
-        serving = asyncio.create_task(
-            hypercorn.asyncio.serve(self.app, self._config, shutdown_trigger=self._until_stop)  # type: ignore[arg-type]
-        )
+        serving = asyncio.create_task(connections.serve(self.app, self._config, self._until_stop))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         await metrics.close()
         await control.close()
-        await asyncio.wait({serving}, timeout=STOP_MAX)
+        await asyncio.wait({serving}, timeout=connections.STOP_MAX)
         for job in jobs:
             job.cancel()
         if not serving.done():
@@ -220,7 +206,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(BACKLOG)
+        listener.listen(connections.BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -232,48 +218,6 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(text) from error
     listener.setblocking(False)
     return listener
-
-
-def hypercorn_config(settings: Settings) -> Config:
-    """What Hypercorn is told, TLS included. Raises StartError for a certificate that does not work."""
-    config = Config()
-    config.accesslog = None
-    config.errorlog = logging.getLogger("happy_light.hypercorn")
-    config.include_server_header = False
-    config.keep_alive_timeout = 75  # s; axios and proxies keep connections for a minute
-    config.keep_alive_max_requests = 10**9
-    config.backlog = BACKLOG
-    config.websocket_max_message_size = live.PACKET_MAX
-    config.graceful_timeout = STOP_MAX / 2
-    config.alpn_protocols = ["http/1.1"]  # a WebSocket over HTTP/2 is not what the clients speak
-    if settings.tls_cert and settings.tls_key:
-        config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
-        config.keyfile_password = ""  # else OpenSSL asks on the terminal
-        try:
-            config.create_ssl_context()
-        except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
-            why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
-            raise StartError(
-                f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
-            ) from error
-    return config
-
-
-def no_lingering() -> None:
-    """Hypercorn keeps the file handle of a client that left until the keep-alive time is over."""
-    read = hypercorn.asyncio.tcp_server.TCPServer._read_data
-
-    async def read_and_let_go(self: hypercorn.asyncio.tcp_server.TCPServer) -> None:
-        await read(self)
-        await self.idle_task.stop()
-
-    if read.__name__ != read_and_let_go.__name__:
-        setattr(hypercorn.asyncio.tcp_server.TCPServer, "_read_data", read_and_let_go)  # noqa: B010
-
-
-def no_deflate() -> None:
-    """Hypercorn always agrees to permessage-deflate (its issue 307): 100 KB a connection, for ciphertext."""
-    setattr(hypercorn.protocol.ws_stream, "server_extensions_handshake", lambda requested, supported: None)  # noqa: B010
 
 
 def _secret_check(rx: Rx) -> str | None:

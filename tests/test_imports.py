@@ -15,7 +15,7 @@ ORDER = (
     {"commands", "testing"},
     {"welcome", "importing"},
     {"server"},
-    {"app", "metrics", "control"},
+    {"app", "metrics", "control", "connections"},
     {"ui", "polling", "upkeep"},
     {"domains"},
     {"openapi"},
@@ -29,7 +29,7 @@ ORDER = (
     {"wire", "errors"},
 )
 ONLY = {
-    "hypercorn": {"server.py"},
+    "hypercorn": {"connections.py"},
     "socketio": {"live/stack.py"},
     "aiosqlite": {"store/writer.py", "store/reader.py", "store/thread.py"},
 }

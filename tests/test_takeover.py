@@ -223,7 +223,7 @@ async def test_websockets_are_taken_over_and_polling_is_not(tmp_path: Path) -> N
 async def test_without_the_transport_the_stock_path_does_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "_transport_behind", lambda send: None)
+    monkeypatch.setattr(takeover, "_connection_behind", lambda send: None)
     server, task = await _serve(tmp_path)
     async with World(f"http://127.0.0.1:{server.port}") as world:
         alice = await world.account()

@@ -255,10 +255,12 @@ class WebSocket:
     async def __call__(self, environ: dict[str, Any]) -> Any:
         engine = self._handler.__self__
         send = environ["asgi.send"]
-        transport = None if engine.connected else _transport_behind(send)  # connected: it comes from polling
-        if transport is None:
+        behind = None if engine.connected else _connection_behind(send)  # connected: it comes from polling
+        if behind is None:
             return await StockWebSocket(self._handler, self._server)(environ)
+        transport = behind.writer.transport
         await send({"type": "websocket.accept"})
+        behind.flush()
         # From here to set_protocol nothing may wait, or frames reach the wrong protocol.
         original = transport.get_protocol()
         assert isinstance(original, asyncio.Protocol)
@@ -277,11 +279,13 @@ class WebSocket:
         return ""
 
 
-def _transport_behind(send: Any) -> asyncio.Transport | None:
-    """The transport of a Hypercorn HTTP/1.1 connection, found from the `send` it gave to the application."""
+def _connection_behind(send: Any) -> Any:
+    """Hypercorn's connection, found from the `send` it gave to the application; None if it is not one of ours."""
     try:
-        transport = send.__self__.send.__self__.send.__self__.writer.transport
+        connection = send.__self__.send.__self__.send.__self__
+        if hasattr(connection.writer.transport, "set_protocol") and callable(connection.flush):
+            return connection
     except AttributeError:
-        log.warning("the transport behind a websocket was not found; the slower stock path is used")
-        return None
-    return transport if hasattr(transport, "set_protocol") else None
+        pass
+    log.warning("the transport behind a websocket was not found; the slower stock path is used")
+    return None
