@@ -22,13 +22,21 @@ from happy_light.config import Settings
 from happy_light.errors import StartError
 
 BACKLOG: Final = 1024
-STOP_MAX: Final = 4.0  # s that a stop may take before what is left is cut off
 _HELD_MAX: Final = 64 * 1024  # bytes that wait for the rest of their answer
 
 
-def settings_of(settings: Settings) -> Config:
+class Serving(Config):
+    """Hypercorn's settings, and the connections that a server has with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transports: set[asyncio.WriteTransport] = set()
+        self.idle: set[Idleness] = set()
+
+
+def settings_of(settings: Settings) -> Serving:
     """What Hypercorn is told, TLS included. Raises StartError for a certificate that does not work."""
-    config = Config()
+    config = Serving()
     config.accesslog = None
     config.errorlog = logging.getLogger("happy_light.hypercorn")
     config.include_server_header = False
@@ -36,7 +44,7 @@ def settings_of(settings: Settings) -> Config:
     config.keep_alive_max_requests = 10**9
     config.backlog = BACKLOG
     config.websocket_max_message_size = live.PACKET_MAX
-    config.graceful_timeout = STOP_MAX / 2
+    config.graceful_timeout = 60  # s, never reached: the server cuts off before, since this waits for TLS clients
     config.alpn_protocols = ["http/1.1"]  # a WebSocket over HTTP/2 is not what the clients speak
     if settings.tls_cert and settings.tls_key:
         config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
@@ -51,7 +59,7 @@ def settings_of(settings: Settings) -> Config:
     return config
 
 
-async def serve(app: Any, config: Config, until: Callable[[], Awaitable[None]]) -> None:
+async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]]) -> None:
     """Answers until `until` returns; connections that wait for a request are closed then."""
     setattr(hypercorn.asyncio.run, "TCPServer", Connection)  # noqa: B010
     # It always agrees to permessage-deflate (its issue 307): 100 KB a connection, for ciphertext.
@@ -59,7 +67,7 @@ async def serve(app: Any, config: Config, until: Callable[[], Awaitable[None]]) 
 
     async def until_then() -> None:
         await until()
-        for idleness in list(_idle):
+        for idleness in list(config.idle):
             idleness.over()
 
     await hypercorn.asyncio.serve(app, config, shutdown_trigger=until_then)
@@ -68,11 +76,21 @@ async def serve(app: Any, config: Config, until: Callable[[], Awaitable[None]]) 
 class Connection(TCPServer):
     """A connection whose idleness costs no task, and whose answers leave in one piece."""
 
+    config: Serving
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_task: Any = Idleness(self)
         self._held: list[bytes] = []
         self._held_size = 0
+
+    async def run(self) -> None:
+        transport = self.writer.transport
+        self.config.transports.add(transport)
+        try:
+            await super().run()
+        finally:
+            self.config.transports.discard(transport)
 
     async def protocol_send(self, event: Event) -> None:
         """Head and body of an answer come one by one: what comes within one step is written at once."""
@@ -112,6 +130,7 @@ class Idleness:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._idle = connection.config.idle
         self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._group: Any = None
@@ -120,24 +139,24 @@ class Idleness:
         """The connection is idle from now on; `action` is Hypercorn's own way to wait."""
         self._group = group
         self._since = self._connection.loop.time()
-        _idle.add(self)
+        self._idle.add(self)
         if self._timer is None:
             self._look()
 
     async def stop(self) -> None:
         """It is busy."""
         self._since = None
-        _idle.discard(self)
+        self._idle.discard(self)
 
     def forget(self) -> None:
         """It has ended."""
-        _idle.discard(self)
+        self._idle.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
     def over(self) -> None:
         """Ends it."""
-        _idle.discard(self)
+        self._idle.discard(self)
         self._group.spawn(self._connection._initiate_server_close)
 
     def _look(self) -> None:
@@ -147,6 +166,3 @@ class Idleness:
             self._timer = loop.call_later(left, self._look)
         else:
             self.over()
-
-
-_idle: set[Idleness] = set()

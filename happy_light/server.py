@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -28,6 +29,8 @@ from happy_light.upkeep.desk import Desk
 
 log = logging.getLogger(__name__)
 
+STOP_GRACE = 3.0  # s that requests under way get to end when the server stops; then their connections are cut off
+CUT_MAX = 0.5  # s after that until what still runs is cancelled
 GARBAGE = 20_000  # objects made before the next look for cycles
 
 
@@ -87,15 +90,19 @@ class Server:
         stopping.cancel()
         await metrics.close()
         await control.close()
-        await asyncio.wait({serving}, timeout=connections.STOP_MAX)
+        await asyncio.wait({serving}, timeout=STOP_GRACE)
         for job in jobs:
             job.cancel()
         if not serving.done():
             log.warning("connections that did not end in time are cut off")
-            serving.cancel()
+            for transport in list(self._config.transports):
+                transport.abort()
+            await asyncio.wait({serving}, timeout=CUT_MAX)
+        ended = serving.done()
+        serving.cancel()
         await app.close(self.house)
         await self.close()
-        if serving.done() and not serving.cancelled():
+        if ended:
             serving.result()
 
     async def close(self) -> None:
@@ -134,9 +141,12 @@ class Server:
                 log.exception("job %s", getattr(job, "__name__", job))
 
 
-def _cut_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Connections cut off by a stop or by their client are no news; asyncio's streams report them as errors."""
-    if not isinstance(context.get("exception"), (asyncio.CancelledError, ConnectionError, ssl.SSLError)):
+def report(server: Server, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what asyncio tells of its own: all but connections cut off by their client, and what a stop cancels."""
+    error = context.get("exception")
+    by_client = "transport" in context and isinstance(error, ConnectionError | ssl.SSLError)
+    by_stop = server.stopping and isinstance(error, asyncio.CancelledError)
+    if not by_client and not by_stop:
         loop.default_exception_handler(context)
 
 
@@ -163,7 +173,7 @@ def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], N
 
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
-        loop.set_exception_handler(_cut_off)
+        loop.set_exception_handler(functools.partial(report, server))
         await server.start()
         # Little of what a request makes is cyclic: looking for it every 700 objects cost a fifth of a loaded server.
         gc.collect()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from happy_light import config
+from happy_light.server import Server
 from tests import other_servers
 from tests.client import World
 from tests.importing import SESSION
@@ -121,3 +124,24 @@ def old(tmp_path: Path) -> Path:
     other_servers.write_files(folder / "files", SESSION)
     (folder / "handy-master-secret.txt").write_text(f"{other_servers.SECRET}\n")
     return folder
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Server]]]:
+    """Starts a server of this test's own in this process, for what only its objects tell: `server = await inside()`."""
+    running: list[tuple[Server, asyncio.Task[None]]] = []
+
+    async def inside() -> Server:
+        flags = {"data_dir": str(tmp_path / "data"), "port": "0", "metrics_enabled": "false"}
+        settings = config.load({"HANDY_MASTER_SECRET": SECRET}, flags)
+        server = Server(settings)
+        await server.start()
+        ready = asyncio.Event()
+        running.append((server, asyncio.create_task(server.serve(ready.set))))
+        await ready.wait()
+        return server
+
+    yield inside
+    for server, task in running:
+        server.stop()
+        await task

@@ -6,8 +6,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +15,12 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import OPEN, Side
 from websockets.protocol import Protocol as Frames
 
-from happy_light import config, live
+from happy_light import live
 from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
+
+Inside = Callable[[], Awaitable[Server]]
 
 
 class Raw:
@@ -195,19 +196,9 @@ async def test_binary_attachments_arrive_through_the_engine(world: World) -> Non
     assert await ui.call("ping") == {}
 
 
-async def _serve(folder: Path) -> tuple[Server, asyncio.Task[None]]:
-    settings = config.load({"HANDY_MASTER_SECRET": "here"}, {"data_dir": str(folder), "port": "0"})
-    server = Server(settings)
-    await server.start()
-    ready = asyncio.Event()
-    task = asyncio.create_task(server.serve(ready.set))
-    await ready.wait()
-    return server, task
-
-
-async def test_websockets_are_taken_over_and_polling_is_not(tmp_path: Path) -> None:
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+async def test_websockets_are_taken_over_and_polling_is_not(inside: Inside) -> None:
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         await alice.socket()
         await alice.socket(machine=uid())
@@ -216,16 +207,14 @@ async def test_websockets_are_taken_over_and_polling_is_not(tmp_path: Path) -> N
         assert [link.taken_over for link in server.app.live.links.values()] == [True, True, False]
         await alice.session()
         assert [body["t"] for body in await polling.updates()] == ["new-session"]
-    server.stop()
-    await task
 
 
 async def test_without_the_transport_the_stock_path_does_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover, "_connection_behind", lambda send: None)
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
         ui, sender = await alice.socket(), await alice.socket(session=session)
@@ -233,16 +222,14 @@ async def test_without_the_transport_the_stock_path_does_the_work(
         acks = await asyncio.gather(*(sender.call("message", {"sid": session, "message": str(i)}) for i in range(300)))
         assert [ack["seq"] for ack in acks] == list(range(1, 301))
         assert [body["message"]["seq"] for body in await ui.updates()] == list(range(1, 301))
-    server.stop()
-    await task
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover, "QUEUE_MAX", 2_000_000)
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
         ui = await alice.socket()
@@ -255,5 +242,3 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
         assert len(server.app.live.links) == 1
         heard = [body["message"]["seq"] for body in await ui.updates()]
         assert heard == list(range(1, len(heard) + 1))
-    server.stop()
-    await task

@@ -38,7 +38,7 @@ Refusal = socketio.exceptions.ConnectionRefusedError
 
 
 class _Codec:
-    """msgspec in the place of json: for the library's own packets too."""
+    """msgspec in the place of json."""
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
@@ -47,6 +47,12 @@ class _Codec:
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
         return wire.decode(text)
+
+
+class _Packet(socketio.packet.Packet):  # type: ignore[misc]
+    """The library's `json=` would set the codec for every client and server in this process."""
+
+    json = _Codec
 
 
 class _Queue(asyncio.Queue[Any]):
@@ -174,7 +180,7 @@ def server(live: Live) -> Any:
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_TIMEOUT,
         max_http_buffer_size=PACKET_MAX,
-        json=_Codec,
+        serializer=_Packet,
         logger=logging.getLogger("happy_light.socketio"),
         engineio_logger=logging.getLogger("happy_light.engineio"),
     )

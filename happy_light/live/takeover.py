@@ -261,6 +261,9 @@ class WebSocket:
         transport = behind.writer.transport
         await send({"type": "websocket.accept"})
         behind.flush()
+        if transport.is_closing():  # the client has left meanwhile; uvloop's transport has no protocol any more
+            await engine.close(wait=False, abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
+            return ""
         # From here to set_protocol nothing may wait, or frames reach the wrong protocol.
         original = transport.get_protocol()
         assert isinstance(original, asyncio.Protocol)
