@@ -32,6 +32,8 @@ class Serving(Config):
         super().__init__()
         self.transports: set[asyncio.WriteTransport] = set()
         self.idle: set[Idleness] = set()
+        self.ending = False
+        """Whether whoever becomes idle is closed at once."""
 
 
 def settings_of(settings: Settings) -> Serving:
@@ -67,6 +69,7 @@ async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]])
 
     async def until_then() -> None:
         await until()
+        config.ending = True
         for idleness in list(config.idle):
             idleness.over()
 
@@ -118,8 +121,10 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         self.flush()
-        await super()._close()
-        self.idle_task.forget()
+        try:
+            await super()._close()
+        finally:
+            self.idle_task.forget()
 
 
 class Idleness:
@@ -133,14 +138,15 @@ class Idleness:
         self._idle = connection.config.idle
         self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._group: Any = None
+        self._end: asyncio.Task[None] | None = None
 
     async def restart(self, group: Any, action: Callable[[], Awaitable[None]]) -> None:
         """The connection is idle from now on; `action` is Hypercorn's own way to wait."""
-        self._group = group
         self._since = self._connection.loop.time()
         self._idle.add(self)
-        if self._timer is None:
+        if self._connection.config.ending:
+            self.over()
+        elif self._timer is None:
             self._look()
 
     async def stop(self) -> None:
@@ -157,7 +163,8 @@ class Idleness:
     def over(self) -> None:
         """Ends it."""
         self._idle.discard(self)
-        self._group.spawn(self._connection._initiate_server_close)
+        if self._end is None:  # a task of its own, since the connection's group may have finished just now
+            self._end = self._connection.loop.create_task(self._connection._initiate_server_close())
 
     def _look(self) -> None:
         loop, limit = self._connection.loop, self._connection.config.keep_alive_timeout

@@ -68,10 +68,10 @@ class Running:
         self.stop = asyncio.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self._config = connections.settings_of(config.load({}, {}))
-        self._config.keep_alive_timeout = keep_alive
-        self._config.bind = [f"fd://{listener.detach()}"]
-        self.task = asyncio.create_task(connections.serve(self.app, self._config, self._until))
+        self.config = connections.settings_of(config.load({}, {}))
+        self.config.keep_alive_timeout = keep_alive
+        self.config.bind = [f"fd://{listener.detach()}"]
+        self.task = asyncio.create_task(connections.serve(self.app, self.config, self._until))
 
     async def _until(self) -> None:
         await self.stop.wait()
@@ -178,8 +178,8 @@ async def test_a_client_that_left_leaves_nothing_behind() -> None:
         client = await server.client()
         client.ask("/")
         await client.answered()
-        assert len(connections._idle) == 1
+        assert len(server.config.idle) == 1
         client.writer.close()
         async with asyncio.timeout(10):
-            while connections._idle or len(asyncio.all_tasks()) > 5:
+            while server.config.idle or len(asyncio.all_tasks()) > 5:
                 await asyncio.sleep(0.01)

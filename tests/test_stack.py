@@ -108,7 +108,7 @@ async def test_no_line_is_written_for_a_request(start: Start) -> None:
             await world.http.get("/health?marked")
         async with await Wire.open(server.url):
             pass
-    assert server.stop() == 0
+    assert server.stop() == 0, "".join(server.log)
     text = "".join(server.log + server.printed)
     assert "marked" not in text and "GET" not in text and "HTTP/1.1" not in text
 
@@ -185,7 +185,7 @@ async def test_a_client_that_is_gone_before_its_websocket_begins_leaves_no_trace
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close: RST
     async with World(server.url) as world:
         await (await (await world.account()).socket()).call("ping")
-    assert server.stop() == 0
+    assert server.stop() == 0, "".join(server.log)
     assert "Traceback" not in "".join(server.log), "".join(server.log)
 
 
