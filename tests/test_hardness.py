@@ -59,6 +59,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
             poll.cancel()
         await asyncio.gather(*(wire.__aexit__(None, None, None) for wire in wires), return_exceptions=True)
     assert "Traceback" not in "".join(server.log), "".join(server.log)
+    assert not list(server.folder.glob("*-wal")), "the database was closed, although connections had to be cut off"
     server = start()
     async with World(server.url) as world:
         alice = await world.account(alice.key)

@@ -222,6 +222,7 @@ async def test_without_the_transport_the_stock_path_does_the_work(
         acks = await asyncio.gather(*(sender.call("message", {"sid": session, "message": str(i)}) for i in range(300)))
         assert [ack["seq"] for ack in acks] == list(range(1, 301))
         assert [body["message"]["seq"] for body in await ui.updates()] == list(range(1, 301))
+        assert await sender.call("ping", "x" * 17_000_000, timeout=30) == {}, "Hypercorn's own bound is 16 MiB"
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
