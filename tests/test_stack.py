@@ -107,7 +107,8 @@ async def test_no_line_is_written_for_a_request(start: Start) -> None:
         async with await Wire.open(server.url):
             pass
     assert server.stop() == 0, "".join(server.log)
-    text = "".join(server.log + server.printed)
+    assert server.process.stdout is not None
+    text = "".join(server.log + server.printed) + server.process.stdout.read()
     assert "marked" not in text and "GET" not in text and "HTTP/1.1" not in text
 
 

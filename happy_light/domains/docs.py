@@ -7,6 +7,8 @@ GET /docs           routes, socket events and shapes on one page
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from html import escape
 from typing import Annotated, Any
 
@@ -179,7 +181,15 @@ async def get_json(call: Call[None, None]) -> Response:
 
 
 async def get_page(call: Call[None, None]) -> Response:
-    return HTMLResponse(await asyncio.to_thread(call.house.get(Docs).page))
+    text = await asyncio.to_thread(call.house.get(Docs).page)
+    style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    headers = {
+        "content-security-policy": f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+    }
+    return HTMLResponse(text, headers=headers)
 
 
 routes = [
