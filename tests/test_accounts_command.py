@@ -72,6 +72,7 @@ async def test_show_finds_an_account_by_id_key_and_fingerprint(process: Process,
 async def test_sign_out_ends_sockets_and_tokens_at_once(
     process: Process, own: World, transports: tuple[str, ...]
 ) -> None:
+    """Tokens that were found good are remembered, and sockets are asked for theirs only once."""
     alice, bob = await own.account(), await own.account()
     socket, other = await alice.socket(transports=transports), await bob.socket()
     await alice.ok("GET", "/v1/account/profile")

@@ -29,6 +29,7 @@ async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:
 async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
+    """Hypercorn waits for requests without end, and may skip what an ASGI application does at its shutdown."""
     server = start()
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
@@ -68,6 +69,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(start: Callable[..., Process]) -> None:
+    """No library here bounds what waits for a client."""
     server = start()
     process = psutil.Process(server.pid)
     async with World(server.url) as world:
@@ -116,6 +118,7 @@ async def test_reconnecting_leaves_nothing_behind(start: Callable[..., Process])
 
 
 async def test_no_secret_is_in_a_debug_log(start: Callable[..., Process]) -> None:
+    """At debug the libraries log packets and headers, tokens and all."""
     server = start("--log-level", "debug")
     cipher = "CIPHERTEXT" + os.urandom(12).hex()
     async with World(server.url) as world:

@@ -114,6 +114,7 @@ NUMBERS = [b"1e400", b"-1e400", b"9" * 400, b"9" * 5000, b"9223372036854775808",
 
 @pytest.mark.parametrize("value", STRINGS + NUMBERS)
 async def test_odd_strings_and_numbers_are_stored_or_refused(world: World, value: bytes) -> None:
+    """Python raises RecursionError and UnicodeError, which are no errors of decoding for msgspec and SQLite."""
     alice = await world.account()
     session = (await alice.session())["id"]
     headers = {"Authorization": f"Bearer {alice.token}", **JSON}
@@ -219,6 +220,7 @@ async def test_an_odd_content_length_is_refused(world: World, length: str) -> No
 async def test_a_large_body_that_nobody_wants_does_not_hang_the_connection(
     world: World, path: str, status: int
 ) -> None:
+    """Hypercorn hangs a connection for good when more than ten pieces of 64 KiB of a body stay unread."""
     body = b"x" * 5_000_000
     async with await Connection.open(world.url) as connection:
         for _ in range(3):
@@ -234,6 +236,7 @@ async def test_a_large_body_that_nobody_wants_does_not_hang_the_connection(
 
 
 async def test_a_client_that_leaves_in_the_middle_leaks_nothing(world: World, server: Process) -> None:
+    """Hypercorn keeps the file handle of a client that left until the keep-alive time is over."""
     process = psutil.Process(server.pid)
     alice = await world.account()
     await alice.session()

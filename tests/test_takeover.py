@@ -19,6 +19,7 @@ from happy_light import live
 from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
+from tests.conftest import Process
 
 Inside = Callable[[], Awaitable[Server]]
 
@@ -31,6 +32,7 @@ class Raw:
         self.writer = writer
         self.frames = Frames(Side.CLIENT, state=OPEN, max_size=None)
         self.received: list[Frame] = []
+        self.head = b""
 
     @classmethod
     async def open(cls, url: str, **tls: Any) -> Raw:
@@ -44,8 +46,8 @@ class Raw:
         )
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101")
-        assert b"permessage-deflate" not in head, "deflate costs 100 KB a connection, for ciphertext"
         raw = cls(reader, writer)
+        raw.head = head
         assert (await raw.text())[0] == "0"
         return raw
 
@@ -93,6 +95,12 @@ async def raw(world: World) -> AsyncIterator[Raw]:
     raw = await (await Raw.open(world.url)).enter(alice.token)
     yield raw
     raw.writer.close()
+
+
+async def test_no_compression_is_agreed_to(raw: Raw) -> None:
+    """Hypercorn always agrees to permessage-deflate: 100 KB a connection, and CPU for ciphertext."""
+    assert b"permessage-deflate" not in raw.head
+    assert b"sec-websocket-extensions" not in raw.head.lower()
 
 
 async def test_a_message_in_fragments_with_control_frames_between(raw: Raw) -> None:
@@ -149,10 +157,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, what: str) -> None:
+async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, server: Process, what: str) -> None:
+    """The library closes silently, and nobody learns why a client is away again and again."""
+    before = len(server.log)
     data, code = BROKEN[what]
     raw.writer.write(data)
     assert await raw.ends_with() == code
+    if code != 1007:  # the frame is good, only its text is not
+        async with asyncio.timeout(10):
+            while not any("too large a one" in line for line in server.log[before:]):
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
@@ -212,6 +226,7 @@ async def test_websockets_are_taken_over_and_polling_is_not(inside: Inside) -> N
 async def test_without_the_transport_the_stock_path_does_the_work(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another server, or a middleware around `send`, hides the transport."""
     monkeypatch.setattr(takeover, "_connection_behind", lambda send: None)
     server = await inside()
     async with World(server.url) as world:
@@ -228,6 +243,7 @@ async def test_without_the_transport_the_stock_path_does_the_work(
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """asyncio keeps what a client does not read, without a bound."""
     monkeypatch.setattr(takeover, "QUEUE_MAX", 2_000_000)
     server = await inside()
     async with World(server.url) as world:

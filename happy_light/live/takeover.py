@@ -139,6 +139,8 @@ class Connection(asyncio.Protocol):
                     self._part(received)
             if self._ended:
                 break
+        if frames.parser_exc is not None and not self._ended:
+            log.info("a client sent what is no frame, or too large a one (%s)", type(frames.parser_exc).__name__)
         if frames.writes:
             self._flush()
 
