@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import engineio
@@ -15,6 +17,7 @@ import engineio.async_socket
 import engineio.payload
 import socketio
 from engineio.packet import MESSAGE as EIO_MESSAGE
+from engineio.packet import PING as EIO_PING
 from engineio.packet import Packet as EioPacket
 
 from happy_light import wire
@@ -81,11 +84,49 @@ def _size(item: Any) -> int:
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]
+    live: Live
+
     def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
         return _Queue(*args, **kwargs)
 
 
 class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
+    """An engine connection with a timer of its own.
+
+    The library's wait for a ping is a task that outlives the connection, and it looks for silent clients in a
+    copy of all connections: both keep what has ended in memory for most of a minute.
+    """
+
+    last_ping: float | None  # s; None while no pong is waited for
+    _timer: asyncio.TimerHandle | None = None
+
+    def schedule_ping(self) -> None:
+        """At the beginning and after each pong: the next ping is due."""
+        if self.last_ping:
+            self.last_ping = None
+            self._later(self.server.ping_interval, self._send_ping)
+
+    def _send_ping(self) -> None:
+        if not self.closing and not self.closed:
+            self.last_ping = time.time()
+            self.queue.put_nowait(EioPacket(EIO_PING))
+            self._later(self.server.ping_timeout, self._miss_pong)
+
+    def _miss_pong(self) -> None:
+        if self.last_ping:
+            self.server.live.spawn(self.close(wait=False, reason=self.server.reason.PING_TIMEOUT))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, action)
+
+    async def close(self, wait: bool = True, abort: bool = False, reason: Any = None) -> None:
+        await super().close(wait=wait, abort=abort, reason=reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.server.sockets.pop(self.sid, None)
+
     async def receive(self, pkt: EioPacket) -> None:
         """As the library's, but a type that there is not ends the connection, without a traceback."""
         try:
@@ -180,13 +221,14 @@ def server(live: Live) -> Any:
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_TIMEOUT,
         max_http_buffer_size=PACKET_MAX,
+        monitor_clients=False,  # each connection looks after itself
         serializer=_Packet,
         logger=logging.getLogger("happy_light.socketio"),
         engineio_logger=logging.getLogger("happy_light.engineio"),
     )
     for name in ("happy_light.socketio", "happy_light.engineio"):
         logging.getLogger(name).setLevel(logging.WARNING)  # below that they log what travels
-    manager.live = sio.live = live
+    manager.live = sio.live = sio.eio.live = live
 
     class WebSocket(takeover.WebSocket):
         pass
