@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,5 @@ async def test_no_secret_is_in_a_debug_log(start: Callable[..., Process]) -> Non
         assert secret not in log
     for word in ("Bearer ", "authorization:", "b'authorization'"):
         assert word not in log
+    speakers = set(re.findall(r"^\S+ \S+ [A-Z]+ (\w+)[\w.]*:", log, re.MULTILINE))
+    assert speakers == {"happy_light"}, "the level is for what this server says itself"

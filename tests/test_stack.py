@@ -93,9 +93,9 @@ async def test_a_crowd_that_connects_at_once_finds_room(tmp_path: Path) -> None:
         async with World(server.url) as world:
             assert (await world.http.get("/health")).is_success  # Hypercorn listens by now
         told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-        assert struct.unpack_from("I", told, 28) == (1024,)  # tcpi_sacked, which is the queue's length here
         server.stop()
         await serving
+    assert struct.unpack_from("I", told, 28) == (1024,)  # tcpi_sacked, which is the queue's length here
 
 
 async def test_no_line_is_written_for_a_request(start: Start) -> None:
