@@ -275,10 +275,13 @@ class WebSocket:
         if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_MAX
         engine.connected = engine.upgraded = True
-        waiting, engine.queue, engine.connection = engine.queue, connection, connection
-        while not waiting.empty():
-            connection.put_nowait(waiting.get_nowait())
-        environ.clear()  # the request is answered; its headers need not stay in memory
+        while not engine.queue.empty():
+            connection.put_nowait(engine.queue.get_nowait())
+        engine.queue = engine.connection = connection
+        # The request is answered; it need not stay in memory as long as the connection.
+        environ["asgi.scope"]["headers"] = ()
+        environ.clear()
+        del environ, send, behind, transport, original
         await connection.lost
         await engine.close(wait=False, abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
         return ""
