@@ -116,6 +116,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
+def process(start: Callable[..., Process]) -> Process:
+    """A server of this test's own."""
+    return start()
+
+
+@pytest.fixture
+async def own(process: Process) -> AsyncIterator[World]:
+    """Accounts against it."""
+    async with World(process.url) as world:
+        yield world
+
+
+@pytest.fixture
 def old(tmp_path: Path) -> Path:
     """The folder of another light server: database, files, secret."""
     folder = tmp_path / "old"

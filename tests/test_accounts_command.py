@@ -12,18 +12,6 @@ from tests.commands import ok, run
 from tests.conftest import Process
 
 
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
-
-
 async def filled(world: World, process: Process) -> tuple[Account, str]:
     """An account with a bit of everything, and its session."""
     alice = await world.account()
