@@ -43,7 +43,10 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
+        if error is None:
+            self.writer.close()
+        else:
+            self.writer.transport.abort()  # nobody may ever read what is still to be sent
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
 

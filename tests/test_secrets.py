@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
 import hashlib
 import re
@@ -115,6 +116,10 @@ async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: I
         async with await Wire.open(server.url) as wire:
             await wire.connect({"token": alice.token})
             await wire.send("41")
+            async with asyncio.timeout(10):
+                while len(server.app.live.links) > 1:
+                    await asyncio.sleep(0)
+            await alice.get("/v1/machines")  # by now its packet is done with, and the next ones go the fast way
             await wire.send(f'421["message",{{"sid":"{session}","message":"ghost"}}]')
             await wire.send('42["machine-alive",{"machineId":"m","time":1}]')
             await wire.connect({"token": alice.token})

@@ -138,7 +138,10 @@ async def test_a_body_that_is_refused_may_still_be_sent_whole(world: World) -> N
     body = b"4" * 8_000_000
     async with await Connection.open(world.url) as connection:
         path = "/v1/updates/?EIO=4&transport=polling"
-        await connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(20):
+            await connection.send(
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            )
         answer = await connection.answer()
         assert (answer.status, answer.headers["connection"]) == (413, "close")
         assert await connection.ended()
