@@ -86,6 +86,8 @@ class _Ids:
         self._ms = 0
         self._counter = 0
         self._prefix = ""
+        self._noise = ""
+        self._used = 0
 
     def new(self) -> str:
         with self._lock:
@@ -96,7 +98,12 @@ class _Ids:
                 self._ms = max(ms, self._ms + 1)
                 self._counter = 0
                 self._prefix = "c" + base36(self._ms, 8)
-            return self._prefix + base36(self._counter, 4) + secrets.token_hex(6)
+            self._used += 12
+            if self._used > len(self._noise):
+                # Much at once: asking the system gives the interpreter away, in the middle of a transaction.
+                self._noise = secrets.token_hex(3000)
+                self._used = 12
+            return self._prefix + base36(self._counter, 4) + self._noise[self._used - 12 : self._used]
 
 
 new_id = _Ids().new
