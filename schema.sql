@@ -76,7 +76,7 @@ CREATE TABLE sessions (
     metadata_version    INTEGER NOT NULL DEFAULT 0,
     agent_state         TEXT,
     agent_state_version INTEGER NOT NULL DEFAULT 0,
-    data_encryption_key BLOB,
+    data_encryption_key TEXT,                        -- base64, as it travels
     active              INTEGER NOT NULL DEFAULT 1,
     active_at           INTEGER NOT NULL,
     created_at          INTEGER NOT NULL,
@@ -111,7 +111,7 @@ CREATE TABLE machines (
     metadata_version     INTEGER NOT NULL DEFAULT 1,
     daemon_state         TEXT,
     daemon_state_version INTEGER NOT NULL DEFAULT 0,
-    data_encryption_key  BLOB,
+    data_encryption_key  TEXT,                        -- base64, as it travels
     seq                  INTEGER NOT NULL DEFAULT 0,
     active               INTEGER NOT NULL DEFAULT 0,
     active_at            INTEGER NOT NULL,

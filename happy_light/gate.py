@@ -22,10 +22,13 @@ async def account_of(house: House, token: str) -> str | None:
     if verified is None:
         return None
     claims, lasting = verified
-    generation = tokens.generation
-    since = await house.store.read(_tokens_since, claims.account_id)
-    if since is None or claims.issued_at < since:
-        return None
-    if lasting and generation == tokens.generation:  # nobody was signed out while we looked
+    while True:
+        generation = tokens.generation
+        since = await house.store.read(_tokens_since, claims.account_id)
+        if since is None or claims.issued_at < since:
+            return None
+        if generation == tokens.generation:
+            break  # else somebody was signed out while we looked, perhaps this one
+    if lasting:
         tokens.remember(token, claims)
     return claims.account_id

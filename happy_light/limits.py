@@ -77,12 +77,10 @@ class Limits:
         allowed = self._settings.stranger_connections
         return bool(allowed) and self._strangers.get(self.address(scope), 0) >= allowed
 
-    def stranger(self, scope: Scope) -> str:
-        """A connection that is not signed in yet begins. -> for `known`"""
-        address = self.address(scope)
+    def stranger(self, address: str) -> None:
+        """A connection from there is not signed in, from now until `known`."""
         if address:
             self._strangers[address] = self._strangers.get(address, 0) + 1
-        return address
 
     def known(self, address: str) -> None:
         """It has signed in, or is gone."""

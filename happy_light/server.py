@@ -1,13 +1,11 @@
-"""Runs a server: open the store, bind, serve, close the sockets, close the store.
-
-The only file that knows Hypercorn.
-"""
+"""Runs a server: open the store, bind, serve, close the sockets, close the store."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -17,14 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypercorn.asyncio
-import hypercorn.asyncio.tcp_server
-import hypercorn.asyncio.worker_context
-import hypercorn.protocol.h11
-import hypercorn.protocol.ws_stream
-from hypercorn.config import Config
-
-from happy_light import addresses, app, folder, keys, live
+from happy_light import addresses, app, connections, folder, keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.control import Control
@@ -38,8 +29,8 @@ from happy_light.upkeep.desk import Desk
 
 log = logging.getLogger(__name__)
 
-STOP_MAX = 4.0  # s that a stop may take before what is left is cut off
-BACKLOG = 1024
+STOP_GRACE = 3.0  # s that requests under way get to end when the server stops; then their connections are cut off
+CUT_MAX = 0.5  # s after that until what still runs is cancelled
 GARBAGE = 20_000  # objects made before the next look for cycles
 
 
@@ -56,7 +47,7 @@ class Server:
         async with contextlib.AsyncExitStack() as opened:
             folder.make(settings.data_dir)
             opened.enter_context(folder.hold(settings))
-            self._config = hypercorn_config(settings)
+            self._config = connections.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
             bus = Bus()
@@ -85,9 +76,6 @@ class Server:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.house)
-        no_deflate()
-        no_http2()
-        no_lingering()
         self._config.bind = [f"fd://{self.socket.detach()}"]
         desk = Desk(self.settings, self.store, self.house, self._sign_out)
         control, metrics = Control(desk), Metrics(self.house)
@@ -96,23 +84,25 @@ class Server:
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         jobs.append(asyncio.create_task(prune.regularly(desk)))
         asyncio.get_running_loop().call_soon(ready)
-        serving = asyncio.create_task(
-            hypercorn.asyncio.serve(self.app, self._config, shutdown_trigger=self._until_stop)  # type: ignore[arg-type]
-        )
+        serving = asyncio.create_task(connections.serve(self.app, self._config, self._until_stop))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         await metrics.close()
         await control.close()
-        await asyncio.wait({serving}, timeout=STOP_MAX)
+        await asyncio.wait({serving}, timeout=STOP_GRACE)
         for job in jobs:
             job.cancel()
         if not serving.done():
             log.warning("connections that did not end in time are cut off")
-            serving.cancel()
+            for transport in list(self._config.transports):
+                transport.abort()
+            await asyncio.wait({serving}, timeout=CUT_MAX)
+        ended = serving.done()
+        serving.cancel()
         await app.close(self.house)
         await self.close()
-        if serving.done() and not serving.cancelled():
+        if ended:
             serving.result()
 
     async def close(self) -> None:
@@ -151,9 +141,12 @@ class Server:
                 log.exception("job %s", getattr(job, "__name__", job))
 
 
-def _cut_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Connections cut off by a stop or by their client are no news; asyncio's streams report them as errors."""
-    if not isinstance(context.get("exception"), (asyncio.CancelledError, ConnectionError, ssl.SSLError)):
+def report(server: Server, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what asyncio tells of its own: all but connections cut off by their client, and what a stop cancels."""
+    error = context.get("exception")
+    by_client = "transport" in context and isinstance(error, ConnectionError | ssl.SSLError)
+    by_stop = server.stopping and isinstance(error, asyncio.CancelledError)
+    if not by_client and not by_stop:
         loop.default_exception_handler(context)
 
 
@@ -180,7 +173,7 @@ def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], N
 
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
-        loop.set_exception_handler(_cut_off)
+        loop.set_exception_handler(functools.partial(report, server))
         await server.start()
         # Little of what a request makes is cyclic: looking for it every 700 objects cost a fifth of a loaded server.
         gc.collect()
@@ -223,7 +216,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(BACKLOG)
+        listener.listen(connections.BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -235,65 +228,6 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(text) from error
     listener.setblocking(False)
     return listener
-
-
-def hypercorn_config(settings: Settings) -> Config:
-    """What Hypercorn is told, TLS included. Raises StartError for a certificate that does not work."""
-    config = Config()
-    config.accesslog = None
-    config.errorlog = logging.getLogger("happy_light.hypercorn")
-    config.include_server_header = False
-    config.keep_alive_timeout = 75  # s; axios and proxies keep connections for a minute
-    config.keep_alive_max_requests = 10**9
-    config.backlog = BACKLOG
-    config.websocket_max_message_size = live.PACKET_MAX
-    config.graceful_timeout = STOP_MAX / 2
-    config.alpn_protocols = ["http/1.1"]  # a WebSocket over HTTP/2 is not what the clients speak
-    if settings.tls_cert and settings.tls_key:
-        config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
-        config.keyfile_password = ""  # else OpenSSL asks on the terminal
-        try:
-            config.create_ssl_context()
-        except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
-            why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
-            raise StartError(
-                f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
-            ) from error
-    return config
-
-
-class _NeverIdle(hypercorn.asyncio.worker_context.AsyncioSingleTask):
-    """The keep-alive timer of a connection that has ended."""
-
-    async def restart(self, *_: Any) -> None:
-        """Not for somebody who has left."""
-
-
-def no_lingering() -> None:
-    """Hypercorn keeps the file handle of a client that left until the keep-alive time is over."""
-    read = hypercorn.asyncio.tcp_server.TCPServer._read_data
-
-    async def read_and_let_go(self: hypercorn.asyncio.tcp_server.TCPServer) -> None:
-        await read(self)
-        await self.idle_task.stop()
-        self.idle_task = _NeverIdle()  # else an answer that is ready only now starts it again
-
-    if read.__name__ != read_and_let_go.__name__:
-        setattr(hypercorn.asyncio.tcp_server.TCPServer, "_read_data", read_and_let_go)  # noqa: B010
-
-
-def no_http2() -> None:
-    """Hypercorn goes over to HTTP/2 when plain HTTP asks for it; no client does, and odd settings are a traceback."""
-
-    async def stay(self: hypercorn.protocol.h11.H11Protocol, event: Any) -> None:
-        pass
-
-    setattr(hypercorn.protocol.h11.H11Protocol, "_check_protocol", stay)  # noqa: B010
-
-
-def no_deflate() -> None:
-    """Hypercorn always agrees to permessage-deflate (its issue 307): 100 KB a connection, for ciphertext."""
-    setattr(hypercorn.protocol.ws_stream, "server_extensions_handshake", lambda requested, supported: None)  # noqa: B010
 
 
 def _secret_check(rx: Rx) -> str | None:

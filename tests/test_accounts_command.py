@@ -12,18 +12,6 @@ from tests.commands import ok, run
 from tests.conftest import Process
 
 
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
-
-
 async def filled(world: World, process: Process) -> tuple[Account, str]:
     """An account with a bit of everything, and its session."""
     alice = await world.account()
@@ -72,6 +60,7 @@ async def test_show_finds_an_account_by_id_key_and_fingerprint(process: Process,
 async def test_sign_out_ends_sockets_and_tokens_at_once(
     process: Process, own: World, transports: tuple[str, ...]
 ) -> None:
+    """Tokens that were found good are remembered, and sockets are asked for theirs only once."""
     alice, bob = await own.account(), await own.account()
     socket, other = await alice.socket(transports=transports), await bob.socket()
     await alice.ok("GET", "/v1/account/profile")

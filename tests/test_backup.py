@@ -19,18 +19,6 @@ from tests.conftest import SECRET, Process
 NO_SECRET = {"HANDY_MASTER_SECRET": ""}
 
 
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

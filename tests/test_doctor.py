@@ -20,18 +20,6 @@ from tests.conftest import Process
 NO_PUSH = {"HAPPY_SERVER_LIGHT_PUSH": "false"}
 
 
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
-
-
 def port_of(process: Process) -> str:
     return process.url.rpartition(":")[2]
 

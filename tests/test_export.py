@@ -15,7 +15,7 @@ import pytest
 from happy_light.keys import Vault
 from tests.client import Account, World, b64, uid
 from tests.conftest import SECRET, Process
-from tests.test_import import command, imported, refused
+from tests.importing import command, imported, refused
 
 pytestmark = pytest.mark.slow
 

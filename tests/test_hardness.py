@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:
 async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
+    """Hypercorn waits for requests without end, and may skip what an ASGI application does at its shutdown."""
     server = start()
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
@@ -59,6 +61,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
             poll.cancel()
         await asyncio.gather(*(wire.__aexit__(None, None, None) for wire in wires), return_exceptions=True)
     assert "Traceback" not in "".join(server.log), "".join(server.log)
+    assert not list(server.folder.glob("*-wal")), "the database was closed, although connections had to be cut off"
     server = start()
     async with World(server.url) as world:
         alice = await world.account(alice.key)
@@ -67,6 +70,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(start: Callable[..., Process]) -> None:
+    """No library here bounds what waits for a client."""
     server = start()
     process = psutil.Process(server.pid)
     async with World(server.url) as world:
@@ -115,6 +119,7 @@ async def test_reconnecting_leaves_nothing_behind(start: Callable[..., Process])
 
 
 async def test_no_secret_is_in_a_debug_log(start: Callable[..., Process]) -> None:
+    """At debug the libraries log packets and headers, tokens and all."""
     server = start("--log-level", "debug")
     cipher = "CIPHERTEXT" + os.urandom(12).hex()
     async with World(server.url) as world:
@@ -144,3 +149,5 @@ async def test_no_secret_is_in_a_debug_log(start: Callable[..., Process]) -> Non
         assert secret not in log
     for word in ("Bearer ", "authorization:", "b'authorization'"):
         assert word not in log
+    speakers = set(re.findall(r"^\S+ \S+ [A-Z]+ (\w+)[\w.]*:", log, re.MULTILINE))
+    assert speakers == {"happy_light"}, "the level is for what this server says itself"

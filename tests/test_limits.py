@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from happy_light import addresses
 from tests.client import World, b64
 from tests.conftest import Process
 
@@ -99,6 +100,20 @@ async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Cal
         async with asyncio.timeout(60):
             while (await begin("192.0.2.1")).status != 200:  # those without CONNECT are closed after 20 s
                 await asyncio.sleep(0.5)
+
+
+async def test_a_strangers_address_is_that_of_its_connection(start: Callable[..., Process]) -> None:
+    """python-socketio says 127.0.0.1 of everybody (REMOTE_ADDR), and this computer itself is not counted."""
+    own = [address for address in addresses.reachable("0.0.0.0") if not addresses.is_loopback(address)]
+    if not own:
+        pytest.skip("this computer has no address but 127.0.0.1")
+    server = start("--host", "0.0.0.0", HAPPY_SERVER_LIGHT_STRANGER_CONNECTIONS="2")
+    port = server.url.rpartition(":")[2]
+    path = "/v1/updates/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http:
+        for host, status in (("127.0.0.1", 200), (own[0], 429)):
+            answers = [await http.get(f"http://{host}:{port}{path}") for _ in range(3)]
+            assert [answer.status for answer in answers] == [200, 200, status]
 
 
 async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Callable[..., Process]) -> None:

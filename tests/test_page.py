@@ -12,7 +12,7 @@ import segno
 
 from happy_light import __version__
 from tests.conftest import Process
-from tests.test_webapp import Answer, ask
+from tests.webapp import Answer, ask
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

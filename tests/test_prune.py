@@ -18,18 +18,6 @@ from tests.conftest import Process
 DAY = 86_400_000  # ms
 
 
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
-
-
 def sql(process: Process, statement: str, *arguments: Any) -> None:
     connection = sqlite3.connect(process.folder / "happy-server-light.sqlite", timeout=20)
     connection.execute(statement, arguments)

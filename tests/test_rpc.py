@@ -126,6 +126,7 @@ async def test_nobody_for_15_seconds_is_not_available(world: World) -> None:
 
 
 async def test_a_target_that_goes_is_told_at_once(world: World) -> None:
+    """The library's `call` does not notice that its target left, and waits for its timeout."""
     alice = await world.account()
     asked = asyncio.Event()
 

@@ -128,6 +128,7 @@ def test_the_environment_wins_and_no_file_is_made(start: Start) -> None:
 
 
 def test_another_secret_is_refused(start: Start) -> None:
+    """It ends at all: a connection of aiosqlite that is left open keeps the process alive."""
     server = start()
     assert server.stop() == 0
     text = refused(server.folder, HANDY_MASTER_SECRET="qwertz")
@@ -302,6 +303,7 @@ async def crowd(server: Process, world: World) -> None:
 
 
 async def test_a_stop_with_fifty_sockets_is_clean(start: Start) -> None:
+    """Hypercorn does not stop on Python 3.12 and later while a websocket is open."""
     server = start()
     async with World(server.url) as world:
         await crowd(server, world)

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 
 import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from happy_light.counters import Counters, Timing, client_type
@@ -17,18 +16,6 @@ from happy_light.upkeep import stats
 from tests.client import World, uid
 from tests.commands import ok, run
 from tests.conftest import Process
-
-
-@pytest.fixture
-def process(start) -> Process:
-    return start()
-
-
-@pytest.fixture
-async def own(process: Process):
-    """Accounts against this test's own server."""
-    async with World(process.url) as world:
-        yield world
 
 
 def metrics_url(process: Process) -> str:

@@ -163,6 +163,7 @@ async def test_effects_after_the_commit_come_before_the_caller_and_only_then(sto
 
 
 async def test_a_caller_that_goes_away_does_not_cancel_its_write(store: Store, heard: list[Event]) -> None:
+    """asyncio cancels what a task waits for when the task is cancelled, as that of a client which left is."""
     release, _ = hold(store)
     write = store.write(put, 1)
     other = store.write(put, 2)

@@ -56,6 +56,7 @@ async def test_no_body_and_no_parameter_makes_a_500(world: World, route: Route) 
 
 @pytest.mark.parametrize("event", EVENTS)
 async def test_every_event_acks_whatever_it_is_given(world: World, event: str) -> None:
+    """The library sends no ack when a handler raises or takes another number of arguments."""
     alice = await world.account()
     ui = await alice.socket()
     struct: Any = app.events()[event].data

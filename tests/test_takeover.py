@@ -3,20 +3,90 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import socket
-import struct
-from collections.abc import AsyncIterator
-from pathlib import Path
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import OPEN, Side
+from websockets.protocol import Protocol as Frames
 
-from happy_light import config, live
+from happy_light import live
 from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
-from tests.raw import Raw
+from tests.conftest import Process
+
+Inside = Callable[[], Awaitable[Server]]
+
+
+class Raw:
+    """A websocket by hand: any bytes may be sent, frames are read."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.frames = Frames(Side.CLIENT, state=OPEN, max_size=None)
+        self.received: list[Frame] = []
+        self.head = b""
+
+    @classmethod
+    async def open(cls, url: str, **tls: Any) -> Raw:
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, **tls)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET /v1/updates/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        raw = cls(reader, writer)
+        raw.head = head
+        assert (await raw.text())[0] == "0"
+        return raw
+
+    def send(self, opcode: Opcode, data: bytes, fin: bool = True) -> None:
+        self.writer.write(Frame(opcode, data, fin).serialize(mask=True))
+
+    def say(self, text: str) -> None:
+        self.send(Opcode.TEXT, text.encode())
+
+    async def frame(self) -> Frame | None:
+        """The next frame; None at the end of the connection."""
+        async with asyncio.timeout(10):
+            while not self.received:
+                data = await self.reader.read(65536)
+                if not data:
+                    return None
+                self.frames.receive_data(data)
+                self.received.extend(event for event in self.frames.events_received() if isinstance(event, Frame))
+        return self.received.pop(0)
+
+    async def text(self) -> str:
+        frame = await self.frame()
+        assert frame is not None
+        assert frame.opcode is Opcode.TEXT
+        return bytes(frame.data).decode()
+
+    async def enter(self, token: str, **auth: Any) -> Raw:
+        """CONNECT, confirmed."""
+        self.say("40" + json.dumps({"token": token, **auth}))
+        assert (await self.text()).startswith("40{")
+        return self
+
+    async def ends_with(self) -> int | None:
+        """Reads to the end. -> the close code that the server gave."""
+        code = None
+        while (frame := await self.frame()) is not None:
+            if frame.opcode is Opcode.CLOSE:
+                code = Close.parse(frame.data).code
+        return code
 
 
 @pytest.fixture
@@ -25,6 +95,12 @@ async def raw(world: World) -> AsyncIterator[Raw]:
     raw = await (await Raw.open(world.url)).enter(alice.token)
     yield raw
     raw.writer.close()
+
+
+async def test_no_compression_is_agreed_to(raw: Raw) -> None:
+    """Hypercorn always agrees to permessage-deflate: 100 KB a connection, and CPU for ciphertext."""
+    assert b"permessage-deflate" not in raw.head
+    assert b"sec-websocket-extensions" not in raw.head.lower()
 
 
 async def test_a_message_in_fragments_with_control_frames_between(raw: Raw) -> None:
@@ -81,16 +157,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, what: str) -> None:
+async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, server: Process, what: str) -> None:
+    """The library closes silently, and nobody learns why a client is away again and again."""
+    before = len(server.log)
     data, code = BROKEN[what]
     raw.writer.write(data)
     assert await raw.ends_with() == code
-
-
-@pytest.mark.parametrize("data", [b"\xff", b"42[", b"9", b"1"])
-async def test_two_mistakes_in_one_segment_end_it_like_one(raw: Raw, data: bytes) -> None:
-    raw.writer.write(masked(Opcode.TEXT, data) + b"\xc1\x80abcd")
-    assert await raw.ends_with() in (1002, None)
+    if code != 1007:  # the frame is good, only its text is not
+        async with asyncio.timeout(10):
+            while not any("too large a one" in line for line in server.log[before:]):
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
@@ -102,20 +178,6 @@ def test_our_frames_are_those_of_the_library(size: int) -> None:
 async def test_a_close_is_answered_with_its_code(raw: Raw, code: int) -> None:
     raw.send(Opcode.CLOSE, code.to_bytes(2, "big") + b"bye")
     assert await raw.ends_with() == code
-
-
-@pytest.mark.parametrize("how", ["ends", "reset", "in a frame"])
-async def test_a_client_that_is_killed_is_gone_at_once(world: World, how: str) -> None:
-    alice = await world.account()
-    ui = await alice.socket()
-    raw = await (await Raw.open(world.url)).enter(alice.token, clientType="machine-scoped", machineId="m")
-    assert (await ui.wait("ephemeral"))["active"] is True
-    if how == "reset":
-        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if how == "in a frame":
-        raw.writer.write(masked(Opcode.TEXT, b"x" * 300)[:100])
-    raw.writer.close()  # as the kernel does for it: no frame says goodbye
-    assert (await ui.wait("ephemeral", timeout=5))["active"] is False  # not when the ping is not answered, in a minute
 
 
 @pytest.mark.parametrize("packet", ["42[", '42{"a":1}', "42", "4", "49", "451-", '42["x"', "9", "42/other,[1]", "43x"])
@@ -148,19 +210,9 @@ async def test_binary_attachments_arrive_through_the_engine(world: World) -> Non
     assert await ui.call("ping") == {}
 
 
-async def _serve(folder: Path) -> tuple[Server, asyncio.Task[None]]:
-    settings = config.load({"HANDY_MASTER_SECRET": "here"}, {"data_dir": str(folder), "port": "0"})
-    server = Server(settings)
-    await server.start()
-    ready = asyncio.Event()
-    task = asyncio.create_task(server.serve(ready.set))
-    await ready.wait()
-    return server, task
-
-
-async def test_websockets_are_taken_over_and_polling_is_not(tmp_path: Path) -> None:
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+async def test_websockets_are_taken_over_and_polling_is_not(inside: Inside) -> None:
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         await alice.socket()
         await alice.socket(machine=uid())
@@ -169,16 +221,15 @@ async def test_websockets_are_taken_over_and_polling_is_not(tmp_path: Path) -> N
         assert [link.taken_over for link in server.app.live.links.values()] == [True, True, False]
         await alice.session()
         assert [body["t"] for body in await polling.updates()] == ["new-session"]
-    server.stop()
-    await task
 
 
 async def test_without_the_transport_the_stock_path_does_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "_transport_behind", lambda send: None)
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+    """Another server, or a middleware around `send`, hides the transport."""
+    monkeypatch.setattr(takeover, "_connection_behind", lambda send: None)
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
         ui, sender = await alice.socket(), await alice.socket(session=session)
@@ -186,16 +237,16 @@ async def test_without_the_transport_the_stock_path_does_the_work(
         acks = await asyncio.gather(*(sender.call("message", {"sid": session, "message": str(i)}) for i in range(300)))
         assert [ack["seq"] for ack in acks] == list(range(1, 301))
         assert [body["message"]["seq"] for body in await ui.updates()] == list(range(1, 301))
-    server.stop()
-    await task
+        assert await sender.call("ping", "x" * 17_000_000, timeout=30) == {}, "Hypercorn's own bound is 16 MiB"
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """asyncio keeps what a client does not read, without a bound."""
     monkeypatch.setattr(takeover, "QUEUE_MAX", 2_000_000)
-    server, task = await _serve(tmp_path)
-    async with World(f"http://127.0.0.1:{server.port}") as world:
+    server = await inside()
+    async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
         ui = await alice.socket()
@@ -208,5 +259,3 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
         assert len(server.app.live.links) == 1
         heard = [body["message"]["seq"] for body in await ui.updates()]
         assert heard == list(range(1, len(heard) + 1))
-    server.stop()
-    await task

@@ -65,6 +65,7 @@ async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> No
 
 
 async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path: Path) -> None:
+    """HTTP/2, which Hypercorn offers over TLS, does not go together with the websockets of the clients."""
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))
     assert server.url.startswith("https://127.0.0.1:")
@@ -85,6 +86,39 @@ async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path:
     assert command(tmp_path, "health", *same).returncode == 0, "its own server is known without a check"
     stranger = command(tmp_path, "health", "--url", server.url)
     assert stranger.returncode == 1 and "certificate verify failed" in stranger.stderr
+    assert server.stop() == 0
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_a_stop_does_not_wait_for_clients_that_do_not_say_goodbye(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    """asyncio waits 30 s for the close_notify of a TLS client; a phone that lost its network sends none."""
+    cert, key = certificate(tmp_path)
+    server = start("--tls-cert", str(cert), "--tls-key", str(key))
+    context = ssl.create_default_context(cafile=str(cert))
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as plain:
+        secure = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        secure.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert secure.recv(100).startswith(b"HTTP/1.1 200")
+        assert server.stop(timeout=15) == 0
+        secure.close()
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_a_client_that_breaks_tls_leaves_no_traceback(start: Callable[..., Process], tmp_path: Path) -> None:
+    """asyncio reports every broken TLS record as an error of the server."""
+    cert, key = certificate(tmp_path)
+    server = start("--tls-cert", str(cert), "--tls-key", str(key))
+    context = ssl.create_default_context(cafile=str(cert))
+    for _ in range(5):
+        plain = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        secure = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        with socket.socket(fileno=secure.detach()) as bare:
+            bare.sendall(b"this is no TLS record")
+            with contextlib.suppress(ConnectionError):
+                while bare.recv(4096):
+                    pass
     assert server.stop() == 0
     assert "Traceback" not in "".join(server.log)
 

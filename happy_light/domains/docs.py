@@ -7,6 +7,8 @@ GET /docs           routes, socket events and shapes on one page
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from html import escape
 from typing import Annotated, Any
 
@@ -19,14 +21,17 @@ from happy_light.web import Call, Route
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+th, td { border-bottom: 1px solid #8884; padding: .4rem .6rem; text-align: left; vertical-align: top; }
 th { position: sticky; top: 0; background: Canvas; }
-td:first-child { white-space: nowrap; }
-code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+td:first-child, th:first-child { width: 36%; padding-left: 0; }
+td { overflow-wrap: anywhere; }
+code { font: 13px/1.5 ui-monospace, monospace; }
+small { display: block; font-size: 13px; opacity: .7; }
 tr:target { background: #fe84; }
 """
+_ANYWHERE = ("408", "413", "415", "500", "503")  # may be the answer of any route; said once
 _LIMITS = (("minimum", "from"), ("minLength", "of length"), ("maximum", "to"), ("maxLength", "to"))
 
 
@@ -63,21 +68,21 @@ def page(document: Schema) -> str:
         for method, operation in operations.items()
     ]
     client = [
-        [_code(name), escape(event["summary"]), _shape(event.get("data")), _shape(event.get("ack"))]
+        [_named(_code(name), event["summary"]), _shape(event.get("data")), _shape(event.get("ack"))]
         for name, event in socket["client"].items()
     ]
-    server = [[_code(name), "", _shape(schema)] for name, schema in socket["server"].items()]
+    server = [[_code(name), _shape(schema)] for name, schema in socket["server"].items()]
     for event in ("update", "ephemeral"):
-        server += [[_code(event), _code(name), _shape(schema)] for name, schema in socket[event].items()]
+        server += [[f"{_code(event)} {_code(name)}", _shape(schema)] for name, schema in socket[event].items()]
     parts = [
-        f"<h1>{escape(title)}</h1><p>{escape(document['info']['description'])} ",
-        'The same for machines: <a href="openapi.json">openapi.json</a>.</p>',
+        f"<h1>{escape(title)}</h1><p>{_prose(document['info']['description'])} Any route may also answer ",
+        f'{", ".join(_ANYWHERE)}. The same for machines: <a href="openapi.json">openapi.json</a>.</p>',
         "<h2>HTTP</h2>",
-        _table(["Route", "", "Takes", "Answers", "Refuses"], routes),
+        _table(["Route", "Takes", "Answers", "Refuses"], routes),
         "<h2>Socket.IO: what clients send</h2>",
-        _table(["Event", "", "Data", "Ack"], client),
+        _table(["Event", "Data", "Ack"], client),
         "<h2>Socket.IO: what the server sends</h2>",
-        _table(["Event", "Kind", "Data"], server),
+        _table(["Event", "Data"], server),
         "<h2>Shapes</h2>",
         _shapes(document["components"]["schemas"]),
     ]
@@ -89,7 +94,9 @@ def page(document: Schema) -> str:
 
 
 def _route(method: str, path: str, operation: Schema) -> list[str]:
-    name = _code(f"{method.upper()} {path}") + (" (public)" if not operation["security"] else "")
+    about = [operation.get("summary", "")]
+    if not operation["security"] and "public" not in about[0]:
+        about.insert(0, "public")
     takes = [
         _code(field["name"] + ("" if field["required"] else "?")) + ": " + _shape(field["schema"])
         for field in operation["parameters"]
@@ -104,9 +111,10 @@ def _route(method: str, path: str, operation: Schema) -> list[str]:
     refuses = [
         f"{status} {escape(response['description'])}"
         for status, response in operation["responses"].items()
-        if status not in ("200", "408", "413", "415", "503")
+        if status != "200" and status not in _ANYWHERE
     ]
-    return [name, escape(operation.get("summary", "")), *("<br>".join(cell) for cell in (takes, answers, refuses))]
+    name = _named(_code(f"{method.upper()} {path}"), "; ".join(filter(None, about)))
+    return [name, *("<br>".join(cell) for cell in (takes, answers, refuses))]
 
 
 def _shapes(components: Schema) -> str:
@@ -117,7 +125,7 @@ def _shapes(components: Schema) -> str:
             f"{_code(field + ('' if field in required else '?'))}: {_shape(kind)}"
             for field, kind in schema.get("properties", {}).items()
         ]
-        rows.append(f'<tr id="{escape(name)}"><td>{_code(name)}</td><td>{escape(schema.get("description", ""))}</td>')
+        rows.append(f'<tr id="{escape(name)}"><td>{_named(_code(name), schema.get("description", ""))}</td>')
         rows.append(f"<td>{'<br>'.join(fields)}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
 
@@ -152,6 +160,16 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _named(name: str, about: str) -> str:
+    """A first cell: what it is, and in a line below what it does."""
+    return f"{name}<small>{_prose(about)}</small>" if about else name
+
+
+def _prose(text: str) -> str:
+    """Text in which `backticks` mark code."""
+    return "".join(_code(part) if place % 2 else escape(part) for place, part in enumerate(text.split("`")))
+
+
 def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
 
@@ -163,7 +181,15 @@ async def get_json(call: Call[None, None]) -> Response:
 
 
 async def get_page(call: Call[None, None]) -> Response:
-    return HTMLResponse(await asyncio.to_thread(call.house.get(Docs).page))
+    text = await asyncio.to_thread(call.house.get(Docs).page)
+    style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    headers = {
+        "content-security-policy": f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+    }
+    return HTMLResponse(text, headers=headers)
 
 
 routes = [

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.domains.presence import Presence
 from happy_light.errors import MACHINE_NOT_FOUND, Refused
@@ -23,7 +24,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Row, Rx, Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Int, Out, Success, Text1, Version, Versioned
+from happy_light.wire import Base64, In, Int, Out, Success, Text1, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -36,7 +37,7 @@ class Registered(Out):
     metadata_version: int
     daemon_state: str | None
     daemon_state_version: int
-    data_encryption_key: bytes | None
+    data_encryption_key: Base64 | None
     active_at: int
     created_at: int
     updated_at: int
@@ -78,7 +79,7 @@ class NewMachineUpdate(Out, tag_field="t", tag="new-machine"):
     metadata_version: int
     daemon_state: str | None
     daemon_state_version: int
-    data_encryption_key: bytes | None
+    data_encryption_key: Base64 | None
     active: bool
     active_at: int
     created_at: int
@@ -205,22 +206,18 @@ def register(tx: Tx, account_id: str, new: NewMachine) -> OneRegistered:
     if row is not None:
         id, is_active, *rest = row[:-1]  # all but seq
         return OneRegistered(Registered(id, bool(is_active), *rest))
-    state = new.daemon_state or None
-    machine = Registered(
-        new.id, False, new.metadata, 1, state, 1 if state else 0, new.data_encryption_key, tx.now, tx.now, tx.now
-    )
+    state, key = new.daemon_state or None, wire.text(new.data_encryption_key)
+    machine = Registered(new.id, False, new.metadata, 1, state, 1 if state else 0, key, tx.now, tx.now, tx.now)
     tx.execute(
         "INSERT INTO machines (account_id, id, metadata, metadata_version, daemon_state, daemon_state_version, "
         "data_encryption_key, active, active_at, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?, ?, 0, ?, ?, ?)",
-        (account_id, new.id, new.metadata, state, machine.daemon_state_version, new.data_encryption_key, tx.now,
-         tx.now, tx.now),
-    )  # fmt: skip
+        (account_id, new.id, new.metadata, state, machine.daemon_state_version, key, tx.now, tx.now, tx.now),
+    )
     tx.publish(
         Update(
             Audience(account_id),
             NewMachineUpdate(
-                new.id, 0, new.metadata, 1, state, machine.daemon_state_version, new.data_encryption_key, False,
-                tx.now, tx.now, tx.now,
+                new.id, 0, new.metadata, 1, state, machine.daemon_state_version, key, False, tx.now, tx.now, tx.now,
             ),
         ),
         Update(

@@ -20,7 +20,7 @@ from happy_light.bus import Audience, Update
 from happy_light.errors import SESSION_NOT_FOUND, BadRequest, Refused
 from happy_light.live import On
 from happy_light.rooms import Peer
-from happy_light.store import Row, Rx, Tx
+from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out, Text1
 
@@ -137,11 +137,6 @@ class NewMessageUpdate(Out, tag_field="t", tag="new-message"):
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
 
 
-def _message(row: Row) -> Message:
-    id, seq, content, local_id, created_at, updated_at = row
-    return Message(id, seq, Content(content), local_id, created_at, updated_at)
-
-
 def _must_own(rx: Rx, account_id: str, session_id: str) -> int:
     """-> the session's seq. Raises Refused."""
     row = rx.one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
@@ -153,25 +148,21 @@ def _must_own(rx: Rx, account_id: str, session_id: str) -> int:
 def newest(rx: Rx, account_id: str, session_id: str) -> Newest:
     """The newest messages, newest first. Raises Refused."""
     _must_own(rx, account_id, session_id)
-    rows = rx.all(
-        f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?",
-        (session_id, NEWEST),
-    )
-    return Newest([_message(row) for row in rows])
+    sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?"
+    return Newest(rx.written(Message, sql, (session_id, NEWEST))[0])
 
 
 def page(rx: Rx, account_id: str, session_id: str, query: PageQuery) -> Page:
     """Messages after a seq (ascending) or before one (descending). Raises Refused."""
     _must_own(rx, account_id, session_id)
     if query.before_seq is not None:
-        sql, bound = "seq < ? ORDER BY seq DESC", query.before_seq
+        beyond, order, bound, last = "seq < ?", "seq DESC", query.before_seq, "min(seq)"
     else:
-        sql, bound = "seq > ? ORDER BY seq", query.after_seq or 0
-    rows = rx.all(
-        f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? AND {sql} LIMIT ?",
-        (session_id, bound, query.limit + 1),
-    )
-    return Page([_message(row) for row in rows[: query.limit]], len(rows) > query.limit)
+        beyond, order, bound, last = "seq > ?", "seq", query.after_seq or 0, "max(seq)"
+    below = f"FROM messages WHERE session_id = ? AND {beyond}"
+    sql = f"SELECT {_COLUMNS} {below} ORDER BY {order} LIMIT ?"
+    messages, end = rx.written(Message, sql, (session_id, bound, query.limit), last)
+    return Page(messages, end is not None and rx.one(f"SELECT 1 {below} LIMIT 1", (session_id, end)) is not None)
 
 
 def append(

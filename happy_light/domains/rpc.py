@@ -107,13 +107,9 @@ class Registry:
 
     def gone(self, peer: Peer) -> None:
         """Its socket ended."""
-        for method in self._of.pop(peer, ()):
-            key = (peer.account_id, method)
-            peers = self._methods.get(key)
-            if peers is not None:
-                peers.pop(peer, None)
-                if not peers:
-                    del self._methods[key]
+        for method in tuple(self._of.get(peer, ())):
+            self.unregister(peer, method)
+        self._of.pop(peer, None)
 
     def target(self, caller: Peer, method: str) -> Peer | None:
         """The newest living socket that answers; the caller itself only if nobody else does."""

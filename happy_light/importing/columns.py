@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -98,6 +99,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017
 def blob(value: Any) -> bytes:
     """Bytes as they are."""
     return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def base64(value: Any) -> str | None:
+    """Bytes as they travel; an empty key is none."""
+    return b64encode(blob(value)).decode() or None
 
 
 def json_text(value: Any) -> str:

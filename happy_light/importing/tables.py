@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from happy_light.importing.columns import (
     Damaged,
+    base64,
     blob,
     boolean,
     ciphertext,
@@ -76,7 +77,7 @@ class Table:
 _TIMES: Final = (Column("created_at", "createdAt", date), Column("updated_at", "updatedAt", date, CREATED))
 _ID: Final = Column("id", "id", text)
 _ACCOUNT: Final = Column("account_id", "accountId", text)
-_KEY: Final = Column("data_encryption_key", "dataEncryptionKey", blob, None)
+_KEY: Final = Column("data_encryption_key", "dataEncryptionKey", base64, None)
 _SEQ: Final = Column("seq", "seq", integer, 0)
 _ACTIVE: Final = (Column("active", "active", boolean, 1), Column("active_at", "lastActiveAt", date, CREATED))
 

@@ -155,15 +155,20 @@ class Live:
     # ----------------------------------------------------------------------------------- handshake
     def expect_connect(self, eio_sid: str, scope: Scope) -> None:
         """An engine connection on which nobody sends CONNECT is closed."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(CONNECT_TIMEOUT, self._never_connected, eio_sid)
-        self._expected[eio_sid] = timer, self._limits.stranger(scope)
+        self._expect(eio_sid, self._limits.address(scope))
 
-    def _expect_no_more(self, eio_sid: str) -> None:
+    def _expect(self, eio_sid: str, address: str) -> None:
+        self._limits.stranger(address)
+        timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, self._never_connected, eio_sid)
+        self._expected[eio_sid] = timer, address
+
+    def _expect_no_more(self, eio_sid: str) -> str:
+        """-> the address it comes from"""
         timer, address = self._expected.pop(eio_sid, (None, ""))
         if timer is not None:
             timer.cancel()
             self._limits.known(address)
+        return address
 
     def _never_connected(self, eio_sid: str) -> None:
         self._expect_no_more(eio_sid)
@@ -180,10 +185,9 @@ class Live:
         self._expect_no_more(eio_sid)
         engine = self.sio.eio.sockets.get(eio_sid)
         if engine is not None:
-            engine.rest()
             # Later, so that a last packet of the engine still goes out before. It ends the connection, or
             # the poll that the client left waiting.
-            asyncio.get_running_loop().call_soon(engine.queue.end)
+            asyncio.get_running_loop().call_soon(engine.queue.put_nowait, None)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Checks in the order of protocol.md section 14; enters the room last, with no await after."""
@@ -211,8 +215,8 @@ class Live:
             raise stack.Refusal("Connection closed")
         if not self._limits.sockets(self.house.rooms.count_of(account_id)):
             raise stack.Refusal("Too many connections")
-        self._expect_no_more(eio_sid)
         link = Link(self, sid, account_id, kind, id, engine)
+        link.address = self._expect_no_more(eio_sid)
         client = auth.get("happyClient")
         link.client = client[:100] if isinstance(client, str) else ""
         link.app_state = "active" if auth.get("appState") == "active" else "background"
@@ -229,6 +233,9 @@ class Live:
         link.close()
         for hook in self.hooks.disconnected:
             hook(link, reason)
+        # Whoever says DISCONNECT and stays is a stranger again; else such connections had no bound.
+        if not link.engine.closing and not link.engine.closed:
+            self._expect(link.engine.sid, link.address)
 
     def sign_out(self, account_id: str) -> None:
         """Ends every socket of an account."""

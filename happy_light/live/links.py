@@ -42,11 +42,13 @@ class Packet:
 class Link(Peer):
     """A peer: over a connection that was taken over, or over the engine's own queue."""
 
-    __slots__ = ("_calls", "_connection", "_ids", "_in_flight", "_live", "_when_idle", "engine")
+    __slots__ = ("_calls", "_connection", "_ids", "_in_flight", "_live", "_when_idle", "address", "engine")
 
     def __init__(self, live: Live, sid: str, account_id: str, kind: Kind, id: str, engine: Any) -> None:
         super().__init__(live.house, sid, account_id, kind, id)
         self.engine = engine
+        self.address = ""
+        """Where its connection comes from, as `Limits.address` says it."""
         self._live = live
         self._connection: takeover.Connection | None = getattr(engine, "connection", None)
         self._calls: dict[int, tuple[Callable[[Answer], None], float]] = {}
@@ -135,6 +137,8 @@ class Link(Peer):
     def close(self) -> None:
         """Whoever waits for this peer is told that it is gone."""
         self.gone = True
+        if self._connection is not None:  # what still comes over it is nobody's
+            self._connection.link = None
         calls, self._calls = self._calls, {}
         for done, _ in calls.values():
             done(Answer("gone"))

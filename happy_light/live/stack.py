@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import engineio
@@ -15,6 +17,7 @@ import engineio.async_socket
 import engineio.payload
 import socketio
 from engineio.packet import MESSAGE as EIO_MESSAGE
+from engineio.packet import PING as EIO_PING
 from engineio.packet import Packet as EioPacket
 
 from happy_light import wire
@@ -38,7 +41,7 @@ Refusal = socketio.exceptions.ConnectionRefusedError
 
 
 class _Codec:
-    """msgspec in the place of json: for the library's own packets too."""
+    """msgspec in the place of json."""
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
@@ -47,6 +50,12 @@ class _Codec:
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
         return wire.decode(text)
+
+
+class _Packet(socketio.packet.Packet):  # type: ignore[misc]
+    """The library's `json=` would set the codec for every client and server in this process."""
+
+    json = _Codec
 
 
 class _Queue(asyncio.Queue[Any]):
@@ -59,11 +68,6 @@ class _Queue(asyncio.Queue[Any]):
     def put_message(self, payload: bytes) -> None:
         """A Socket.IO packet for the client."""
         self.put_nowait(EioPacket(EIO_MESSAGE, payload.decode()))
-
-    def end(self) -> None:
-        """Tells everybody who waits for a packet that no more will come: several polls, if their client left them."""
-        for _ in range(max(1, len(self._getters))):  # type: ignore[attr-defined]
-            self.put_nowait(None)
 
     def _put(self, item: Any) -> None:
         super()._put(item)
@@ -80,34 +84,54 @@ def _size(item: Any) -> int:
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]
+    live: Live
+
     def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
         return _Queue(*args, **kwargs)
 
-    def _log_error_once(self, message: str, message_key: str) -> None:
-        # What a client does wrong is no error of the server; the key, since the message may name a connection.
-        log.info("a client's request is refused (%s)", message_key)
-
 
 class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
-    last_ping: float | None
-    waiting: asyncio.Task[None] | None = None
+    """An engine connection with a timer of its own.
+
+    The library's wait for a ping is a task that outlives the connection, and it looks for silent clients in a
+    copy of all connections: both keep what has ended in memory for most of a minute.
+    """
+
+    last_ping: float | None  # s; None while no pong is waited for
+    _timer: asyncio.TimerHandle | None = None
 
     def schedule_ping(self) -> None:
-        """As the library's, but what waits for the next ping ends with the connection (`rest`)."""
+        """At the beginning and after each pong: the next ping is due."""
         if self.last_ping:
             self.last_ping = None
-            self.waiting = self.server.start_background_task(self._send_ping)
+            self._later(self.server.ping_interval, self._send_ping)
 
-    def rest(self) -> None:
-        """No more pings."""
-        if self.waiting is not None and self.waiting is not asyncio.current_task():
-            self.waiting.cancel()
+    def _send_ping(self) -> None:
+        if not self.closing and not self.closed:
+            self.last_ping = time.time()
+            self.queue.put_nowait(EioPacket(EIO_PING))
+            self._later(self.server.ping_timeout, self._miss_pong)
+
+    def _miss_pong(self) -> None:
+        if self.last_ping:
+            self.server.live.spawn(self.close(wait=False, reason=self.server.reason.PING_TIMEOUT))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, action)
+
+    async def close(self, wait: bool = True, abort: bool = False, reason: Any = None) -> None:
+        await super().close(wait=wait, abort=abort, reason=reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.server.sockets.pop(self.sid, None)
 
     async def receive(self, pkt: EioPacket) -> None:
-        """As the library's, but a type that there is not ends the connection: no traceback, and no wait for a poll."""
+        """As the library's, but a type that there is not ends the connection, without a traceback."""
         try:
             await super().receive(pkt)
-        except (IndexError, ValueError, engineio.exceptions.EngineIOError) as error:
+        except (IndexError, ValueError) as error:
             log.info("a client sent what is no Engine.IO packet (%s)", type(error).__name__)
             await links.abort(self)
 
@@ -197,13 +221,14 @@ def server(live: Live) -> Any:
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_TIMEOUT,
         max_http_buffer_size=PACKET_MAX,
-        json=_Codec,
+        monitor_clients=False,  # each connection looks after itself
+        serializer=_Packet,
         logger=logging.getLogger("happy_light.socketio"),
         engineio_logger=logging.getLogger("happy_light.engineio"),
     )
     for name in ("happy_light.socketio", "happy_light.engineio"):
         logging.getLogger(name).setLevel(logging.WARNING)  # below that they log what travels
-    manager.live = sio.live = live
+    manager.live = sio.live = sio.eio.live = live
 
     class WebSocket(takeover.WebSocket):
         pass

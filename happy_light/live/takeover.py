@@ -107,8 +107,7 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
-        if self._frames.state is OPEN:  # not if a broken frame, already read, has ended it
-            self._frames.send_close(code)
+        self._frames.send_close(code)
         self._flush()
         self._transport.close()
         asyncio.get_running_loop().call_later(CLOSING_MAX, self._transport.abort)
@@ -140,6 +139,8 @@ class Connection(asyncio.Protocol):
                     self._part(received)
             if self._ended:
                 break
+        if frames.parser_exc is not None and not self._ended:
+            log.info("a client sent what is no frame, or too large a one (%s)", type(frames.parser_exc).__name__)
         if frames.writes:
             self._flush()
 
@@ -231,9 +232,8 @@ class Connection(asyncio.Protocol):
         if self._original is not None:
             self._original.resume_writing()
 
-    def eof_received(self) -> None:
-        # So that the transport closes: Hypercorn's protocol would keep it half-open, until a ping is not answered.
-        return None
+    def eof_received(self) -> bool | None:
+        return None if self._original is None else self._original.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # Hypercorn's own task ends only when its protocol hears of this.
@@ -257,10 +257,15 @@ class WebSocket:
     async def __call__(self, environ: dict[str, Any]) -> Any:
         engine = self._handler.__self__
         send = environ["asgi.send"]
-        transport = None if engine.connected else _transport_behind(send)  # connected: it comes from polling
-        if transport is None:
+        behind = None if engine.connected else _connection_behind(send)  # connected: it comes from polling
+        if behind is None:
             return await StockWebSocket(self._handler, self._server)(environ)
+        transport = behind.writer.transport
         await send({"type": "websocket.accept"})
+        behind.flush()
+        if transport.is_closing():  # the client has left meanwhile; uvloop's transport has no protocol any more
+            await engine.close(wait=False, abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
+            return ""
         # From here to set_protocol nothing may wait, or frames reach the wrong protocol.
         original = transport.get_protocol()
         assert isinstance(original, asyncio.Protocol)
@@ -270,20 +275,25 @@ class WebSocket:
         if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_MAX
         engine.connected = engine.upgraded = True
-        waiting, engine.queue, engine.connection = engine.queue, connection, connection
-        while not waiting.empty():
-            connection.put_nowait(waiting.get_nowait())
-        environ.clear()  # the request is answered; its headers need not stay in memory
+        while not engine.queue.empty():
+            connection.put_nowait(engine.queue.get_nowait())
+        engine.queue = engine.connection = connection
+        # The request is answered; it need not stay in memory as long as the connection.
+        environ["asgi.scope"]["headers"] = ()
+        environ.clear()
+        del environ, send, behind, transport, original
         await connection.lost
         await engine.close(wait=False, abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
         return ""
 
 
-def _transport_behind(send: Any) -> asyncio.Transport | None:
-    """The transport of a Hypercorn HTTP/1.1 connection, found from the `send` it gave to the application."""
+def _connection_behind(send: Any) -> Any:
+    """Hypercorn's connection, found from the `send` it gave to the application; None if it is not one of ours."""
     try:
-        transport = send.__self__.send.__self__.send.__self__.writer.transport
+        connection = send.__self__.send.__self__.send.__self__
+        if hasattr(connection.writer.transport, "set_protocol") and callable(connection.flush):
+            return connection
     except AttributeError:
-        log.warning("the transport behind a websocket was not found; the slower stock path is used")
-        return None
-    return transport if hasattr(transport, "set_protocol") else None
+        pass
+    log.warning("the transport behind a websocket was not found; the slower stock path is used")
+    return None

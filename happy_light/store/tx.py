@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
+
+import msgspec
 
 from happy_light.bus import Event
+from happy_light.errors import Unavailable
+from happy_light.store import written
 
 Row = tuple[Any, ...]
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Rx:
@@ -27,6 +32,19 @@ class Rx:
     def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Every row."""
         return self._connection.execute(sql, args).fetchall()
+
+    def written(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
+        """The rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are none).
+
+        The list is already JSON, good for nothing but to be put into an answer. Raises Unavailable if it is
+        too large.
+        """
+        row = f"SELECT CAST(group_concat({written.expression(kind)}) AS BLOB), {last} FROM ({sql})"
+        try:
+            ((rows, found),) = self._connection.execute(row, args)
+        except sqlite3.DataError:  # over 1 GB
+            raise Unavailable("The answer is too large; ask for fewer at a time") from None
+        return cast("list[S]", msgspec.Raw(b"[" + (rows or b"") + b"]")), found
 
 
 class Tx(Rx):

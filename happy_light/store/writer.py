@@ -10,6 +10,7 @@ Reads have connections of their own and never wait for the writer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -24,7 +25,7 @@ import aiosqlite
 from happy_light import wire
 from happy_light.bus import Bus, Event, Update, UpdateFrame
 from happy_light.counters import Timing
-from happy_light.errors import Unavailable
+from happy_light.errors import StartError, Unavailable
 from happy_light.store.reader import Reader
 from happy_light.store.schema import prepare
 from happy_light.store.thread import on_thread, ship
@@ -90,17 +91,24 @@ class Store:
         self._loop = asyncio.get_running_loop()
         path = self.path
         await asyncio.to_thread(prepare, path)  # a migration may take minutes, and signals be heard meanwhile
-        self._writer = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
-        self._writer_connection = self._writer._conn
-        for pragma in _PRAGMAS:
-            await self._writer.execute(pragma)
-        for _ in range(_READERS):
-            reader = await aiosqlite.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, cached_statements=256
-            )
-            await reader.execute("PRAGMA query_only = ON")
-            await reader.execute("PRAGMA busy_timeout = 5000")
-            self._readers.append(Reader(reader))
+        try:
+            # What is open must be closed if the rest fails: the thread of a connection keeps the process alive.
+            async with contextlib.AsyncExitStack() as opened:
+                self._writer = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+                opened.push_async_callback(self._writer.close)
+                self._writer_connection = self._writer._conn
+                for pragma in _PRAGMAS:
+                    await self._writer.execute(pragma)
+                readers = f"{path.absolute().as_uri()}?mode=ro"
+                for _ in range(_READERS):
+                    reader = await aiosqlite.connect(readers, uri=True, isolation_level=None, cached_statements=256)
+                    opened.push_async_callback(reader.close)
+                    await reader.execute("PRAGMA query_only = ON")
+                    await reader.execute("PRAGMA busy_timeout = 5000")
+                    self._readers.append(Reader(reader))
+                opened.pop_all()
+        except sqlite3.Error as error:
+            raise StartError(f"The database {path} cannot be used: {error}.") from error
         self._closed = False
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.bench.load import Http
 from tests.client import Account, World, uid
 from tests.conftest import Process
 from tests.raw import Wire
@@ -60,7 +62,8 @@ async def beats(alice: Account, seconds: float) -> None:
     wires = await open_wires(alice, 300, "session") + await open_wires(alice, 20, "machine")
     end = time.monotonic() + seconds
 
-    async def beat(wire: Wire, event: str, name: str, id: str) -> None:
+    async def beat(place: int, wire: Wire, event: str, name: str, id: str) -> None:
+        await asyncio.sleep(2 * place / 320)  # spread, as clients that started at different times are
         while time.monotonic() < end:
             await wire.send(f'42["{event}",{{"{name}":"{id}","time":{now()}}}]')
             await asyncio.sleep(2)
@@ -68,15 +71,21 @@ async def beats(alice: Account, seconds: float) -> None:
     took: dict[str, list[float]] = {"POST /v1/machines": [], "GET /v1/sessions": []}
 
     async def probe() -> None:
+        http = await Http.open(alice.world.url)
         while time.monotonic() < end:
             for name, times in took.items():
+                method, path = name.split()
+                body = json.dumps({"id": uid(), "metadata": "m" * 600}).encode() if method == "POST" else b""
                 began = time.perf_counter()
-                await (alice.machine(uid()) if name.startswith("POST") else alice.ok("GET", "/v1/sessions"))
+                await http.request(method, path, body, alice.token)
                 times.append((time.perf_counter() - began) * 1000)
-            await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
+        http.close()
 
-    work = [beat(wire, "session-alive", "sid", id) for wire, id in zip(wires, sessions, strict=False)]
-    work += [beat(wire, "machine-alive", "machineId", id) for wire, id in zip(wires[300:], machines, strict=True)]
+    beating = [("session-alive", "sid", id) for id in sessions] + [
+        ("machine-alive", "machineId", id) for id in machines
+    ]
+    work = [beat(place, wires[place], *what) for place, what in enumerate(beating)]
     await asyncio.gather(*work, probe())
     for name, times in took.items():
         cuts = statistics.quantiles(times, n=100)

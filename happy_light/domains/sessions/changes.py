@@ -17,7 +17,7 @@ from happy_light.live import On
 from happy_light.rooms import Peer
 from happy_light.store import Tx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Int, Out, Success, Text1, Version, Versioned
+from happy_light.wire import Base64, In, Int, Out, Success, Text1, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -83,7 +83,7 @@ class NewSessionUpdate(Out, tag_field="t", tag="new-session"):
     metadata_version: int
     agent_state: str | None
     agent_state_version: int
-    data_encryption_key: bytes | None
+    data_encryption_key: Base64 | None
     active: bool
     active_at: int
     created_at: int
@@ -142,7 +142,7 @@ def create(tx: Tx, account_id: str, new: NewSession) -> OneSession:
     row = tx.one(f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
     if row is not None:
         return OneSession(listed(row))
-    key = None if new.data_encryption_key is msgspec.UNSET else new.data_encryption_key
+    key = wire.text(new.data_encryption_key)
     session = ListedSession(
         id=wire.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
         metadata=new.metadata, metadata_version=0, agent_state=new.first_state, agent_state_version=0,

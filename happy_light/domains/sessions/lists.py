@@ -10,7 +10,7 @@ from happy_light import wire
 from happy_light.errors import INVALID_CURSOR, SESSION_NOT_FOUND, Refused
 from happy_light.store import Row, Rx
 from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.wire import Base64, In, Out
 
 RECENT = 15 * 60_000  # ms in which an active session counts as seen lately
 LIST_MAX = 150
@@ -31,7 +31,7 @@ class Session(Out):
     metadata_version: int
     agent_state: str | None
     agent_state_version: int
-    data_encryption_key: bytes | None
+    data_encryption_key: Base64 | None
 
 
 class ListedSession(Session):
@@ -100,41 +100,32 @@ def listed(row: Row) -> ListedSession:
 
 def newest(rx: Rx, account_id: str) -> ListedSessions:
     """The sessions that changed last, newest first."""
-    rows = rx.all(
-        f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?",
-        (account_id, LIST_MAX),
-    )
-    return ListedSessions([listed(row) for row in rows])
+    sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
+    return ListedSessions(rx.written(ListedSession, sql, (account_id, LIST_MAX))[0])
 
 
 def active(rx: Rx, account_id: str, limit: int) -> Sessions:
     """Active and seen in the last 15 minutes, latest first."""
-    rows = rx.all(
+    sql = (
         f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? "
-        "ORDER BY active_at DESC LIMIT ?",
-        (account_id, wire.now_ms() - RECENT, limit),
+        "ORDER BY active_at DESC LIMIT ?"
     )
-    return Sessions([_session(row) for row in rows])
+    return Sessions(rx.written(Session, sql, (account_id, wire.now_ms() - RECENT, limit))[0])
 
 
 def page(rx: Rx, account_id: str, before: str, limit: int, changed_since: int | None) -> Page:
     """Sessions with an id below `before` ("" for all), by id descending."""
-    bound = before or "~"  # sorts behind every id
     if changed_since is None:
-        rows = rx.all(
-            f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND id < ? ORDER BY id DESC LIMIT ?",
-            (account_id, bound, limit + 1),
-        )
+        ids = "SELECT id FROM sessions WHERE account_id = ? AND id < ?"
+        bounds: tuple[str | int, ...] = (account_id,)
     else:
         # From the index of changes, so that its cost is that of what changed, not of all sessions.
-        rows = rx.all(
-            f"SELECT {COLUMNS} FROM sessions WHERE id IN (SELECT id FROM sessions INDEXED BY sessions_by_change "
-            "WHERE account_id = ? AND updated_at > ? AND id < ? ORDER BY id DESC LIMIT ?) ORDER BY id DESC",
-            (account_id, changed_since, bound, limit + 1),
-        )
-    has_next = len(rows) > limit
-    sessions = [_session(row) for row in rows[:limit]]
-    return Page(sessions, CURSOR + sessions[-1].id if has_next else None, has_next)
+        ids = "SELECT id FROM sessions INDEXED BY sessions_by_change WHERE account_id = ? AND updated_at > ? AND id < ?"
+        bounds = (account_id, changed_since)
+    sql = f"SELECT {COLUMNS} FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
+    sessions, last = rx.written(Session, sql, (*bounds, before or "~", limit), "min(id)")  # ~ sorts behind every id
+    has_next = last is not None and rx.one(f"{ids} LIMIT 1", (*bounds, last)) is not None
+    return Page(sessions, CURSOR + last if has_next else None, has_next)
 
 
 def owned(rx: Rx, account_id: str, session_id: str) -> Session:

@@ -1,0 +1,154 @@
+"""What nobody is told: how the server fails inside, how far a guess was right; and how a sign-out takes effect."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import happy_light
+from happy_light import app
+from happy_light.server import Server
+from happy_light.store import Tx
+from tests.client import World, uid
+from tests.conftest import Process
+from tests.raw import Wire
+from tests.webapp import ask, build, running
+
+Inside = Callable[[], Awaitable[Server]]
+PACKAGE = Path(happy_light.__file__).parent
+
+
+# ----------------------------------------------------------------------------------- what went wrong
+async def test_an_error_inside_is_a_500_that_says_nothing(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an exception says can be SQL, a path or somebody's data: it is for the log."""
+    server = await inside()
+
+    async def raises(call: Any) -> None:
+        raise RuntimeError("SELECT secret FROM /home/somebody")
+
+    async def reads(call: Any) -> None:
+        await server.store.read(lambda rx: rx.one("SELECT nothing FROM nowhere"))
+
+    async def writes(call: Any) -> None:
+        await server.store.write(lambda tx: tx.execute("INSERT INTO sessions (id) VALUES (1)"))
+
+    (route,) = [route for route in app.routes() if (route.method, route.path) == ("GET", "/v1/machines")]
+    async with World(server.url) as world:
+        alice = await world.account()
+        for endpoint in (raises, reads, writes):
+            with monkeypatch.context() as patched:
+                patched.setattr(route, "endpoint", endpoint)
+                answer = await alice.get("/v1/machines")
+            assert (answer.status_code, answer.json()) == (
+                500,
+                {"error": "Internal Server Error", "message": "An unexpected error occurred", "statusCode": 500},
+            )
+            assert caplog.records[-1].exc_info, "it is in the log, for the operator"
+
+
+# ---------------------------------------------------------------------------------------- comparing
+def compared() -> Iterator[str]:
+    """Every `==` and `!=` of what answers the network, as it stands in the source."""
+    paths = [PACKAGE / f"{name}.py" for name in ("keys", "gate", "web", "polling", "origin", "metrics")]
+    for path in [*paths, *PACKAGE.glob("live/*.py"), *PACKAGE.glob("domains/**/*.py"), *PACKAGE.glob("ui/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare) and any(isinstance(how, ast.Eq | ast.NotEq) for how in node.ops):
+                yield f"{path.name}: {ast.unparse(node)}"
+
+
+def test_what_proves_something_is_compared_in_constant_time() -> None:
+    """`==` stops at the first byte that differs, and the time tells how many were right."""
+    found = list(compared())
+    assert len(found) > 50
+    assert [text for text in found if re.search("digest|signature|seal|secret|hmac", text)] == []
+    for name in ("keys.py", "domains/github.py"):
+        assert "hmac.compare_digest(" in (PACKAGE / name).read_text("utf-8")
+
+
+# ----------------------------------------------------------------------------------------- sign-out
+def signed_out(tx: Tx, account_id: str) -> None:
+    tx.execute("UPDATE accounts SET tokens_since = ? WHERE id = ?", (2**40, account_id))
+
+
+async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is looked up, and before its socket is in, its account is signed out."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice, bob = await world.account(), await world.account()
+        original = server.store.read
+
+        def read(operation: Callable[..., Any], *args: Any) -> Any:
+            async def meanwhile() -> Any:
+                result = await original(operation, *args)
+                if operation.__name__ == "_tokens_since":
+                    monkeypatch.undo()
+                    await server.store.write(signed_out, alice.id)
+                    server._sign_out(alice.id)
+                return result
+
+            return meanwhile()
+
+        monkeypatch.setattr(server.store, "read", read)
+        with pytest.raises(ConnectionError, match="Invalid authentication token"):
+            await alice.socket()
+        assert not server.app.live.links
+        assert (await alice.get("/v1/machines")).status_code == 401
+        assert await (await bob.socket()).call("ping") == {}
+
+
+async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: Inside) -> None:
+    """Its websocket stays open for a while, and a sign-out would not find it among the sockets."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        ui = await alice.socket()
+        async with await Wire.open(server.url) as wire:
+            await wire.connect({"token": alice.token})
+            await wire.send("41")
+            async with asyncio.timeout(10):
+                while len(server.app.live.links) > 1:
+                    await asyncio.sleep(0)
+            await alice.get("/v1/machines")  # by now its packet is done with, and the next ones go the fast way
+            await wire.send(f'421["message",{{"sid":"{session}","message":"ghost"}}]')
+            await wire.send('42["machine-alive",{"machineId":"m","time":1}]')
+            await wire.connect({"token": alice.token})
+            await wire.send('422["ping"]')
+            assert await wire.packet() == "432[{}]", "nothing was answered before"
+        assert await ui.heard() == []
+
+
+# -------------------------------------------------------------------------------------------- pages
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_servers_own_pages_can_neither_be_framed_nor_run_anything_foreign(server: Process, path: str) -> None:
+    """A page in somebody else's frame gets clicks that are meant for theirs."""
+    answer = ask(server, path, accept="text/html")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ") and "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy and "*" not in policy
+    for element, text in re.findall(r"<(style|script)>(.*?)</\1>", answer.text, re.DOTALL):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_the_web_app_can_be_framed_by_itself_only(tmp_path: Path) -> None:
+    """Its policy leaves it its own scripts and servers."""
+    for server in running(build(tmp_path / "dist"), tmp_path / "data"):
+        for path in ("/", "/index.html", f"/session/{uid()}"):
+            headers = ask(server, path, accept="text/html").headers
+            assert headers["content-security-policy"] == "base-uri 'self'; object-src 'none'; frame-ancestors 'self'"
+            assert headers["x-frame-options"] == "SAMEORIGIN"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "same-origin"
