@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test test-slow check bench settings format clean crash load soak
+.PHONY: help run test test-slow check bench settings format clean crash fuzz load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ settings: .venv/made ## write the table of settings into the README
 
 crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write
 	$(BIN)/python -m tests.hardness.crash 100
+
+fuzz: .venv/made ## five minutes of whatever clients could send; FUZZ=seconds for another time
+	$(BIN)/python -m tests.hardness.fuzz $(FUZZ)
 
 load: .venv/made ## print what idle sockets, heartbeats and reconnects cost
 	$(BIN)/python -m tests.hardness.load

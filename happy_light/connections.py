@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import hypercorn.asyncio
 import hypercorn.asyncio.run
+import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
@@ -66,6 +67,8 @@ async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]])
     setattr(hypercorn.asyncio.run, "TCPServer", Connection)  # noqa: B010
     # It always agrees to permessage-deflate (its issue 307): 100 KB a connection, for ciphertext.
     setattr(hypercorn.protocol.ws_stream, "server_extensions_handshake", lambda requested, supported: None)  # noqa: B010
+    # It goes over to HTTP/2 when plain HTTP asks for it; no client of ours does, and odd settings are a traceback.
+    setattr(hypercorn.protocol.h11.H11Protocol, "_check_protocol", _stay_with_http1)  # noqa: B010
 
     async def until_then() -> None:
         await until()
@@ -74,6 +77,10 @@ async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]])
             idleness.over()
 
     await hypercorn.asyncio.serve(app, config, shutdown_trigger=until_then)
+
+
+async def _stay_with_http1(self: hypercorn.protocol.h11.H11Protocol, request: object) -> None:
+    """Looks for nothing in a request's head."""
 
 
 class Connection(TCPServer):

@@ -134,6 +134,7 @@ def _traffic(house: House) -> Iterator[Metric]:
         sockets.add_metric([kind, client], len(peers))
     yield sockets
 
+    yield GaugeMetricFamily("event_loop_tasks", "What is under way at once", value=len(asyncio.all_tasks()))
     events = CounterMetricFamily(
         "websocket_events_total", "Total WebSocket events received by type", labels=["event_type"]
     )

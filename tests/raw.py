@@ -1,15 +1,20 @@
-"""Below the clients: HTTP bytes over a connection, and Engine.IO packets over a websocket or polling."""
+"""Below the clients: HTTP bytes over a connection, Engine.IO packets over a websocket, and its frames by hand."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import os
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import OPEN, Side
+from websockets.protocol import Protocol as Frames
 
 
 class Answer:
@@ -159,3 +164,68 @@ class Wire:
             return True
         except TimeoutError:
             return False
+
+
+class Raw:
+    """A websocket by hand: any bytes may be sent, frames are read."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.frames = Frames(Side.CLIENT, state=OPEN, max_size=None)
+        self.received: list[Frame] = []
+        self.head = b""
+
+    @classmethod
+    async def open(cls, url: str, **tls: Any) -> Raw:
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, **tls)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET /v1/updates/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        raw = cls(reader, writer)
+        raw.head = head
+        assert (await raw.text())[0] == "0"
+        return raw
+
+    def send(self, opcode: Opcode, data: bytes, fin: bool = True) -> None:
+        self.writer.write(Frame(opcode, data, fin).serialize(mask=True))
+
+    def say(self, text: str) -> None:
+        self.send(Opcode.TEXT, text.encode())
+
+    async def frame(self) -> Frame | None:
+        """The next frame; None at the end of the connection."""
+        async with asyncio.timeout(10):
+            while not self.received:
+                data = await self.reader.read(65536)
+                if not data:
+                    return None
+                self.frames.receive_data(data)
+                self.received.extend(event for event in self.frames.events_received() if isinstance(event, Frame))
+        return self.received.pop(0)
+
+    async def text(self) -> str:
+        frame = await self.frame()
+        assert frame is not None
+        assert frame.opcode is Opcode.TEXT
+        return bytes(frame.data).decode()
+
+    async def enter(self, token: str, **auth: Any) -> Raw:
+        """CONNECT, confirmed."""
+        self.say("40" + json.dumps({"token": token, **auth}))
+        assert (await self.text()).startswith("40{")
+        return self
+
+    async def ends_with(self) -> int | None:
+        """Reads to the end. -> the close code that the server gave."""
+        code = None
+        while (frame := await self.frame()) is not None:
+            if frame.opcode is Opcode.CLOSE:
+                code = Close.parse(frame.data).code
+        return code

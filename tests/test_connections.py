@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import hypercorn.asyncio.run
+import hypercorn.protocol.h11
 import hypercorn.protocol.ws_stream
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
@@ -94,6 +95,7 @@ async def test_what_is_taken_from_hypercorn_is_still_there() -> None:
     assert issubclass(connections.Connection, TCPServer)
     assert hypercorn.asyncio.run.TCPServer in (TCPServer, connections.Connection)
     assert callable(hypercorn.protocol.ws_stream.server_extensions_handshake)
+    assert asyncio.iscoroutinefunction(hypercorn.protocol.h11.H11Protocol._check_protocol)
     for name in ("protocol_send", "_close", "_initiate_server_close", "_idle_timeout"):
         assert asyncio.iscoroutinefunction(getattr(TCPServer, name)), name
 

@@ -280,6 +280,17 @@ async def test_a_polling_burst_in_one_payload(world: World) -> None:
         assert got == [f"43{i}[{{}}]" for i in range(1000)]
 
 
+async def test_every_poll_ends_with_its_connection(world: World) -> None:
+    async with aiohttp.ClientSession() as http:
+        base = f"{world.url}/v1/updates/?EIO=4&transport=polling"
+        sid = json.loads((await (await http.get(base)).text())[1:])["sid"]
+        polls = [asyncio.create_task(http.get(f"{base}&sid={sid}")) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert (await http.post(f"{base}&sid={sid}", data="1")).status == 200
+        async with asyncio.timeout(10):  # not a minute later
+            await asyncio.gather(*polls)
+
+
 async def test_odd_polling_requests_are_refused_and_leave_the_server_well(world: World) -> None:
     async with aiohttp.ClientSession() as http:
         base = f"{world.url}/v1/updates/"
@@ -300,7 +311,9 @@ async def test_odd_polling_requests_are_refused_and_leave_the_server_well(world:
     await alive(world)
 
 
-@pytest.mark.parametrize("body", [b"\x00", b"x", b"9", b"4\x1e", b"\x1e", b"d=", b"d=9", b"\xff", b"4" + b"[" * 9999])
+@pytest.mark.parametrize(
+    "body", [b"\x00", b"x", b"9", b"2", b"0{}", b"4\x1e", b"\x1e", b"d=", b"d=9", b"\xff", b"4" + b"[" * 9999]
+)
 async def test_a_polling_body_that_is_no_packet_ends_that_connection(world: World, body: bytes) -> None:
     """The engine logs a traceback for what it cannot parse, and answers 200."""
     alice = await world.account()
@@ -308,7 +321,8 @@ async def test_a_polling_body_that_is_no_packet_ends_that_connection(world: Worl
         base = f"{world.url}/v1/updates/?EIO=4&transport=polling"
         sid = json.loads((await (await http.get(base)).text())[1:])["sid"]
         await http.post(f"{base}&sid={sid}", data=f"40{json.dumps({'token': alice.token})}")
-        answer = await http.post(f"{base}&sid={sid}", data=body)
+        async with asyncio.timeout(10):  # nobody polls, and it must not wait for that
+            answer = await http.post(f"{base}&sid={sid}", data=body)
         assert answer.status in (200, 400)
         async with asyncio.timeout(20):
             while (await http.get(f"{base}&sid={sid}")).status != 400:

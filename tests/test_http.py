@@ -275,6 +275,17 @@ async def test_a_connection_serves_many_requests_and_pipelined_ones(world: World
             assert (await connection.answer()).body == b"[]"
 
 
+@pytest.mark.parametrize("settings", ["AAMAAABkAAQAAP__", "A AAMAAABk", "", "x"])
+async def test_http2_is_not_spoken_and_asking_for_it_harms_nothing(world: World, settings: str) -> None:
+    asked = {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": settings}
+    answer = await once(world, "GET", "/health", asked)
+    assert (answer.status, answer.json()["status"]) == (200, "ok")
+    async with await Connection.open(world.url) as connection:
+        await connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        assert 400 <= (await connection.answer()).status < 506
+        assert await connection.ended()
+
+
 async def test_the_server_does_not_say_what_it_is_made_of(world: World) -> None:
     answer = await once(world, "GET", "/health")
     assert "server" not in answer.headers

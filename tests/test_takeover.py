@@ -3,90 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import OPEN, Side
-from websockets.protocol import Protocol as Frames
+from websockets.frames import Frame, Opcode
 
 from happy_light import live
 from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
 from tests.conftest import Process
+from tests.raw import Raw
 
 Inside = Callable[[], Awaitable[Server]]
-
-
-class Raw:
-    """A websocket by hand: any bytes may be sent, frames are read."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.frames = Frames(Side.CLIENT, state=OPEN, max_size=None)
-        self.received: list[Frame] = []
-        self.head = b""
-
-    @classmethod
-    async def open(cls, url: str, **tls: Any) -> Raw:
-        parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, **tls)
-        key = base64.b64encode(os.urandom(16)).decode()
-        writer.write(
-            f"GET /v1/updates/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n".encode()
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101")
-        raw = cls(reader, writer)
-        raw.head = head
-        assert (await raw.text())[0] == "0"
-        return raw
-
-    def send(self, opcode: Opcode, data: bytes, fin: bool = True) -> None:
-        self.writer.write(Frame(opcode, data, fin).serialize(mask=True))
-
-    def say(self, text: str) -> None:
-        self.send(Opcode.TEXT, text.encode())
-
-    async def frame(self) -> Frame | None:
-        """The next frame; None at the end of the connection."""
-        async with asyncio.timeout(10):
-            while not self.received:
-                data = await self.reader.read(65536)
-                if not data:
-                    return None
-                self.frames.receive_data(data)
-                self.received.extend(event for event in self.frames.events_received() if isinstance(event, Frame))
-        return self.received.pop(0)
-
-    async def text(self) -> str:
-        frame = await self.frame()
-        assert frame is not None
-        assert frame.opcode is Opcode.TEXT
-        return bytes(frame.data).decode()
-
-    async def enter(self, token: str, **auth: Any) -> Raw:
-        """CONNECT, confirmed."""
-        self.say("40" + json.dumps({"token": token, **auth}))
-        assert (await self.text()).startswith("40{")
-        return self
-
-    async def ends_with(self) -> int | None:
-        """Reads to the end. -> the close code that the server gave."""
-        code = None
-        while (frame := await self.frame()) is not None:
-            if frame.opcode is Opcode.CLOSE:
-                code = Close.parse(frame.data).code
-        return code
 
 
 @pytest.fixture
@@ -169,6 +101,12 @@ async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, server
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("data", [b"\xff", b"42[", b"9", b"1"])
+async def test_two_mistakes_in_one_segment_end_it_like_one(raw: Raw, data: bytes) -> None:
+    raw.writer.write(masked(Opcode.TEXT, data) + b"\xc1\x80abcd")
+    assert await raw.ends_with() in (1002, None)
+
+
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
 def test_our_frames_are_those_of_the_library(size: int) -> None:
     assert takeover.frame(b"x" * size) == Frame(Opcode.TEXT, b"x" * size).serialize(mask=False)
@@ -178,6 +116,20 @@ def test_our_frames_are_those_of_the_library(size: int) -> None:
 async def test_a_close_is_answered_with_its_code(raw: Raw, code: int) -> None:
     raw.send(Opcode.CLOSE, code.to_bytes(2, "big") + b"bye")
     assert await raw.ends_with() == code
+
+
+@pytest.mark.parametrize("how", ["ends", "reset", "in a frame"])
+async def test_a_client_that_is_killed_is_gone_at_once(world: World, how: str) -> None:
+    alice = await world.account()
+    ui = await alice.socket()
+    raw = await (await Raw.open(world.url)).enter(alice.token, clientType="machine-scoped", machineId="m")
+    assert (await ui.wait("ephemeral"))["active"] is True
+    if how == "reset":
+        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if how == "in a frame":
+        raw.writer.write(masked(Opcode.TEXT, b"x" * 300)[:100])
+    raw.writer.close()  # as the kernel does for it: no frame says goodbye
+    assert (await ui.wait("ephemeral", timeout=5))["active"] is False  # not when the ping is not answered, in a minute
 
 
 @pytest.mark.parametrize("packet", ["42[", '42{"a":1}', "42", "4", "49", "451-", '42["x"', "9", "42/other,[1]", "43x"])

@@ -187,7 +187,7 @@ class Live:
         if engine is not None:
             # Later, so that a last packet of the engine still goes out before. It ends the connection, or
             # the poll that the client left waiting.
-            asyncio.get_running_loop().call_soon(engine.queue.put_nowait, None)
+            asyncio.get_running_loop().call_soon(engine.queue.end)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Checks in the order of protocol.md section 14; enters the room last, with no await after."""

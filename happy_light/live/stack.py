@@ -69,6 +69,11 @@ class _Queue(asyncio.Queue[Any]):
         """A Socket.IO packet for the client."""
         self.put_nowait(EioPacket(EIO_MESSAGE, payload.decode()))
 
+    def end(self) -> None:
+        """Tells everybody who waits for a packet that no more will come: several polls, if their client left them."""
+        for _ in range(max(1, len(self._getters))):  # type: ignore[attr-defined]
+            self.put_nowait(None)
+
     def _put(self, item: Any) -> None:
         super()._put(item)
         self.waiting += _size(item)
@@ -88,6 +93,10 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
 
     def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
         return _Queue(*args, **kwargs)
+
+    def _log_error_once(self, message: str, message_key: str) -> None:
+        # What a client does wrong is no error of the server; the key, since the message may name a connection.
+        log.info("a client's request is refused (%s)", message_key)
 
 
 class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
@@ -128,10 +137,10 @@ class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
         self.server.sockets.pop(self.sid, None)
 
     async def receive(self, pkt: EioPacket) -> None:
-        """As the library's, but a type that there is not ends the connection, without a traceback."""
+        """As the library's, but a type that there is not ends the connection: no traceback, and no wait for a poll."""
         try:
             await super().receive(pkt)
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, engineio.exceptions.EngineIOError) as error:
             log.info("a client sent what is no Engine.IO packet (%s)", type(error).__name__)
             await links.abort(self)
 

@@ -107,7 +107,8 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
-        self._frames.send_close(code)
+        if self._frames.state is OPEN:  # not if a broken frame, already read, has ended it
+            self._frames.send_close(code)
         self._flush()
         self._transport.close()
         asyncio.get_running_loop().call_later(CLOSING_MAX, self._transport.abort)
@@ -232,8 +233,9 @@ class Connection(asyncio.Protocol):
         if self._original is not None:
             self._original.resume_writing()
 
-    def eof_received(self) -> bool | None:
-        return None if self._original is None else self._original.eof_received()
+    def eof_received(self) -> None:
+        # So that the transport closes: Hypercorn's protocol would keep it half-open, until a ping is not answered.
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         # Hypercorn's own task ends only when its protocol hears of this.
