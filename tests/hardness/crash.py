@@ -6,25 +6,55 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nacl.signing
+import socketio
 
 from tests.client import Account, Socket, World, b64, uid
 from tests.conftest import Process
+
+# What a client meets when its server is killed; before that, nothing of it may happen.
+LOST = (httpx.TransportError, OSError, TimeoutError, socketio.exceptions.SocketIOError)
+
+
+@dataclass
+class Found:
+    """What all kills came to. `wrong` says in words what was lost, twice, missing a seq, or not to be answered."""
+
+    kills: int = 0
+    acknowledged: int = 0
+    checked: int = 0
+    lost: int = 0
+    twice: int = 0
+    gaps: int = 0
+    unexpected: int = 0
+    seconds: float = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """For people."""
+        names = ["kills", "acknowledged", "checked", "lost", "twice", "gaps", "unexpected"]
+        cells = [f"{getattr(self, name):,}" for name in names]
+        widths = [max(len(name), len(cell)) for name, cell in zip(names, cells, strict=True)]
+        lines = [
+            "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in (names, cells)
+        ]
+        return "\n".join([*lines, *self.wrong[:20], f"{self.seconds:.0f} s"])
 
 
 class Load:
     """One account's writers, and everything that they were told is stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Found) -> None:
         self.key = nacl.signing.SigningKey.generate()
         self.session = ""
         self.messages: dict[str, tuple[int, str]] = {}
@@ -34,25 +64,49 @@ class Load:
         self.metadata: tuple[int, str] = (0, "meta")
         self.seqs: list[int] = []
         """Account seqs as a user-scoped socket heard them, in all lives of the server."""
-        self.tried = 0
+        self.at_next_ack: Callable[[], None] | None = None
+        """Called by whichever writer is told first that something is stored."""
+        self._found = found
 
-    async def run(self, world: World, stop: asyncio.Event) -> None:
+    @property
+    def acknowledged(self) -> int:
+        """How many writes."""
+        return len(self.messages) + len(self.kv) + len(self.artifacts) + self.metadata[0]
+
+    async def run(self, world: World, killed: asyncio.Event) -> None:
         """Writes in every way until the server is gone."""
-        alice = await world.account(self.key)
-        self.session = (await alice.session("tag"))["id"]
-        ui, sender = await alice.socket(), await alice.socket(session=self.session)
-        writers = [self._posts(alice), self._emits(sender), self._kv(alice), self._artifacts(alice), self._meta(ui)]
-        tasks = [asyncio.create_task(self._until_lost(writer)) for writer in writers]
-        await stop.wait()
+        ui = None
+        try:
+            alice = await world.account(self.key)
+            self.session = (await alice.session("tag"))["id"]
+            ui, sender = await alice.socket(), await alice.socket(session=self.session)
+        except Exception as error:
+            self._note("signing in", error, killed)
+            return
+        writers = {
+            "posting": self._posts(alice), "emitting": self._emits(sender), "kv": self._kv(alice),
+            "artifacts": self._artifacts(alice), "metadata": self._meta(ui),
+        }  # fmt: skip
+        tasks = [asyncio.create_task(self._until_lost(*item, killed)) for item in writers.items()]
+        await killed.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.seqs += [frame["seq"] for name, frame in ui.log if name == "update"]
 
-    async def _until_lost(self, writer: Any) -> None:
-        with contextlib.suppress(httpx.HTTPError, TimeoutError, OSError, Exception):
+    async def _until_lost(self, name: str, writer: Any, killed: asyncio.Event) -> None:
+        try:
             async for _ in writer:
-                self.tried += 1
+                if self.at_next_ack is not None:
+                    self.at_next_ack()
+        except Exception as error:
+            self._note(name, error, killed)
+
+    def _note(self, name: str, error: Exception, killed: asyncio.Event) -> None:
+        """An error that is not that of a kill counts."""
+        if not (killed.is_set() and isinstance(error, LOST)):
+            self._found.unexpected += 1
+            self._found.wrong.append(f"{name}: {error!r}"[:500])
 
     async def _posts(self, alice: Account) -> Any:
         while True:
@@ -85,75 +139,98 @@ class Load:
             yield
 
     async def _meta(self, ui: Socket) -> Any:
+        first = True
         while True:
             version, _ = self.metadata
             data = {"sid": self.session, "metadata": uid(), "expectedVersion": version}
             ack = await ui.call("update-metadata", data)
             # A write whose ack was lost in a crash may have been stored: then its version is known now.
-            self.metadata = ack["version"], ack["metadata"]
+            assert ack["result"] == "success" or (first and ack["result"] == "version-mismatch"), ack
+            assert ack["version"] == version + 1, ack
+            self.metadata, first = (ack["version"], ack["metadata"]), False
             yield
 
     async def check(self, world: World, everything: bool) -> None:
-        """Raises AssertionError for anything that was acknowledged and is not there as it was.
-
-        Every message each time; of keys and artifacts a hundred, or with `everything` all.
-        """
+        """Looks for what was acknowledged: every message; of keys and artifacts a hundred, or with `everything` all."""
         most = 10**9 if everything else 100
-        alice = await world.account(self.key)
-        found: dict[str, tuple[int, str]] = {}
+        alice, found = await world.account(self.key), self._found
+        stored: dict[str, tuple[int, str]] = {}
         seqs, after = [], 0
         while True:
             page = await alice.ok("GET", f"/v3/sessions/{self.session}/messages?after_seq={after}&limit=500")
             for message in page["messages"]:
-                assert message["localId"] not in found, "stored twice"
-                found[message["localId"]] = message["seq"], message["content"]["c"]
+                if message["localId"] in stored:
+                    found.twice += 1
+                    found.wrong.append(f"message {message['localId']} is stored twice")
+                stored[message["localId"]] = message["seq"], message["content"]["c"]
                 seqs.append(message["seq"])
             if not page["hasMore"]:
                 break
             after = seqs[-1]
-        assert seqs == list(range(1, len(seqs) + 1)), "a gap in seq"
-        for name, stored in self.messages.items():
-            assert found.get(name) == stored, f"message {name}: {found.get(name)} is not {stored}"
+        if seqs != list(range(1, len(seqs) + 1)):
+            found.gaps += 1
+            found.wrong.append(f"messages of {self.session} have seqs that are not 1 to {len(seqs)}")
+        for name, told in self.messages.items():
+            self._compare(f"message {name}", stored.get(name), told)
         for key, value in random.sample(sorted(self.kv.items()), min(len(self.kv), most)):
-            assert (await alice.ok("GET", f"/v1/kv/{key}"))["value"] == value
+            self._compare(f"key {key}", (await alice.get(f"/v1/kv/{key}")).json().get("value"), value)
         for id in random.sample(sorted(self.artifacts), min(len(self.artifacts), most)):
-            await alice.ok("GET", f"/v1/artifacts/{id}")
+            self._compare(f"artifact {id}", (await alice.get(f"/v1/artifacts/{id}")).status_code, 200)
         (session,) = [row for row in (await alice.ok("GET", "/v1/sessions"))["sessions"] if row["id"] == self.session]
-        assert session["seq"] == len(seqs)
-        assert session["metadataVersion"] >= self.metadata[0]
-        if session["metadataVersion"] == self.metadata[0]:
-            assert session["metadata"] == self.metadata[1]
-        assert len(self.seqs) == len(set(self.seqs)), "an account seq was used twice"
-        assert self.seqs == sorted(self.seqs), "account seqs out of order"
+        self._compare("the session's seq", session["seq"], len(seqs))
+        if session["metadataVersion"] <= self.metadata[0]:  # else one more was stored, whose ack was lost
+            self._compare("metadata", (session["metadataVersion"], session["metadata"]), self.metadata)
+        if self.seqs != sorted(set(self.seqs)):
+            found.twice += 1
+            found.wrong.append("an account seq was used twice, or out of order")
+
+    def _compare(self, name: str, there: Any, told: Any) -> None:
+        self._found.checked += 1
+        if there != told:
+            self._found.lost += 1
+            self._found.wrong.append(f"{name}: acknowledged {told!r}, there is {there!r}")
 
 
-async def crash(kills: int, folder: Path) -> str:
-    """-> what was found, in one line. Raises AssertionError for a lost write."""
-    loads = [Load() for _ in range(3)]
+async def crash(kills: int, folder: Path) -> Found:
+    """Kills the server so many times, and looks each time, until something is wrong."""
+    found = Found()
+    loads = [Load(found) for _ in range(3)]
     began = time.monotonic()
-    for kill in range(1, kills + 1):
+    while found.kills < kills and not found.wrong:
         server = Process(folder)
         async with World(server.url) as world:
-            stop = asyncio.Event()
-            running = [asyncio.create_task(load.run(world, stop)) for load in loads]
+            killed = asyncio.Event()
+            running = [asyncio.create_task(load.run(world, killed)) for load in loads]
+
+            def kill(server: Process = server, killed: asyncio.Event = killed) -> None:
+                server.kill()
+                killed.set()  # before any writer can meet it, since nothing was awaited
+
+            # Some at any moment; most in the very moment of an answer, when what comes too early shows.
             await asyncio.sleep(random.uniform(0.3, 1.2))
-            server.kill()
-            stop.set()
-            await asyncio.gather(*running, return_exceptions=True)
+            for load in loads:
+                load.at_next_ack = None if found.kills % 4 == 0 else kill
+            if found.kills % 4 == 0:
+                kill()
+            async with asyncio.timeout(30):
+                await asyncio.gather(*running)
+        found.kills += 1
         server = Process(folder)
         async with World(server.url) as world:
             for load in loads:
+                load.at_next_ack = None
                 if load.session:
-                    await load.check(world, kill == kills)
+                    await load.check(world, found.kills == kills)
         assert server.stop() == 0
-    count = sum(len(load.messages) + len(load.kv) + len(load.artifacts) + load.metadata[0] for load in loads)
-    assert count > kills, "the load was no load"
-    return (
-        f"{kills} kills in {time.monotonic() - began:.0f} s: {count} acknowledged writes, all there, each once; "
-        "message seq without gaps, account seq never used twice"
-    )
+        assert "Traceback" not in "".join(server.log), "".join(server.log)
+    found.acknowledged = sum(load.acknowledged for load in loads)
+    found.seconds = time.monotonic() - began
+    assert found.wrong or found.acknowledged > kills, "the load was no load"
+    return found
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as path:
-        print(asyncio.run(crash(int(sys.argv[1]) if len(sys.argv) > 1 else 100, Path(path) / "data")))
+        result = asyncio.run(crash(int(sys.argv[1]) if len(sys.argv) > 1 else 100, Path(path) / "data"))
+    print(result.table())
+    sys.exit(1 if result.wrong else 0)
