@@ -100,6 +100,9 @@ class App:
         if scope["type"] == "lifespan":
             return
         path = scope["path"]
+        if not path.startswith("/"):
+            scope = _origin_form(scope)
+            path = scope["path"]
         if path.startswith(live.PATH) and path[len(live.PATH) :] in ("", "/"):
             await self._door(scope, receive, send)
         elif scope["type"] == "http":
@@ -108,3 +111,13 @@ class App:
             await (self._cors if browser else self._edge)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """The scope of a request whose target is a whole URL, as clients of proxies write it: with the path alone."""
+    _, colon, rest = scope["path"].partition("://")
+    if not colon:
+        return scope
+    path = rest[len(rest.partition("/")[0]) :] or "/"
+    _, _, raw = scope["raw_path"].partition(b"://")
+    return {**scope, "path": path, "raw_path": raw[len(raw.partition(b"/")[0]) :] or b"/"}

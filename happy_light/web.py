@@ -169,7 +169,7 @@ class Route:
     # Made at the first request, because a start waits for nothing that nobody asked for.
     @functools.cached_property
     def _decode(self) -> Callable[[bytes], Any]:
-        return wire.decode if self.body is None else msgspec.json.Decoder(self.body).decode
+        return wire.decode if self.body is None else wire.decoder(self.body)
 
     @functools.cached_property
     def _numbers(self) -> set[str]:
@@ -180,9 +180,13 @@ class Route:
         return {field.encode_name for field in fields if hints[field.name] in (int, int | None)}
 
     def decode_query(self, raw: bytes) -> Any:
-        """The query string as the struct `query`. Raises msgspec.ValidationError."""
+        """The query string as the struct `query`. Raises BadRequest, msgspec.ValidationError."""
         assert self.query is not None
-        pairs = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+        given = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
+        pairs = dict(given)
+        for name in self.query.__struct_encode_fields__ if len(pairs) < len(given) else ():
+            if [each for each, _ in given].count(name) > 1:
+                raise BadRequest(f"{name} is there twice")
         for name in self._numbers & pairs.keys():
             pairs[name] = wire.js_integer(pairs[name])
         return msgspec.convert(pairs, self.query, strict=False)

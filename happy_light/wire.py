@@ -9,6 +9,7 @@ import base64
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -116,13 +117,41 @@ def text(value: bytes | msgspec.UnsetType | None) -> Base64 | None:
 
 
 def js_integer(text: str) -> str:
-    """An integer in a query as JavaScript reads it: nothing is 0 (`after_seq=`)."""
-    return text.strip() or "0"
+    """An integer in a query as JavaScript reads it: nothing is 0 (`after_seq=`), 05 is 5."""
+    return text.strip().lstrip("0") or "0"
 
 
 def convert(value: Any, kind: type[Any]) -> Any:
     """Decoded JSON into a struct. Raises msgspec.ValidationError with the place of what is wrong."""
-    return msgspec.convert(value, kind)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        # JSON has one kind of number: 1.0 is the integer 1, as clients with doubles write it.
+        return msgspec.convert(_whole(value), kind)
+
+
+def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
+    """A function that makes JSON into a struct, as `convert`. It raises msgspec.DecodeError."""
+    strict = msgspec.json.Decoder(kind).decode
+
+    def decoded(raw: bytes) -> Any:
+        try:
+            return strict(raw)
+        except msgspec.ValidationError:
+            return convert(decode(raw), kind)
+
+    return decoded
+
+
+def _whole(value: Any) -> Any:
+    """The same with integers for the floats that are some."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    return value
 
 
 def paired(name: str, value: T | msgspec.UnsetType, expected_version: int | msgspec.UnsetType) -> tuple[T, int] | None:

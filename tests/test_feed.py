@@ -36,7 +36,7 @@ async def test_pages_are_newest_first_whatever_the_cursor(world: World, server: 
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "0", "0-", "5", "1-5", "0-x", "0--1", "0-1.5", "0-1 ", "0-1\n2", "0-" + "9" * 30]
+    "cursor", ["", "0", "0-", "5", "1-5", "0-x", "0--1", "0-1.5", "0-1 ", "0-1\n2", "0-1\n", "0-" + "9" * 30]
 )
 @pytest.mark.parametrize("name", ["before", "after"])
 async def test_a_bad_cursor_is_400(world: World, name: str, cursor: str) -> None:

@@ -167,6 +167,58 @@ async def test_broken_percent_encoding_is_an_unknown_id(world: World, path: str)
     assert answer.status in (400, 404)
 
 
+async def test_a_target_may_be_a_whole_url(world: World) -> None:
+    """As RFC 9112 (3.2.2) has it; some proxies and HTTP libraries write it so."""
+    alice = await world.account()
+    auth = {"Authorization": f"Bearer {alice.token}"}
+    for target, status in (("/v1/machines?x=1", 200), ("/health", 200), ("", 200), ("/v1/nosuch?x=%2F", 404)):
+        answer = await once(world, "GET", world.url + target, auth)
+        assert answer.status == status, (target, answer.body)
+        if status == 404:
+            assert answer.json() == {"error": "Not found", "path": target, "method": "GET"}
+    assert (await once(world, "GET", f"{world.url}/v1/updates/?EIO=4&transport=polling")).body.startswith(b"0{")
+    assert (await once(world, "OPTIONS", "*")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("limit=05", 200), ("limit=0", 400), ("limit=00", 400), ("limit=1.0", 200), ("limit=%205", 200),
+        ("limit=1&limit=2", 400), ("cursor=&cursor=", 400), ("x=1&x=2", 200), ("&&limit=1&", 200), ("", 200),
+        ("limit[]=x", 200), ("LIMIT=x", 200),
+    ],
+)  # fmt: skip
+async def test_odd_queries(world: World, query: str, status: int) -> None:
+    alice = await world.account()
+    answer = await alice.get(f"/v2/sessions?{query}")
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert answer.json().keys() == {"error", "message", "statusCode"}
+
+
+async def test_a_whole_number_with_a_fraction_of_zero_is_an_integer(world: World) -> None:
+    """JSON has one kind of number, and clients with doubles write 1 as 1.0."""
+    alice = await world.account()
+    ui = await alice.socket()
+    headers = {"Authorization": f"Bearer {alice.token}", **JSON}
+    path = "/v1/account/settings"
+    first = await once(world, "POST", path, headers, b'{"settings":"a","expectedVersion":0.0}')
+    second = await once(world, "POST", path, headers, b'{"settings":"b","expectedVersion":1e0}')
+    assert (first.json(), second.json()) == ({"success": True, "version": 1}, {"success": True, "version": 2})
+    for wrong in (b"2.5", b'"2"', b"true", b"[2.0]"):
+        answer = await once(world, "POST", path, headers, b'{"settings":"c","expectedVersion":%s}' % wrong)
+        assert answer.status == 400
+    assert [body["settings"] for body in await ui.updates()] == [
+        {"value": "a", "version": 1}, {"value": "b", "version": 2},
+    ]  # fmt: skip
+    session = (await alice.session())["id"]
+    await ui.heard()
+    data = {"sid": session, "metadata": "m", "expectedVersion": 0.0}
+    assert await ui.call("update-metadata", data) == {"result": "success", "version": 1, "metadata": "m"}
+    assert await ui.call("update-metadata", {**data, "expectedVersion": 1.5}) == {"result": "error"}
+    assert [body["metadata"] for body in await ui.updates()] == [{"value": "m", "version": 1}]
+
+
 async def test_any_origin_may_ask(world: World) -> None:
     origin = {"Origin": "https://app.example"}
     for method in ("GET", "POST", "PUT", "DELETE"):

@@ -116,6 +116,19 @@ async def test_a_caller_waits_for_a_target_that_reconnects(world: World) -> None
     assert await asyncio.gather(*calls) == [{"ok": True, "result": "here"}] * 3
 
 
+async def test_a_target_that_comes_and_goes_again_is_still_waited_for(world: World) -> None:
+    alice = await world.account()
+    ui = await alice.socket()
+    call = asyncio.create_task(ui.call("rpc-call", {"method": "m"}))
+    await ui.call("ping")
+    flighty = await daemon(alice, "gone", "m")
+    await flighty.call("rpc-unregister", {"method": "m"})
+    done, _ = await asyncio.wait({call}, timeout=1)
+    assert not done
+    await daemon(alice, "back", "m")
+    assert await call == {"ok": True, "result": "back"}
+
+
 async def test_nobody_for_15_seconds_is_not_available(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()

@@ -15,7 +15,7 @@ from happy_light.store import Rx, Tx
 from happy_light.web import Call, Route
 from happy_light.wire import In, Out
 
-Cursor = Annotated[str, msgspec.Meta(pattern=r"^0-[0-9]{1,15}$")]
+Cursor = Annotated[str, msgspec.Meta(pattern=r"^0-[0-9]{1,15}(?!\n)$")]
 """`0-<counter of the item>`"""
 
 

@@ -122,23 +122,39 @@ class Registry:
     def await_target(self, caller: Peer, method: str, found: Callable[[Peer | None], None]) -> None:
         """Calls `found` with whoever registers the method in time, or with None when nobody does."""
         key = (caller.account_id, method)
-        waiting = self._waiting.setdefault(key, [])
         loop = asyncio.get_running_loop()
+        over = False
+
+        def wait() -> None:
+            self._waiting.setdefault(key, []).append(appeared)
+
+        def end(target: Peer | None) -> None:
+            nonlocal over
+            over = True
+            timer.cancel()
+            found(target)
 
         def give_up() -> None:
-            waiting.remove(entry)
-            if not waiting:
-                self._waiting.pop(key, None)
-            found(None)
+            waiting = self._waiting.get(key, [])
+            if appeared in waiting:
+                waiting.remove(appeared)
+                if not waiting:
+                    del self._waiting[key]
+            end(self.target(caller, method))
 
         def appeared() -> None:
-            timer.cancel()
             # A target that reconnects registers all its methods in one go: let it finish.
-            loop.call_later(SETTLE, lambda: found(self.target(caller, method)))
+            loop.call_later(SETTLE, settled)
+
+        def settled() -> None:
+            target = None if over else self.target(caller, method)
+            if target is not None:
+                end(target)
+            elif not over:  # gone again already; it may come back
+                wait()
 
         timer = loop.call_later(APPEAR, give_up)
-        entry = appeared
-        waiting.append(entry)
+        wait()
 
     def begin(self, account_id: str) -> bool:
         """Counts a call; False if the account has too many under way."""

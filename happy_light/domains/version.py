@@ -27,7 +27,8 @@ STORES = {
 ECHO = b"x-happy-echo"
 ECHOES_MAX = 16
 PROXY_HEADERS = ("host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded")
-_SEMVER = re.compile(r"v?(\d{1,16})\.(\d{1,16})\.(\d{1,16})(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+_NUMBER = "(0|[1-9][0-9]{0,15})"
+_SEMVER = re.compile(rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
 # -------------------------------------------------------------------------------------------- wire

@@ -108,7 +108,7 @@ class Live:
         data = args[0] if args else None
         try:
             if on.data is not None:
-                data = msgspec.convert(data, on.data)
+                data = wire.convert(data, on.data)
             if on.replies:
                 on.handler(link, data, lambda value: link.acknowledge(id, value))
                 return
