@@ -95,6 +95,8 @@ class App:
         self._cors = CORSMiddleware(
             self._edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
         )
+        # Browsers send HEAD to whom they may send GET, so it is not listed; but with a token they ask first.
+        self._cors.allow_methods = [*self._cors.allow_methods, "HEAD"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -230,6 +230,8 @@ async def test_any_origin_may_ask(world: World) -> None:
         assert method in answer.headers["access-control-allow-methods"]
         allowed = answer.headers["access-control-allow-headers"].lower()
         assert all(name in allowed for name in ("authorization", "x-happy-client", "x-anything"))
+    asked["Access-Control-Request-Method"] = "HEAD"
+    assert (await once(world, "OPTIONS", "/v1/sessions", asked)).status == 200
     for path, status in (("/health", 200), ("/nosuch", 404), ("/v1/sessions", 401)):
         answer = await once(world, "GET", path, origin)
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, "*")
