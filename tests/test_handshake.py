@@ -133,7 +133,8 @@ async def test_nothing_overtakes_the_connect_packet(world: World) -> None:
 async def test_another_namespace_is_refused(world: World) -> None:
     alice = await world.account()
     async with await Wire.open(world.url) as wire:
-        assert (await wire.connect({"token": alice.token}, "/admin,")).startswith("44/admin,")
+        refusal = await wire.connect({"token": alice.token}, "/admin,")
+        assert refusal == '44/admin,{"message":"Invalid namespace"}'
         assert (await wire.connect({"token": alice.token})).startswith("40")
         await wire.send('42/admin,5["ping"]')  # to a namespace that it is not in
         await wire.send('421["ping"]')

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from happy_light.domains import rpc
+from happy_light.server import Server
 from tests.client import Account, Socket, World, uid
 
 UNAVAILABLE = {"ok": False, "error": "RPC method not available"}
@@ -136,6 +139,30 @@ async def test_nobody_for_15_seconds_is_not_available(world: World) -> None:
     started = loop.time()
     assert await ui.call("rpc-call", {"method": "nobody"}, timeout=40) == UNAVAILABLE
     assert loop.time() - started > 14
+
+
+async def test_a_target_that_does_not_answer_is_a_timeout(
+    inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rpc.TIMEOUT == 30
+    monkeypatch.setattr(rpc, "TIMEOUT", 1.0)
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        asked = asyncio.Event()
+
+        async def late(_: Any) -> str:
+            await asked.wait()
+            return "late"
+
+        await daemon(alice, late, "m")
+        ui = await alice.socket()
+        late_answer = {"ok": False, "error": "operation has timed out"}
+        assert await ui.call("rpc-call", {"method": "m"}) == late_answer
+        asked.set()
+        again = await ui.call("rpc-call", {"method": "m"})  # what came too late is nobody's
+        assert again == {"ok": True, "result": "late"}
+        assert await ui.heard() == []
 
 
 async def test_a_target_that_goes_is_told_at_once(world: World) -> None:

@@ -191,6 +191,14 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         # The library makes its sockets of a class that nobody can name to it.
         self.eio.sockets[eio_sid].__class__ = _Socket
 
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        if (namespace or "/") == "/":
+            await super()._handle_connect(eio_sid, namespace, data)
+            return
+        # The library says no with a bare string, and JavaScript clients read `message` of an object.
+        refusal = {"message": "Invalid namespace"}
+        await self._send_packet(eio_sid, _Packet(socketio.packet.CONNECT_ERROR, data=refusal, namespace=namespace))
+
     async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
         try:
             await super()._handle_eio_message(eio_sid, data)
