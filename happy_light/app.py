@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -34,12 +35,15 @@ from happy_light.domains import (
     version,
     voice,
 )
+from happy_light.errors import Unavailable
 from happy_light.house import House
 from happy_light.live import Hooks, Live, On
 from happy_light.openapi import Tables
 from happy_light.polling import Door
 from happy_light.ui import front
 from happy_light.web import Edge, Route
+
+log = logging.getLogger(__name__)
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
@@ -73,11 +77,14 @@ def jobs() -> dict[Job, float]:
 
 
 async def close(house: House) -> None:
-    """Lets every domain bring its memory to disk, before the store closes."""
+    """Lets every domain bring its memory to disk, before the store closes. What cannot be written is logged."""
     for domain in DOMAINS:
         closing = getattr(domain, "closing", None)
         if closing is not None:
-            await closing(house)
+            try:
+                await closing(house)
+            except Unavailable as error:
+                log.error("at the stop: %s", error)
 
 
 class App:

@@ -19,7 +19,7 @@ from happy_light import addresses, app, connections, folder, keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.control import Control
-from happy_light.errors import StartError
+from happy_light.errors import StartError, Unavailable
 from happy_light.house import House
 from happy_light.keys import Keys
 from happy_light.metrics import Metrics
@@ -100,8 +100,10 @@ class Server:
             await asyncio.wait({serving}, timeout=CUT_MAX)
         ended = serving.done()
         serving.cancel()
-        await app.close(self.house)
-        await self.close()
+        try:
+            await app.close(self.house)
+        finally:
+            await self.close()  # whatever happens: an open database keeps the process alive
         if ended:
             serving.result()
 
@@ -137,6 +139,8 @@ class Server:
             await asyncio.sleep(every)
             try:
                 await job(self.house)
+            except Unavailable as error:
+                log.error("job %s: %s", getattr(job, "__name__", job), error)
             except Exception:
                 log.exception("job %s", getattr(job, "__name__", job))
 

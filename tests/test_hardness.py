@@ -14,8 +14,9 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+import socketio
 
-from tests.client import World, b64
+from tests.client import World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.hardness.crash import crash
 from tests.raw import Connection, Wire
@@ -50,11 +51,11 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
         await wires[0].send('42["rpc-register",{"method":"m"}]')
         await wires[1].send('421["rpc-call",{"method":"m"}]')  # nobody answers
         await wires[2].send('421["rpc-call",{"method":"nobody"}]')
-        async with await Connection.open(server.url) as upload:
-            await upload.send(
-                f"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
-                "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{".encode()
-            )
+        async with await Connection.open(server.url) as body, await Connection.open(server.url) as upload:
+            head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: 1000000\r\n"
+            await body.send(f"POST /v1/sessions {head}Content-Type: application/json\r\n\r\n{{".encode())
+            file = f"/v1/sessions/{session}/attachments/{uid()}.enc"
+            await upload.send(f"PUT {file} {head}Content-Type: application/octet-stream\r\n\r\nhalf".encode())
             await alice.send(session, "last")
             began = time.monotonic()
             assert await asyncio.to_thread(server.stop, timeout=20) == 0
@@ -69,6 +70,37 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
         alice = await world.account(alice.key)
         page = await alice.ok("GET", f"/v3/sessions/{session}/messages")
         assert [message["localId"] for message in page["messages"]] == ["last"]
+        assert (await alice.get(file)).status_code == 404
+    assert not [path for path in (server.folder / "attachments").rglob("*") if path.is_file()]
+
+
+async def test_clients_come_back_by_themselves_after_a_restart(start: Callable[..., Process]) -> None:
+    server = start()
+    port = server.url.rpartition(":")[2]
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        clients, seen, came = [], [], asyncio.Queue[int]()
+        for number, transports in enumerate([["websocket"]] * 20 + [["polling"]] * 5 + [["polling", "websocket"]] * 5):
+            client = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=1)
+            client.on("connect", lambda number=number: came.put_nowait(number))
+            client.on("update", lambda frame: seen.append(frame["body"]["message"]["localId"]))
+            await client.connect(
+                server.url, auth={"token": alice.token}, transports=transports, socketio_path="v1/updates"
+            )
+            clients.append(client)
+        async with asyncio.timeout(20):
+            assert {await came.get() for _ in clients} == set(range(len(clients)))
+        assert await asyncio.to_thread(server.stop) == 0
+        server = start("--port", port)
+        async with asyncio.timeout(60):
+            assert {await came.get() for _ in clients} == set(range(len(clients)))
+        await alice.send(session, "again")
+        async with asyncio.timeout(20):
+            while len(seen) < len(clients):
+                await asyncio.sleep(0.05)
+        assert seen == ["again"] * len(clients)
+        await asyncio.gather(*(client.disconnect() for client in clients))
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(start: Callable[..., Process]) -> None:

@@ -99,6 +99,7 @@ class Store:
                 self._writer_connection = self._writer._conn
                 for pragma in _PRAGMAS:
                     await self._writer.execute(pragma)
+                await self._check_writing()
                 readers = f"{path.absolute().as_uri()}?mode=ro"
                 for _ in range(_READERS):
                     reader = await aiosqlite.connect(readers, uri=True, isolation_level=None, cached_statements=256)
@@ -111,6 +112,17 @@ class Store:
             raise StartError(f"The database {path} cannot be used: {error}.") from error
         self._closed = False
 
+    async def _check_writing(self) -> None:
+        """Raises StartError for a file that may only be read: SQLite opens it without a word."""
+        try:
+            await self._writer.execute("UPDATE meta SET value = value WHERE false")  # BEGIN would say nothing either
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:  # the low byte is the kind of error
+                raise StartError(
+                    f"The database {self.path} cannot be written; give the user that runs the server the right to "
+                    "write it, the files beside it and their folder."
+                ) from error
+
     async def close(self) -> None:
         """Finishes the writes that wait, folds the write-ahead log into the database, closes."""
         if self._closed:
@@ -119,8 +131,12 @@ class Store:
         await on_thread(self._writer, self._drain)
         for reader in self._readers:
             await reader.close()
-        await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await self._writer.close()
+        try:
+            await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:  # what is in the log is safe there
+            log.warning("the write-ahead log stays as it is: %s", error)
+        finally:
+            await self._writer.close()
 
     # ------------------------------------------------------------------------------------- reading
     def read(self, operation: Callable[Concatenate[Rx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:

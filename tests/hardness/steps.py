@@ -215,10 +215,10 @@ class Talking:
         self._news.set()
 
     async def until(self, done: Any, patience: float) -> None:
-        """Waits for that, the end of the connection or of the patience (s)."""
+        """Waits for that, a refusal, the end of the connection or of the patience (s)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while not done() and not self._reading.done():
+                while not done() and self.entered is not False:
                     self._news.clear()
                     await self._news.wait()
 
