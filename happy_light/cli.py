@@ -45,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # a folder that this user may not look into, a disk that is gone
+        if error.filename is None:
+            raise
+        print(f"happy-server-light: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"happy-server-light {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="")
+    commands = top.add_subparsers(title="commands", metavar="command", dest="command", prog="happy-server-light")
     for command in COMMANDS:
         below = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP, allow_abbrev=False)
         command.add(below)

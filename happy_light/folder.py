@@ -11,8 +11,8 @@ from happy_light.config import Settings
 from happy_light.errors import StartError
 
 
-def make(folder: Path) -> None:
-    """Creates the data folder, mode 0700. Raises StartError."""
+def make(folder: Path, name: str = "data folder", option: str = "--data-dir") -> None:
+    """Creates a folder of the server, mode 0700, and tries whether it can be written. Raises StartError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
@@ -20,7 +20,7 @@ def make(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise StartError(
-            f"The data folder {folder} cannot be written: {error.strerror}. Choose another with --data-dir."
+            f"The {name} {folder} cannot be written: {error.strerror}. Choose another with {option}."
         ) from error
 
 
@@ -41,7 +41,10 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
     try:
         handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise StartError(f"{folder / name} cannot be opened: {error.strerror}.") from error
+        raise StartError(
+            f"The folder {folder} cannot hold the lock {name}: {error.strerror}. It has to exist and be writable; "
+            "--data-dir and --database-url choose another."
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -281,12 +281,24 @@ def master_secret(configured: str | None, file: Path) -> str:
                 pass  # another process was first: its secret counts
             finally:
                 draft.unlink()
-        text = file.read_text("utf-8").strip()
     except OSError as error:
-        raise StartError(f"The master secret {file} cannot be read or made: {error.strerror}.") from error
+        raise StartError(f"The master secret {file} cannot be made: {error.strerror}.") from error
+    text = secret_in(file)
     if not text:
         raise StartError(
             f"The master secret file {file} is empty; put the secret back into it, or remove the file to get "
             "a new one (which signs everyone out)."
         )
     return text
+
+
+def secret_in(file: Path) -> str:
+    """The file's trimmed text. Raises StartError."""
+    try:
+        return file.read_text("utf-8").strip()
+    except OSError as error:
+        raise StartError(
+            f"The master secret {file} cannot be read: {error.strerror}; make it a file that this user can read."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"The master secret file {file} is not text; put the secret back into it.") from error

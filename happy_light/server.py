@@ -54,6 +54,8 @@ class Server:
             self.store = Store(settings.database, bus)
             await self.store.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.store.close)
+            if settings.files_dir is not None:  # the one in the data folder is made when it is needed
+                folder.make(settings.files_dir, "files folder", "--files-dir")
             self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self._check_secret()
@@ -183,10 +185,11 @@ def run(settings: Settings, ready: Callable[[Server], None], cut: Callable[[], N
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE, 20, 50)
-        if server.stopping:
+        try:
+            if not server.stopping:
+                await server.serve(begun)
+        finally:  # an open store keeps the process alive, whatever failed
             await server.close()
-        else:
-            await server.serve(begun)
 
     runner: Callable[[Any], Any] = asyncio.run
     with contextlib.suppress(ImportError):

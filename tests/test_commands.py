@@ -30,8 +30,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     for each in COMMANDS:
         assert re.search(rf"^    {each.NAME} ", overview, re.MULTILINE), each.NAME
         ended = command(tmp_path, each.NAME, "--help")
-        assert ended.returncode == 0 and ended.stdout.startswith("usage: happy-server-light"), each.NAME
-    assert command(tmp_path, "nonsense").returncode == 2
+        assert ended.returncode == 0 and ended.stdout.startswith(f"usage: happy-server-light {each.NAME} "), each.NAME
+    ended = command(tmp_path, "nonsense")
+    assert ended.returncode == 2 and "argument command: invalid choice: 'nonsense'" in ended.stderr
     assert command(tmp_path, "--prot", "1").returncode == 2
     assert not list(tmp_path.iterdir()), "asking makes nothing"
 

@@ -49,6 +49,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     is_folder = given.is_dir() or arguments.destination.endswith("/")
     if arguments.keep and not is_folder:
         raise StartError(f"--keep needs a folder, and {given} is none.")
+    if given.exists() and not is_folder and not given.is_file():  # the archive would take the place of a device
+        raise StartError(f"{given} is neither a file nor a folder; name one of those.")
     target = given / time.strftime("happy-server-light-%Y%m%d-%H%M%S.tar.gz") if is_folder else given
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

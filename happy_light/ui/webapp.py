@@ -64,7 +64,7 @@ class WebApp:
         self.folder = settings.ui_dir
         self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
         self._script = script(settings)
-        if self.folder is not None and not (self.folder / _INDEX).is_file():
+        if self.folder is not None and not os.path.isfile(self.folder / _INDEX):
             log.warning("the web app's folder %s has no %s; it answers as soon as there is one", self.folder, _INDEX)
 
     @property

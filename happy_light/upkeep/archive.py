@@ -22,7 +22,7 @@ from happy_light import __version__, folder, store, wire
 from happy_light.config import Settings
 from happy_light.disk import PART
 from happy_light.errors import StartError
-from happy_light.keys import Keys
+from happy_light.keys import Keys, secret_in
 from happy_light.upkeep.accounts import files_in
 from happy_light.upkeep.desk import Tell
 from happy_light.wire import Out
@@ -61,7 +61,7 @@ def secret_of(settings: Settings, database: Path) -> str | None:
     """The master secret that this database was made with, if it is known here."""
     candidates = [settings.master_secret]
     if settings.secret_file.is_file():
-        candidates.append(settings.secret_file.read_text("utf-8").strip())
+        candidates.append(secret_in(settings.secret_file))
     return next((secret for secret in candidates if secret and fits(secret, database)), None)
 
 
@@ -303,12 +303,7 @@ def _check(settings: Settings, manifest: Manifest, staging: Path) -> None:
             + ("Unset it: the archive has the right one." if manifest.secret else "Set it to that server's.")
         )
     own = settings.secret_file
-    if (
-        not manifest.secret
-        and not settings.master_secret
-        and own.is_file()
-        and not fits(own.read_text().strip(), database)
-    ):
+    if not manifest.secret and not settings.master_secret and own.is_file() and not fits(secret_in(own), database):
         raise StartError(f"{own} is not the secret of the server that was backed up; put the right one there.")
     if manifest.secret and not fits((staging / SECRET).read_text("utf-8"), database):
         raise StartError("The secret in the archive is not that of its database.")

@@ -35,7 +35,9 @@ class Finding(Out):
 def everything_here(settings: Settings) -> Iterator[Finding]:
     """All of it, one after the other."""
     yield from folder(settings)
-    yield space(shutil.disk_usage(settings.database.parent).free, _size(settings.database), settings.database.parent)
+    place = settings.database.parent
+    if place.is_dir():  # else what follows says that there is no database
+        yield space(shutil.disk_usage(place).free, _size(settings.database), place)
     try:
         with store.look(settings.database) as rx:
             yield from database(rx, settings)
@@ -127,7 +129,10 @@ def _secret(rx: Rx, settings: Settings) -> Finding:
     file = settings.secret_file
     secret, source = settings.master_secret, "HANDY_MASTER_SECRET"
     if not secret:
-        secret, source = file.read_text("utf-8").strip() if file.is_file() else "", str(file)
+        try:
+            secret, source = keys.secret_in(file) if file.exists() else "", str(file)
+        except StartError as error:
+            return Finding("secret", "problem", str(error), "Set HANDY_MASTER_SECRET, or mend the file.")
     if not secret:
         text = f"There is no master secret: HANDY_MASTER_SECRET is not set here and {file} is not there."
         return Finding("secret", "problem", text, "Set it as the server has it; a new one would sign everyone out.")
