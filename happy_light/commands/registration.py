@@ -40,8 +40,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     from happy_light.upkeep.desk import Nothing
     from happy_light.upkeep.registration import Window
 
-    if (arguments.window is None) == (arguments.what == "open"):
+    if arguments.what == "open" and arguments.window is None:
         raise StartError("A window needs its length, like: registration open --for 10m")
+    if arguments.what != "open" and arguments.window is not None:
+        raise StartError(f"--for is the length of a window; it goes with `registration open`, not {arguments.what}.")
     if arguments.what in ("open", "close"):
         seconds = arguments.window if arguments.what == "open" else 0
         state = control.ask(settings, "registration.open", Window(seconds))

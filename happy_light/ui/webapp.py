@@ -64,7 +64,8 @@ class WebApp:
         self.folder = settings.ui_dir
         self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
         self._script = script(settings)
-        if self.folder is not None and not os.path.isfile(self.folder / _INDEX):
+        # os.path says no where Path raises: for a folder that may not be looked into.
+        if self.folder is not None and not os.path.isfile(self.folder / _INDEX):  # noqa: PTH113
             log.warning("the web app's folder %s has no %s; it answers as soon as there is one", self.folder, _INDEX)
 
     @property
