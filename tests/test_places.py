@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.client import World
-from tests.conftest import Process
 from tests.test_start import command, environ, refused
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., Process]
 _DROP, _OVERRIDE, _SEARCH = 24, 1, 2  # prctl's PR_CAPBSET_DROP, and what lets root ignore the modes of files
 
 
@@ -53,13 +48,6 @@ def closed(tmp_path: Path) -> Path:
     return tmp_path / "closed" / "x"
 
 
-def test_a_database_that_may_only_be_read_is_refused_at_the_start(data: str, tmp_path: Path) -> None:
-    database = Path(data, "happy-server-light.sqlite")
-    database.chmod(0o400)
-    said = sentence(tmp_path, "--data-dir", data, "--port", "0")
-    assert said == f"The database {database} cannot be used: attempt to write a readonly database."
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -92,19 +80,6 @@ def test_a_web_app_folder_that_may_not_be_looked_into_is_a_warning(closed: Path,
     _, log = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in log
     assert f"the web app's folder {closed} has no index.html" in log
-
-
-async def test_a_stop_ends_although_the_last_write_fails(start: Start, tmp_path: Path) -> None:
-    server = start()
-    async with World(server.url) as world:
-        account = await world.account()
-    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1000, 1000))  # as on a disk that has no room
-    assert server.stop() == 0
-    assert any("the write-ahead log stays as it is" in line for line in server.log), server.log
-    again = start(folder=server.folder)
-    async with World(again.url) as world:
-        headers = {"Authorization": f"Bearer {account.token}"}
-        assert (await world.http.get("/v1/account/profile", headers=headers)).status_code == 200
 
 
 def test_a_files_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ async def test_a_window_opened_while_no_server_runs_counts_when_it_does(start) -
     ("arguments", "text"),
     [
         (("registration", "open"), "--for 10m"),
+        (("registration", "close", "--for", "3m"), "goes with `registration open`, not close"),
         (("registration", "open", "--for", "60d"), "30 days"),
         (("accounts", "allow", "nonsense"), "no public key"),
         (("accounts", "allow"), "which account"),

@@ -117,9 +117,6 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     while version < SCHEMA_VERSION:
         _in_one_transaction(connection, MIGRATIONS[version], version + 1)
         version += 1
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA user_version = {version}")  # a read-only file says so now, not at the first message
-    connection.execute("ROLLBACK")
 
 
 def _in_one_transaction(connection: sqlite3.Connection, script: str, version: int) -> None:
