@@ -62,7 +62,43 @@ class Versioned(Out):
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder().decode
+_LENIENT_MAX = 1024 * 1024  # bytes; the patient parser is slow, and nobody must hold up the others with it
+
+
+def decode(raw: bytes | memoryview | str) -> Any:
+    """JSON. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError.
+
+    What JavaScript writes and reads is taken, too: half a surrogate pair, from a text that was cut in the
+    middle of an emoji, becomes U+FFFD, and a number that no double holds infinity.
+    """
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError as error:
+        if len(raw) > _LENIENT_MAX:
+            raise
+        import json
+
+        try:
+            text = raw if isinstance(raw, str) else bytes(raw).decode()
+            return _mended(json.loads(text, parse_constant=_refuse_constant))
+        except ValueError:
+            raise error from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _mended(value: Any) -> Any:
+    """The same without halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    return value
 
 
 def now_ms() -> int:
@@ -137,7 +173,7 @@ def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
     def decoded(raw: bytes) -> Any:
         try:
             return strict(raw)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError:
             return convert(decode(raw), kind)
 
     return decoded

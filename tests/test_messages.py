@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.client import World, uid
+from tests.raw import Wire
 
 
 async def test_post_stores_and_tells_everyone_interested_the_sender_included(world: World) -> None:
@@ -179,3 +180,40 @@ async def test_the_documented_post_takes_one_message_or_a_batch(world: World) ->
     refused = await mallory.post(path, {"content": "x"})
     assert (refused.status_code, refused.json()) == (404, {"error": "Session not found"})
     assert await ui.heard() == []
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_half_an_emoji_costs_nobody_the_connection(world: World, transport: str) -> None:
+    """What JavaScript cuts in the middle of a surrogate pair is legal JSON, and sent again after every reconnect."""
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    ui = await alice.socket(transports=(transport,))
+    agent = await alice.socket(session=session)
+    ack = await ui.call("message", {"sid": session, "message": "a\ud83d", "localId": "\udc00b"})
+    assert (ack["ok"], ack["seq"], ack["localId"]) == (True, 1, "\ufffdb")
+    (body,) = await agent.updates()
+    assert body["message"]["content"] == {"t": "encrypted", "c": "a\ufffd"}
+    assert (await ui.call("rpc-call", {"method": ""}))["ok"] is False  # the socket is still the same
+    path = f"/v3/sessions/{session}/messages"
+    headers = {"Content-Type": "application/json"}
+    cut = b'{"messages":[{"content":"\\ud83d\\ud83d\\ude00","localId":"l"}]}'
+    (stored,) = (await alice.request("POST", path, content=cut, headers=headers)).json()["messages"]
+    assert (stored["seq"], stored["localId"]) == (2, "l")
+    messages = (await alice.ok("GET", path))["messages"]
+    assert [message["content"]["c"] for message in messages] == ["a\ufffd", "\ufffd\U0001f600"]
+    assert [body["message"]["seq"] for body in await ui.updates()] == [2]
+
+
+async def test_a_number_past_every_double_is_infinite_and_no_json_ends_it(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    async with await Wire.open(world.url) as wire:
+        await wire.connect({"token": alice.token})
+        await wire.send('421["usage-report",{"key":"k","tokens":{"total":1e400},"cost":{"total":1}}]')
+        refusal = await wire.packet()
+        assert refusal.startswith("431") and "Invalid tokens object" in refusal
+        await wire.send(f'422["update-metadata",{{"sid":"{session}","metadata":"m","expectedVersion":1e400}}]')
+        assert await wire.packet() == '432[{"result":"error"}]'
+        await wire.send('423["ping",NaN]')
+        with pytest.raises((EOFError, ConnectionError)):
+            await wire.packet()
