@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.umask(0o077)  # whatever a command makes is for its own user
     try:
         arguments.run(config.load(os.environ, vars(arguments)), arguments)
+    except BrokenPipeError:
+        pass  # who reads, like `head`, has read enough
     except StartError as error:
         print(f"happy-server-light: {error}", file=sys.stderr)
         sys.exit(2)
@@ -50,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"happy-server-light: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # else Python says so, and makes the exit code 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -56,6 +56,8 @@ def settings_of(settings: Settings) -> Serving:
             config.create_ssl_context()
         except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
             why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
+            if "pem lib" in why:
+                why = "they are no PEM files"
             raise StartError(
                 f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
             ) from error

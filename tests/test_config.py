@@ -192,8 +192,8 @@ def test_config_shows_value_and_origin_and_masks_secrets(tmp_path: Path) -> None
     assert entries["master_secret"]["value"] == "********"
     assert entries["tls_cert"]["value"] is None
     plain = command("config", **environ)
-    assert re.search(r"^\* HANDY_MASTER_SECRET +\*{8} +HANDY_MASTER_SECRET$", plain.stdout, re.MULTILINE)
-    assert re.search(r"^  PORT +3005 +default$", plain.stdout, re.MULTILINE)
+    assert re.search(r"^\* master_secret +HANDY_MASTER_SECRET +\*{8} +HANDY_MASTER_SECRET$", plain.stdout, re.MULTILINE)
+    assert re.search(r"^  port +PORT +3005 +default$", plain.stdout, re.MULTILINE)
     assert "topsecret" not in ended.stdout + plain.stdout
     assert not list(tmp_path.iterdir()), "`config` only looks"
 

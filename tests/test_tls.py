@@ -129,6 +129,9 @@ def test_bad_files_are_sentences(tmp_path: Path) -> None:
     begin = f"TLS does not work with the certificate {cert} and the key "
     missing = refused(tmp_path / "d", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "none"))
     assert missing == f"{begin}{tmp_path / 'none'}: no such file or directory."
+    text = tmp_path / "text"
+    text.write_text("no PEM")
+    assert refused(tmp_path / "d", "--tls-cert", str(text), "--tls-key", str(key)).endswith(": they are no PEM files.")
     assert "mismatch" in refused(tmp_path / "d", "--tls-cert", str(cert), "--tls-key", str(other)).lower()
     locked = tmp_path / "locked.key"
     loaded = serialization.load_pem_private_key(key.read_bytes(), None)

@@ -37,11 +37,11 @@ def _entry(row: config.Row, settings: Settings) -> dict[str, str | None]:
 
 
 def print_table(settings: Settings) -> None:
-    """For people: what was set by somebody is marked, since that is what one looks for."""
+    """For people: key in the file, variable, value, origin; what somebody set is marked, since one looks for that."""
     rows = [
         (row, config.shown(row, getattr(settings, row.name)), settings.origins[row.name]) for row in config.SETTINGS
     ]
-    names = max(len(row.env[0]) for row, _, _ in rows)
+    names, variables = max(len(row.name) for row, _, _ in rows), max(len(row.env[0]) for row, _, _ in rows)
     width = max(len(value) for _, value, origin in rows if origin != config.DEFAULT or len(value) < 40)
     group = ""
     for row, value, origin in rows:
@@ -49,4 +49,4 @@ def print_table(settings: Settings) -> None:
             group = row.group
             print(f"{group}:")
         mark = " " if origin == config.DEFAULT else "*"
-        print(f"{mark} {row.env[0]:{names}}  {value:{width}}  {origin}")
+        print(f"{mark} {row.name:{names}}  {row.env[0]:{variables}}  {value:{width}}  {origin}")

@@ -60,7 +60,8 @@ def ask(url: str, trust: bool) -> str:
     except HTTPError as error:
         return f"it answers {error.code}"
     except OSError as error:  # URLError and timeouts too
-        return str(getattr(error, "reason", error))
+        reason = getattr(error, "reason", error)
+        return str(getattr(reason, "strerror", None) or reason)
     except (HTTPException, ValueError):
         return "it is another program"
     if not isinstance(answer, dict) or answer.get("status") != "ok":

@@ -62,32 +62,32 @@ def find(rx: Rx, text: str) -> str:
     raise StartError(f"There is no account {text!r}: an id, username, public key or fingerprint is expected.")
 
 
-def list_all(rx: Rx, settings: Settings, only: str = "%") -> list[Account]:
+def list_all(rx: Rx, settings: Settings, only: str | None = None) -> list[Account]:
     """Every account, or the one with the id `only`; the newest activity first. Reads every message's length."""
     sessions = _by_account(
         rx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + ifnull(length(agent_state), 0)) "
-        "FROM sessions WHERE account_id LIKE ? GROUP BY account_id", only, 3,
+        "FROM sessions WHERE account_id = ifnull(?, account_id) GROUP BY account_id", only, 3,
     )  # fmt: skip
     messages = _by_account(
         rx, "SELECT s.account_id, count(*), sum(length(m.content)) FROM sessions s CROSS JOIN messages m "
-        "ON m.session_id = s.id WHERE s.account_id LIKE ? GROUP BY s.account_id", only, 2,
+        "ON m.session_id = s.id WHERE s.account_id = ifnull(?, s.account_id) GROUP BY s.account_id", only, 2,
     )  # fmt: skip
     machines = _by_account(
         rx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + ifnull(length(daemon_state), 0)) "
-        "FROM machines WHERE account_id LIKE ? GROUP BY account_id", only, 3,
+        "FROM machines WHERE account_id = ifnull(?, account_id) GROUP BY account_id", only, 3,
     )  # fmt: skip
     artifacts = _by_account(
         rx, "SELECT account_id, count(*), sum(length(header) + length(body)) FROM artifacts "
-        "WHERE account_id LIKE ? GROUP BY account_id", only, 2,
+        "WHERE account_id = ifnull(?, account_id) GROUP BY account_id", only, 2,
     )  # fmt: skip
     values = _by_account(
-        rx, "SELECT account_id, sum(ifnull(length(value), 0)) FROM kv WHERE account_id LIKE ? GROUP BY account_id",
+        rx, "SELECT account_id, sum(ifnull(length(value), 0)) FROM kv WHERE account_id = ifnull(?, account_id) GROUP BY account_id",
         only, 1,
     )  # fmt: skip
     sizes = _file_sizes(rx, settings, only)
     accounts = []
     for id, key, username, first, last, created, updated in rx.all(
-        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts WHERE id LIKE ?",
+        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts WHERE id = ifnull(?, id)",
         (only,),
     ):
         in_sessions, in_machines = sessions.get(id, (0, 0, 0)), machines.get(id, (0, 0, 0))
@@ -112,7 +112,7 @@ def list_all(rx: Rx, settings: Settings, only: str = "%") -> list[Account]:
     return sorted(accounts, key=lambda account: -account.last_active_at)
 
 
-def _by_account(rx: Rx, sql: str, only: str, width: int) -> dict[str, tuple[int, ...]]:
+def _by_account(rx: Rx, sql: str, only: str | None, width: int) -> dict[str, tuple[int, ...]]:
     return {row[0]: tuple(row[1 : width + 1]) for row in rx.all(sql, (only,))}
 
 
@@ -121,9 +121,11 @@ def _fingerprint(public_key: str) -> str:
     return "being deleted" if public_key.startswith("deleted ") else keys.fingerprint(bytes.fromhex(public_key))
 
 
-def _file_sizes(rx: Rx, settings: Settings, only: str) -> dict[str, int]:
+def _file_sizes(rx: Rx, settings: Settings, only: str | None) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    owners: dict[str, str] = dict(rx.all("SELECT id, account_id FROM sessions WHERE account_id LIKE ?", (only,)))
+    owners: dict[str, str] = dict(
+        rx.all("SELECT id, account_id FROM sessions WHERE account_id = ifnull(?, account_id)", (only,))
+    )
     for folder in subfolders(session_files(settings)):
         if folder.name in owners:
             owner = owners[folder.name]
