@@ -81,13 +81,15 @@ def list_all(rx: Rx, settings: Settings, only: str | None = None) -> list[Accoun
         "WHERE account_id = ifnull(?, account_id) GROUP BY account_id", only, 2,
     )  # fmt: skip
     values = _by_account(
-        rx, "SELECT account_id, sum(ifnull(length(value), 0)) FROM kv WHERE account_id = ifnull(?, account_id) GROUP BY account_id",
+        rx, "SELECT account_id, sum(ifnull(length(value), 0)) FROM kv WHERE account_id = ifnull(?, account_id) "
+        "GROUP BY account_id",
         only, 1,
     )  # fmt: skip
     sizes = _file_sizes(rx, settings, only)
     accounts = []
     for id, key, username, first, last, created, updated in rx.all(
-        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts WHERE id = ifnull(?, id)",
+        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts "
+        "WHERE id = ifnull(?, id)",
         (only,),
     ):
         in_sessions, in_machines = sessions.get(id, (0, 0, 0)), machines.get(id, (0, 0, 0))
