@@ -6,10 +6,11 @@ Wire names are camelCase; `bytes` fields are standard padded base64 (protocol.md
 from __future__ import annotations
 
 import base64
+import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -63,7 +64,9 @@ class Versioned(Out):
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_LENIENT_MAX = 1024 * 1024  # bytes; the patient parser is slow, and nobody must hold up the others with it
+# What is looked at a second time is slow to look at, and nobody must hold up the others with it.
+_LENIENT_MAX = 1024 * 1024  # bytes
+_VALUES_MAX = 10_000
 
 
 def decode(raw: bytes | memoryview | str) -> Any:
@@ -161,9 +164,12 @@ def convert(value: Any, kind: type[Any]) -> Any:
     """Decoded JSON into a struct. Raises msgspec.ValidationError with the place of what is wrong."""
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
         # JSON has one kind of number: 1.0 is the integer 1, as clients with doubles write it.
-        return msgspec.convert(_whole(value), kind)
+        try:
+            return msgspec.convert(_whole(value, itertools.repeat(None, _VALUES_MAX)), kind)
+        except _TooMuch:
+            raise error from None
 
 
 def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
@@ -174,19 +180,27 @@ def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
         try:
             return strict(raw)
         except msgspec.DecodeError:
+            if len(raw) > _LENIENT_MAX:
+                raise
             return convert(decode(raw), kind)
 
     return decoded
 
 
-def _whole(value: Any) -> Any:
-    """The same with integers for the floats that are some."""
+class _TooMuch(Exception):
+    """There are more values than anybody means well with."""
+
+
+def _whole(value: Any, room: Iterator[None]) -> Any:
+    """The same with integers for the floats that are some. Raises _TooMuch past as many values as `room` has."""
+    if next(room, room) is room:
+        raise _TooMuch
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_whole(item, room) for item in value]
     if isinstance(value, dict):
-        return {name: _whole(item) for name, item in value.items()}
+        return {name: _whole(item, room) for name, item in value.items()}
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from happy_light import wire
@@ -34,3 +35,19 @@ def test_threads_get_ids_of_their_own() -> None:
     with ThreadPoolExecutor(4) as pool:
         ids = [id for part in pool.map(some, range(4)) for id in part]
     assert len(set(ids)) == len({id[-12:] for id in ids}) == 8000
+
+
+def test_a_second_look_is_for_small_things_only() -> None:
+    class Version(wire.In):
+        version: int
+
+    decode = wire.decoder(Version)
+    assert decode(b'{"version":1.0}').version == decode(b'{"version":1.0,"x":[[2.5,null]]}').version == 1
+    assert decode(b'{"version":1,"x":"\\ud800"}').version == 1
+    for raw in (
+        b'{"version":1.0,"x":[' + b"1," * 20_000 + b"1]}",
+        b'{"version":1.0,"x":"' + b"x" * 1_100_000 + b'"}',
+        b'{"version":1,"x":"\\ud800' + b"x" * 1_100_000 + b'"}',
+    ):
+        with pytest.raises(msgspec.DecodeError):
+            decode(raw)
