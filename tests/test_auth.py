@@ -244,3 +244,22 @@ async def test_requests_grow_old(tmp_path: Any) -> None:
         assert await store.read(rows) == 1
     finally:
         await store.close()
+
+
+async def test_requests_that_nobody_answers_are_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("happy_light.domains.auth.requests.REQUESTS_MAX", 10)
+    store = Store(tmp_path / "db", Bus())
+    await store.open()
+    try:
+        keys = [bytes([number]) * 32 for number in range(15)]
+        for number, public_key in enumerate(keys):
+            await store.write(auth.ask, "terminal", public_key, False)
+            await store.write(lambda tx, n=number: tx.execute(
+                "UPDATE auth_requests SET created_at = created_at - ? WHERE public_key = ?",
+                ((15 - n) * 1000, keys[n].hex().upper()),
+            ))  # fmt: skip
+        await store.write(auth.tidy)
+        found = [await store.read(auth.find, "terminal", public_key) for public_key in keys]
+        assert [request is not None for request in found] == [False] * 4 + [True] * 11  # the newest stay
+    finally:
+        await store.close()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from happy_light import addresses
+from happy_light import addresses, limits
+from happy_light.errors import Refused
+from happy_light.live import links
+from happy_light.server import Server
 from tests.client import World, b64
 from tests.conftest import Process
+from tests.raw import Connection, Raw
 
 TOO_MANY = {"error": "Too many requests. Try again in a minute."}
 
@@ -67,9 +73,34 @@ async def test_a_rate_comes_back_with_time(start: Callable[..., Process]) -> Non
 async def test_who_is_no_trusted_proxy_cannot_name_an_address(start: Callable[..., Process]) -> None:
     server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="2", TRUSTED_PROXIES="none")
     async with World(server.url) as world:
-        for i in range(5):
-            response = await world.http.post("/v1/version", json={}, headers=seen_as(f"192.0.2.{i}"))
-            assert response.status_code == 400  # it is this computer, whatever it says
+        for _ in range(5):
+            response = await world.http.post("/v1/version", json={}, headers=seen_as("192.0.2.1"))
+            assert response.status_code == 400  # it is this computer, whatever it says, and that is not counted
+
+
+async def test_proxies_are_trusted_as_networks_however_many_there_are(start: Callable[..., Process]) -> None:
+    server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="2", TRUSTED_PROXIES="127.0.0.0/8, 10.0.0.0/8, fd00::/8")
+    async with World(server.url) as world:
+
+        async def ask(chain: str) -> int:
+            return (await world.http.post("/v1/version", json={}, headers=seen_as(chain))).status_code
+
+        # One or three proxies of ours behind the caller, and what the caller itself says before.
+        chains = ["192.0.2.1", "198.51.100.1, 192.0.2.1, 10.9.8.7", "192.0.2.1, fd00::5, 10.1.1.1, 127.0.0.9"]
+        assert [await ask(chain) for chain in chains] == [400, 400, 429]
+        assert await ask("192.0.2.1, 192.0.2.2, 10.1.1.1") == 400
+        assert await ask("192.0.2.1, 11.0.0.1") == 400  # no proxy of ours, so it is the caller
+
+
+def test_addresses_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ADDRESSES_MAX", 10)
+    settings = SimpleNamespace(sign_in_rate=1, trusted_proxies=())
+    counted = limits.Limits(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
+    for i in range(100):
+        counted.request({"client": (f"192.0.2.{i}", 1), "headers": []})
+        with pytest.raises(Refused):
+            counted.request({"client": ("192.0.2.0", 1), "headers": []})  # who goes on asking is not forgotten
+    assert len(counted._buckets) == 10
 
 
 async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Callable[..., Process]) -> None:
@@ -169,3 +200,77 @@ async def test_an_accounts_bodies_in_memory_are_bounded(start: Callable[..., Pro
             assert (response.status_code, response.json()) == (429, TOO_MANY)
         for i in range(5):  # what was answered is let go
             await alice.session(f"{i}", "x" * 900_000)
+
+
+async def test_a_body_that_does_not_go_on_is_refused_and_a_slow_one_is_not(
+    inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("happy_light.web._BODY_PAUSE", 1.0)
+    async with World((await inside()).url) as world:
+        alice = await world.account()
+        body = b'{"tag":"t","metadata":"slow"}'
+        head = f"Host: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: {len(body)}\r\n"
+        for path in ("/v1/sessions", "/v1/auth/response"):
+            async with await Connection.open(world.url) as stalled:
+                await stalled.send(f"POST {path} HTTP/1.1\r\n{head}Content-Type: application/json\r\n\r\n{{".encode())
+                answer = await stalled.answer()
+                assert (answer.status, answer.json()["statusCode"]) == (408, 408)
+                assert await stalled.ended()
+        async with await Connection.open(world.url) as slow:
+            await slow.send(f"POST /v1/sessions HTTP/1.1\r\n{head}Content-Type: application/json\r\n\r\n".encode())
+            for i in range(len(body)):
+                await slow.send(body[i : i + 1])
+                await asyncio.sleep(0.05)  # 1.5 s in all
+            assert (await slow.answer()).json()["session"]["metadata"] == "slow"
+
+
+async def test_a_socket_with_many_writes_under_way_has_to_wait_and_loses_none(
+    inside: Callable[[], Awaitable[Server]],
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        raw = await (await Raw.open(world.url)).enter(alice.token)
+        release = threading.Event()
+        held = server.store.write(lambda tx: release.wait(20))
+        for i in range(3_000):
+            raw.say(f'42{i}["message",{{"sid":"{session}","message":"{i}"}}]')
+        waiting = -1
+        while waiting < server.store.waiting:  # until it stands still
+            waiting = server.store.waiting
+            await asyncio.sleep(0.3)
+        assert links.IN_FLIGHT_MAX <= waiting < 1_000  # what had arrived in one piece is taken as a whole
+        release.set()
+        assert await held
+        acks = []
+        while len(acks) < 3_000:
+            text = await raw.text()
+            if text.startswith("43"):
+                acks.append(int(text[2 : text.index("[")]))
+        assert acks == list(range(3_000))
+        raw.writer.close()
+
+
+async def test_calls_that_wait_at_one_peer_are_bounded(
+    inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "CALLS_MAX", 3)
+    async with World((await inside()).url) as world:
+        alice = await world.account()
+        ui, machine = await alice.socket(), await alice.socket(machine="m")
+        asked, release = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow(request: Any) -> str:
+            asked.release()
+            await release.wait()
+            return "done"
+
+        machine.answers["rpc-request"] = slow
+        await machine.call("rpc-register", {"method": "a"})
+        calls = [asyncio.create_task(ui.call("rpc-call", {"method": "a"})) for _ in range(3)]
+        for _ in calls:
+            await asked.acquire()
+        assert (await ui.call("rpc-call", {"method": "a"}))["ok"] is False
+        release.set()
+        assert await asyncio.gather(*calls) == [{"ok": True, "result": "done"}] * 3

@@ -152,6 +152,21 @@ async def test_what_follows_a_connect_at_once_is_not_lost(world: World) -> None:
     assert await raw.text() == '432[{"ok":true}]'
 
 
+async def test_what_waits_behind_a_connect_is_bounded(world: World) -> None:
+    alice = await world.account()
+    for count in (900, 1_100):
+        raw = await Raw.open(world.url)
+        packets = [b'42%d["ping"]' % i for i in range(count)]
+        connect = b"40" + json.dumps({"token": alice.token}).encode()
+        raw.writer.write(b"".join(masked(Opcode.TEXT, packet) for packet in [connect, *packets]))
+        if count > 1_000:
+            assert await raw.frame() is None
+        else:
+            assert (await raw.text()).startswith("40{")
+            assert [await raw.text() for _ in packets] == [f"43{i}[{{}}]" for i in range(count)]
+        raw.writer.close()
+
+
 async def test_binary_attachments_arrive_through_the_engine(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
