@@ -194,7 +194,10 @@ class Raw:
         return raw
 
     def send(self, opcode: Opcode, data: bytes, fin: bool = True) -> None:
-        self.writer.write(Frame(opcode, data, fin).serialize(mask=True))
+        """Any frame, one that may not be too: a ping of 200 bytes."""
+        framed = bytearray(Frame(Opcode.BINARY, data, fin).serialize(mask=True))
+        framed[0] = framed[0] & 0xF0 | opcode
+        self.writer.write(framed)
 
     def say(self, text: str) -> None:
         self.send(Opcode.TEXT, text.encode())

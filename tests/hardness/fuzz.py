@@ -37,6 +37,10 @@ VENDORS = {  # answers of all other servers in one
 }  # fmt: skip
 
 
+class SmallEnough(BaseException):
+    """Ends a search that hypothesis would go on with."""
+
+
 # ---------------------------------------------------------------------------------------------- HTTP
 def _known(path: str) -> list[str]:
     """What fits into the first parameter of a path."""
@@ -214,7 +218,7 @@ steps: st.SearchStrategy[list[Step]] = st.lists(
 
 def fuzz(runner: asyncio.Runner, field: Field, examples: int, number: int) -> None:
     """So many scenarios. Raises what was found, with the smallest steps that lead to it in its notes."""
-    smallest: list[Step] = []
+    found: Exception | None = None
     until = float("inf")
 
     @seed(number)
@@ -224,17 +228,22 @@ def fuzz(runner: asyncio.Runner, field: Field, examples: int, number: int) -> No
     )  # fmt: skip
     @given(steps)
     def scenario(given: list[Step]) -> None:
-        nonlocal smallest, until
-        if time.monotonic() > until and given != smallest:
-            return  # made smaller for long enough
+        nonlocal found, until
+        if time.monotonic() > until:
+            raise SmallEnough
         try:
             runner.run(play(field, given))
-        except Exception:
+        except Exception as error:
             until = min(until, time.monotonic() + SHRINKING)
-            smallest = given
+            error.add_note("\n".join(map(repr, given)))
+            found = error
             raise
 
-    scenario()
+    try:
+        scenario()
+    except SmallEnough:
+        assert found is not None
+        raise found from None
 
 
 def short(text: str) -> str:
