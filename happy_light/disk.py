@@ -53,7 +53,9 @@ async def store(pieces: AsyncIterator[bytes], target: Path) -> int:
             file.close()
             part.unlink(missing_ok=True)
     except OSError as error:
-        log.error("%s cannot be written: %s", target.parent, error.strerror)
+        # A folder that is gone was deleted meanwhile, by whoever owns it.
+        level = logging.INFO if isinstance(error, FileNotFoundError) else logging.ERROR
+        log.log(level, "%s cannot be written: %s", target.parent, error.strerror)
         raise Unavailable("The server cannot store the file") from error
     return size
 

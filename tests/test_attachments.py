@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from happy_light import config
+from happy_light import config, disk
 from happy_light.domains import attachments
+from happy_light.errors import Unavailable
 from happy_light.store import Rx
 from tests.client import Account, World, uid
 from tests.conftest import Process
@@ -327,3 +329,17 @@ async def test_an_explicit_public_url_wins(start: Callable[..., Process]) -> Non
         session = (await alice.session())["id"]
         proxied = {"x-forwarded-proto": "http", "x-forwarded-host": "other"}
         assert (await request(alice, session, **proxied)).startswith("https://happy.example.com/v1/sessions/")
+
+
+async def test_a_folder_that_is_deleted_under_an_upload_is_no_fault_of_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        shutil.rmtree(tmp_path / "session")
+        yield b"two"
+
+    with pytest.raises(Unavailable):
+        await disk.store(pieces(), tmp_path / "session" / "a.enc")
+    assert list(tmp_path.iterdir()) == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

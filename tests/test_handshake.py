@@ -300,6 +300,9 @@ async def test_odd_polling_requests_are_refused_and_leave_the_server_well(world:
                       "?EIO=4&transport=polling&j=x", "?EIO=4&transport=polling&sid=%00"):  # fmt: skip
             answer = await http.get(base + query)
             assert answer.status in (400, 200), (query, answer.status)
+        # Upgrade without its Connection header, as a proxy leaves it that takes that one away.
+        odd = await http.get(f"{base}?EIO=4&transport=websocket", headers={"Upgrade": "websocket"})
+        assert (odd.status, (await odd.json())["message"]) == (400, "A websocket needs an upgrade")
         for query in ("", "?EIO=4&transport=polling", "?EIO=4&transport=polling&sid=nosuch"):
             assert (await http.post(base + query, data="4")).status == 400
         for method in ("PUT", "DELETE", "PATCH"):
