@@ -41,6 +41,10 @@ class Door:
                 if query.get("transport") == ["websocket"]:  # the engine would answer nothing at all
                     raise BadRequest("A websocket needs an upgrade")
                 receive = await self._checked(call, receive, sid)
+                if any(name == b"upgrade" for name, _ in scope["headers"]):
+                    # It asked for a websocket in a way that makes none (no Connection: Upgrade, a POST); the library
+                    # would believe it.
+                    scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"upgrade"]}
             await self._live.sio.handle_request(scope, receive, send)
         except BadRequest as error:
             if scope["type"] == "http":

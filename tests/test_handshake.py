@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.client import Socket, World, uid
-from tests.raw import Wire
+from tests.raw import Connection, Wire
 
 
 async def alive(world: World) -> None:
@@ -279,6 +279,17 @@ async def test_a_polling_burst_in_one_payload(world: World) -> None:
             while len(got) < 1000:
                 got += (await (await http.get(f"{base}&sid={sid}")).text()).split("\x1e")
         assert got == [f"43{i}[{{}}]" for i in range(1000)]
+
+
+@pytest.mark.parametrize("connection", ["Upgr\\e", "keep-alive", "close, x"])
+async def test_an_upgrade_that_is_none_is_a_bad_request(world: World, connection: str) -> None:
+    async with await Connection.open(world.url) as raw:
+        headers = {"Upgrade": "websocket", "Connection": connection, "Sec-WebSocket-Version": "13",
+                   "Sec-WebSocket-Key": "eDAwMDAwMDAwMDAwMDAwMA=="}  # fmt: skip
+        assert (await raw.request("GET", "/v1/updates/?EIO=4&transport=websocket", headers)).status == 400
+    async with await Connection.open(world.url) as raw:  # a proxy that leaves it in a poll does no harm
+        answer = await raw.request("GET", "/v1/updates/?EIO=4&transport=polling", headers)
+        assert (answer.status, answer.body[:1]) == (200, b"0")
 
 
 async def test_every_poll_ends_with_its_connection(world: World) -> None:

@@ -283,7 +283,7 @@ class Bytes:
             await connection.send(field.fill(self.data))
             if self.wait:
                 with contextlib.suppress(TimeoutError, EOFError, OSError, ValueError):
-                    answer = await connection.answer(timeout=PAUSE)
+                    answer = await connection.answer(timeout=4 * PAUSE)
                     assert answer.status < 500 or answer.status in (501, 505), (self.data, answer.status, answer.body)
 
 
