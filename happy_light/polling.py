@@ -31,15 +31,12 @@ class Door:
         self._limits = live.house.get(Limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        sid = query.get("sid", [""])[0]
+        sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]
         call: Call[None, None] = Call(self._live.house, scope, receive, {})
         try:
             if not sid and self._limits.crowded(scope):
                 raise BadRequest("Too many connections that are not signed in", 429)
             if scope["type"] == "http":
-                if query.get("transport") == ["websocket"]:  # the engine would answer nothing at all
-                    raise BadRequest("A websocket needs an upgrade")
                 receive = await self._checked(call, receive, sid)
                 if any(name == b"upgrade" for name, _ in scope["headers"]):
                     # It asked for a websocket in a way that makes none (no Connection: Upgrade, a POST); the library

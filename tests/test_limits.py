@@ -17,7 +17,7 @@ from happy_light import addresses, limits
 from happy_light.errors import Refused
 from happy_light.live import links
 from happy_light.server import Server
-from tests.client import World, b64
+from tests.client import Socket, World, b64
 from tests.conftest import Process
 from tests.raw import Connection, Raw
 
@@ -27,6 +27,19 @@ TOO_MANY = {"error": "Too many requests. Try again in a minute."}
 def seen_as(address: str) -> dict[str, str]:
     """What a proxy on this computer says about its caller."""
     return {"X-Forwarded-For": address}
+
+
+def answer_late(machine: Socket) -> tuple[asyncio.Semaphore, asyncio.Event]:
+    """Lets a socket answer calls when it is told to. -> what is released by each call, and what lets the answers go."""
+    asked, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(request: Any) -> str:
+        asked.release()
+        await release.wait()
+        return "done"
+
+    machine.answers["rpc-request"] = slow
+    return asked, release
 
 
 async def test_requests_without_a_token_are_counted_by_address(start: Callable[..., Process]) -> None:
@@ -173,14 +186,7 @@ async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Callable
             assert (await machine.call("rpc-register", {"method": method}))["ok"] is True
         assert await machine.call("rpc-register", {"method": "c"}) == {"ok": False, "error": "Too many methods"}
         assert (await machine.call("rpc-register", {"method": "x" * 1025}))["ok"] is False
-        asked, release = asyncio.Semaphore(0), asyncio.Event()
-
-        async def slow(request: Any) -> str:
-            asked.release()
-            await release.wait()
-            return "done"
-
-        machine.answers["rpc-request"] = slow
+        asked, release = answer_late(machine)
         calls = [asyncio.create_task(ui.call("rpc-call", {"method": "a"}, timeout=20)) for _ in range(2)]
         for _ in calls:
             await asked.acquire()
@@ -259,14 +265,7 @@ async def test_calls_that_wait_at_one_peer_are_bounded(
     async with World((await inside()).url) as world:
         alice = await world.account()
         ui, machine = await alice.socket(), await alice.socket(machine="m")
-        asked, release = asyncio.Semaphore(0), asyncio.Event()
-
-        async def slow(request: Any) -> str:
-            asked.release()
-            await release.wait()
-            return "done"
-
-        machine.answers["rpc-request"] = slow
+        asked, release = answer_late(machine)
         await machine.call("rpc-register", {"method": "a"})
         calls = [asyncio.create_task(ui.call("rpc-call", {"method": "a"})) for _ in range(3)]
         for _ in calls:
