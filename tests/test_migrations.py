@@ -154,3 +154,28 @@ def test_a_damaged_database_is_a_sentence(database: Path) -> None:
     database.write_bytes(content)
     with pytest.raises(StartError, match=r"cannot be used: .*malformed"):
         store.prepare(database)
+
+
+def test_keys_of_the_first_schema_become_text(tmp_path: Path) -> None:
+    path = tmp_path / "happy-server-light.sqlite"
+    first = schema.text().replace("data_encryption_key TEXT,", "data_encryption_key BLOB,")
+    first = first.replace("data_encryption_key  TEXT,", "data_encryption_key  BLOB,")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            f"{first}\nPRAGMA application_id = {store.APPLICATION_ID}; PRAGMA user_version = 1;"
+            "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('a', 'K', 1, 1);"
+            "INSERT INTO machines (account_id, id, metadata, data_encryption_key, active_at, created_at, updated_at)"
+            " VALUES ('a', 'm', 'x', x'00ff10', 1, 1, 1);"
+        )
+        for name, key in (("s1", b"\x00\xfb\xff"), ("s2", None), ("s3", b"")):
+            connection.execute(
+                "INSERT INTO sessions (id, account_id, tag, metadata, data_encryption_key, active_at, created_at, "
+                "updated_at) VALUES (?, 'a', ?, 'x', ?, 1, 1, 1)",
+                (name, name, key),
+            )
+    store.prepare(path)
+    assert rows(path, "PRAGMA user_version") == [(store.SCHEMA_VERSION,)]
+    sql = "SELECT id, data_encryption_key FROM {} ORDER BY id"
+    assert rows(path, sql.format("sessions")) == [("s1", "APv/"), ("s2", None), ("s3", None)]
+    assert rows(path, sql.format("machines")) == [("m", "AP8Q")]
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]

@@ -9,14 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from happy_light import wire
 from happy_light.errors import StartError
 from happy_light.store.tx import Rx
 
 log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x48617079  # "Hapy": says that a SQLite file is ours
-SCHEMA_VERSION: Final = 1
-MIGRATIONS: Final[dict[int, str]] = {}
+SCHEMA_VERSION: Final = 2
+_KEYS_AS_TEXT: Final = """
+ALTER TABLE {0} RENAME COLUMN data_encryption_key TO key_bytes;
+ALTER TABLE {0} ADD COLUMN data_encryption_key TEXT;
+UPDATE {0} SET data_encryption_key = base64(key_bytes);
+ALTER TABLE {0} DROP COLUMN key_bytes;
+"""
+MIGRATIONS: Final[dict[int, str]] = {1: _KEYS_AS_TEXT.format("sessions") + _KEYS_AS_TEXT.format("machines")}
 """From version n to n + 1: the SQL that changes it. Append only; schema.sql is where they all lead."""
 
 
@@ -102,6 +109,7 @@ def _look(path: Path) -> int:
 
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
+    connection.create_function("base64", 1, wire.text)  # SQLite has none of its own
     if not version:
         # This order: WAL writes the first page, and after that SQLite ignores auto_vacuum.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
