@@ -11,19 +11,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live
+from happy_light.context import ServerContext
 from happy_light.domains import (
     access_keys,
     account,
     artifacts,
     attachments,
     auth,
+    client_logs,
     connect,
     docs,
     feed,
     files,
     github,
     kv,
-    logs,
     machines,
     messages,
     people,
@@ -35,22 +36,21 @@ from happy_light.domains import (
     version,
     voice,
 )
-from happy_light.errors import Unavailable
-from happy_light.house import House
-from happy_light.live import Hooks, Live, On
+from happy_light.errors import ServiceUnavailable
+from happy_light.http.application import HttpApplication, Route
+from happy_light.live import EventHandler, SocketHooks, SocketServer
+from happy_light.live.polling import Door
 from happy_light.openapi import Tables
-from happy_light.polling import Door
-from happy_light.ui import front
-from happy_light.web import Edge, Route
+from happy_light.ui import routes as front
 
 log = logging.getLogger(__name__)
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
-    github, people, feed, rpc, presence, voice, files, version, logs, docs, front,
+    github, people, feed, rpc, presence, voice, files, version, client_logs, docs, front,
 )  # fmt: skip
 
-Job = Callable[[House], Awaitable[None]]
+Job = Callable[[ServerContext], Awaitable[None]]
 
 
 def routes() -> list[Route]:
@@ -58,17 +58,17 @@ def routes() -> list[Route]:
     return [route for domain in DOMAINS for route in getattr(domain, "routes", ())]
 
 
-def events() -> dict[str, On]:
+def events() -> dict[str, EventHandler]:
     """Every socket event that clients may send."""
     return live.collect(getattr(domain, "events", {}) for domain in DOMAINS)
 
 
 def tables() -> Tables:
     """Everything a client can meet here, for the documentation."""
-    says: dict[str, type[Any]] = {}
+    emits: dict[str, type[Any]] = {}
     for domain in DOMAINS:
-        says.update(getattr(domain, "says", {}))
-    return Tables(routes(), events(), says, [domain.__doc__ or "" for domain in DOMAINS])
+        emits.update(getattr(domain, "emits", {}))
+    return Tables(routes(), events(), emits, [domain.__doc__ or "" for domain in DOMAINS])
 
 
 def jobs() -> dict[Job, float]:
@@ -76,29 +76,29 @@ def jobs() -> dict[Job, float]:
     return {job: every for domain in DOMAINS for job, every in getattr(domain, "jobs", {}).items()}
 
 
-async def close(house: House) -> None:
+async def close(context: ServerContext) -> None:
     """Lets every domain bring its memory to disk, before the store closes. What cannot be written is logged."""
     for domain in DOMAINS:
         closing = getattr(domain, "closing", None)
         if closing is not None:
             try:
-                await closing(house)
-            except Unavailable as error:
+                await closing(context)
+            except ServiceUnavailable as error:
                 log.error("at the stop: %s", error)
 
 
 class App:
     """The ASGI application: Socket.IO under its path, HTTP for the rest."""
 
-    def __init__(self, house: House) -> None:
-        hooks = Hooks(
+    def __init__(self, context: ServerContext) -> None:
+        hooks = SocketHooks(
             connected=[domain.connected for domain in DOMAINS if hasattr(domain, "connected")],
             disconnected=[domain.disconnected for domain in DOMAINS if hasattr(domain, "disconnected")],
         )
-        self.live = Live(house, events(), hooks)
+        self.live = SocketServer(context, events(), hooks)
         self._door = Door(self.live)
-        house.get(docs.Docs).tables = tables()
-        self._edge: ASGIApp = Edge(house, routes(), front.fallback(house))
+        context.get(docs.Docs).tables = tables()
+        self._edge: ASGIApp = HttpApplication(context, routes(), front.fallback(context))
         self._cors = CORSMiddleware(
             self._edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
         )

@@ -25,7 +25,7 @@ from happy_light.commands import (
     systemd,
 )
 from happy_light.commands import config as config_command
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 COMMANDS = (
     serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, doctor,
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.run(config.load(os.environ, vars(arguments)), arguments)
     except BrokenPipeError:
         pass  # who reads, like `head`, has read enough
-    except StartError as error:
+    except OperatorError as error:
         print(f"happy-server-light: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -7,58 +7,58 @@ from typing import Any
 import msgspec
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ErrorResponse(msgspec.Struct, frozen=True):
     """A refusal that is part of the wire contract: HTTP status and the text of `error`."""
 
     status: int
     error: str
 
 
-MISSING_AUTHORIZATION = Problem(401, "Missing authorization header")
-INVALID_TOKEN = Problem(401, "Invalid token")
-INVALID_SIGNATURE = Problem(401, "Invalid signature")
-REGISTRATION_CLOSED = Problem(
+MISSING_AUTHORIZATION = ErrorResponse(401, "Missing authorization header")
+INVALID_TOKEN = ErrorResponse(401, "Invalid token")
+INVALID_SIGNATURE = ErrorResponse(401, "Invalid signature")
+REGISTRATION_CLOSED = ErrorResponse(
     403, "This server takes no new accounts now. Ask its operator to let you in; existing accounts can sign in."
 )
-INVALID_CHALLENGE = Problem(401, "Invalid challenge")
-INVALID_PUBLIC_KEY = Problem(401, "Invalid public key")
-REQUEST_NOT_FOUND = Problem(404, "Request not found")
-SESSION_NOT_FOUND = Problem(404, "Session not found")
-SESSION_NOT_FOUND_OR_FOREIGN = Problem(404, "Session not found or not owned by user")
-MACHINE_NOT_FOUND = Problem(404, "Machine not found")
-USER_NOT_FOUND = Problem(404, "User not found")
-FILE_NOT_FOUND = Problem(404, "Not found")
-ATTACHMENT_NOT_FOUND = Problem(404, "Attachment not found")
-INVALID_ATTACHMENT_FILE = Problem(404, "Invalid attachment file")
-INVALID_ATTACHMENT_REF = Problem(400, "Invalid attachment ref")
-FOREIGN_ATTACHMENT_REF = Problem(400, "Ref does not belong to this session")
-TOO_MANY_REQUESTS = Problem(429, "Too many requests. Try again in a minute.")
-TOO_MANY_UPLOADS = Problem(429, "Too many upload requests. Try again in a minute.")
-ARTIFACT_NOT_FOUND = Problem(404, "Artifact not found")
-ARTIFACT_OF_ANOTHER = Problem(409, "Artifact with this ID already exists for another account")
-SESSION_OR_MACHINE_NOT_FOUND = Problem(404, "Session or machine not found")
-ACCESS_KEY_NOT_FOUND = Problem(404, "Access key not found")
-ACCESS_KEY_EXISTS = Problem(409, "Access key already exists")
-KEY_NOT_FOUND = Problem(404, "Key not found")
-UNKNOWN_VENDOR = Problem(400, "Bad Request")
-GITHUB_NOT_CONFIGURED = Problem(400, "GitHub OAuth not configured")
-WEBHOOKS_NOT_CONFIGURED = Problem(500, "Webhooks not configured")
-INVALID_CURSOR = Problem(400, "Invalid cursor format")
-ELEVENLABS_NOT_CONFIGURED = Problem(500, "ELEVENLABS_API_KEY not configured")
-LIVEKIT_NOT_CONFIGURED = Problem(500, "not configured")
-VOICE_SESSION_NOT_FOUND = Problem(404, "Voice session not found")
-VOICE_UNREACHABLE = Problem(502, "The voice service did not answer")
+INVALID_CHALLENGE = ErrorResponse(401, "Invalid challenge")
+INVALID_PUBLIC_KEY = ErrorResponse(401, "Invalid public key")
+REQUEST_NOT_FOUND = ErrorResponse(404, "Request not found")
+SESSION_NOT_FOUND = ErrorResponse(404, "Session not found")
+SESSION_NOT_FOUND_OR_FOREIGN = ErrorResponse(404, "Session not found or not owned by user")
+MACHINE_NOT_FOUND = ErrorResponse(404, "Machine not found")
+USER_NOT_FOUND = ErrorResponse(404, "User not found")
+FILE_NOT_FOUND = ErrorResponse(404, "Not found")
+ATTACHMENT_NOT_FOUND = ErrorResponse(404, "Attachment not found")
+INVALID_ATTACHMENT_FILE = ErrorResponse(404, "Invalid attachment file")
+INVALID_ATTACHMENT_REF = ErrorResponse(400, "Invalid attachment ref")
+FOREIGN_ATTACHMENT_REF = ErrorResponse(400, "Ref does not belong to this session")
+TOO_MANY_REQUESTS = ErrorResponse(429, "Too many requests. Try again in a minute.")
+TOO_MANY_UPLOADS = ErrorResponse(429, "Too many upload requests. Try again in a minute.")
+ARTIFACT_NOT_FOUND = ErrorResponse(404, "Artifact not found")
+ARTIFACT_OF_ANOTHER = ErrorResponse(409, "Artifact with this ID already exists for another account")
+SESSION_OR_MACHINE_NOT_FOUND = ErrorResponse(404, "Session or machine not found")
+ACCESS_KEY_NOT_FOUND = ErrorResponse(404, "Access key not found")
+ACCESS_KEY_EXISTS = ErrorResponse(409, "Access key already exists")
+KEY_NOT_FOUND = ErrorResponse(404, "Key not found")
+UNKNOWN_VENDOR = ErrorResponse(400, "Bad Request")
+GITHUB_NOT_CONFIGURED = ErrorResponse(400, "GitHub OAuth not configured")
+WEBHOOKS_NOT_CONFIGURED = ErrorResponse(500, "Webhooks not configured")
+INVALID_CURSOR = ErrorResponse(400, "Invalid cursor format")
+ELEVENLABS_NOT_CONFIGURED = ErrorResponse(500, "ELEVENLABS_API_KEY not configured")
+LIVEKIT_NOT_CONFIGURED = ErrorResponse(500, "not configured")
+VOICE_SESSION_NOT_FOUND = ErrorResponse(404, "Voice session not found")
+VOICE_UNREACHABLE = ErrorResponse(502, "The voice service did not answer")
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """A request that is understood and declined.
 
     `problem` says how; `extra` are further fields of the answer's body.
     """
 
-    def __init__(self, problem: Problem, **extra: Any) -> None:
-        super().__init__(problem.error)
-        self.problem = problem
+    def __init__(self, response: ErrorResponse, **extra: Any) -> None:
+        super().__init__(response.error)
+        self.response = response
         self.extra = extra
 
 
@@ -73,9 +73,9 @@ class BadRequest(Exception):
         self.status = status
 
 
-class Unavailable(Exception):
+class ServiceUnavailable(Exception):
     """The server cannot do it now (disk full, too much waiting); the text is for the client."""
 
 
-class StartError(Exception):
+class OperatorError(Exception):
     """The server cannot start, or a command cannot do its work: one sentence that names the cause and the cure."""

@@ -17,9 +17,9 @@ import msgspec
 
 from happy_light import __version__, wire
 from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION
-from happy_light.live import On
-from happy_light.web import Route
-from happy_light.wire import Failure, Out
+from happy_light.http.application import Route
+from happy_light.live import EventHandler
+from happy_light.wire import Failure, Outgoing
 
 _REF: Final = "#/components/schemas/"
 _ROW: Final = re.compile(r"^\s*(GET|POST|PUT|DELETE)\s+(/\S*) {2,}(\S.*)$", re.MULTILINE)
@@ -35,8 +35,8 @@ class Tables:
     `docs` are the docstrings whose tables say what routes are for."""
 
     routes: list[Route]
-    events: Mapping[str, On]
-    says: Mapping[str, type[Any]]
+    events: Mapping[str, EventHandler]
+    emits: Mapping[str, type[Any]]
     docs: list[str]
 
 
@@ -67,7 +67,7 @@ def document(tables: Tables) -> Schema:
         },
         "x-socket": {
             "client": {name: _event(on, shapes) for name, on in sorted(tables.events.items())},
-            "server": {name: shapes.of(kind) for name, kind in sorted(tables.says.items())},
+            "server": {name: shapes.of(kind) for name, kind in sorted(tables.emits.items())},
             "update": {tag: shapes.of(struct) for tag, struct in updates.items()},
             "ephemeral": {tag: shapes.of(struct) for tag, struct in ephemerals.items()},
         },
@@ -81,9 +81,9 @@ class _Shapes:
     """The JSON schema of every type, and the components they refer to."""
 
     def __init__(self, tables: Tables, told: list[type[Any]]) -> None:
-        kinds: list[Any] = [Failure, *told, *tables.says.values()]
+        kinds: list[Any] = [Failure, *told, *tables.emits.values()]
         for route in tables.routes:
-            kinds += [route.body, route.query, route.answer, *route.others.values()]
+            kinds += [route.body, route.query, route.answer, *route.other_responses.values()]
         for on in tables.events.values():
             kinds += [on.data, on.like, on.ack]
         parts = [part for kind in kinds if kind is not None for part in _parts(kind)]
@@ -93,7 +93,7 @@ class _Shapes:
         self._known = dict(zip(known, schemas, strict=True))
         for struct in structs:
             component = self.components[self.name(struct)]
-            if issubclass(struct, Out):
+            if issubclass(struct, Outgoing):
                 component["required"] = list(dict.fromkeys([*component["required"], *_always(struct)]))
             component.pop("title", None)
 
@@ -140,14 +140,14 @@ def _always(struct: type[Any]) -> list[str]:
 def _tagged(tag_field: str) -> dict[str, type[Any]]:
     """Every struct of updates ("t") or ephemerals ("type"), by its tag."""
     found = {}
-    for struct in Out.__subclasses__():
+    for struct in Outgoing.__subclasses__():
         config = struct.__struct_config__
         if config.tag_field == tag_field and (tag_field == "type" or struct.__name__.endswith("Update")):
             found[str(config.tag)] = struct
     return dict(sorted(found.items()))
 
 
-def _event(on: On, shapes: _Shapes) -> Schema:
+def _event(on: EventHandler, shapes: _Shapes) -> Schema:
     event: Schema = {"summary": _first_line(on.handler)}
     if on.data is not None or on.like is not None:
         event["data"] = shapes.of(on.data or on.like)
@@ -202,13 +202,13 @@ def _responses(route: Route, shapes: _Shapes) -> Schema:
         texts.setdefault(status, []).append(text)
 
     said: dict[int, list[str]] = {}
-    refusals = list(route.refusals)
+    errors = list(route.errors)
     if not route.public:
-        refusals += [MISSING_AUTHORIZATION, INVALID_TOKEN]
-    for problem in refusals:
-        said.setdefault(problem.status, []).append(problem.error)
-    for status, errors in said.items():
-        texts[status] = list(dict.fromkeys(errors))
+        errors += [MISSING_AUTHORIZATION, INVALID_TOKEN]
+    for refusal in errors:
+        said.setdefault(refusal.status, []).append(refusal.error)
+    for status, said_texts in said.items():
+        texts[status] = list(dict.fromkeys(said_texts))
         error = {"type": "string", "enum": list(texts[status])}
         choices[status] = [{"type": "object", "properties": {"error": error}, "required": ["error"]}]
     reads = route.body is not None or route.method in ("POST", "PUT")
@@ -220,7 +220,7 @@ def _responses(route: Route, shapes: _Shapes) -> Schema:
             failing(status, text)
     for status, text in _EVERY.items():
         failing(status, text)
-    for status, kind in route.others.items():
+    for status, kind in route.other_responses.items():
         texts.setdefault(status, []).append(HTTPStatus(status).phrase if kind is None else _about(kind))
         if kind is not None:
             choices.setdefault(status, []).append(shapes.of(kind))

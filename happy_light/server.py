@@ -15,17 +15,20 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from happy_light import addresses, app, connections, folder, keys
+from happy_light import app, data_dir
+from happy_light.admin import prune
+from happy_light.admin.context import AdminContext
+from happy_light.admin.control import Control
+from happy_light.admin.metrics import Metrics
+from happy_light.auth import keys
+from happy_light.auth.keys import Keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
-from happy_light.control import Control
-from happy_light.errors import StartError, Unavailable
-from happy_light.house import House
-from happy_light.keys import Keys
-from happy_light.metrics import Metrics
-from happy_light.store import Rx, Store, Tx
-from happy_light.upkeep import prune
-from happy_light.upkeep.desk import Desk
+from happy_light.context import ServerContext
+from happy_light.errors import OperatorError, ServiceUnavailable
+from happy_light.http import addresses
+from happy_light.stack import hypercorn_server
+from happy_light.store import Database, ReadTransaction, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +48,31 @@ class Server:
         """Opens everything and binds. Raises StartError; nothing is left open then."""
         settings = self.settings
         async with contextlib.AsyncExitStack() as opened:
-            folder.make(settings.data_dir)
-            opened.enter_context(folder.hold(settings))
-            self._config = connections.settings_of(settings)
+            data_dir.make(settings.data_dir)
+            opened.enter_context(data_dir.hold(settings))
+            self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
             bus = Bus()
-            self.store = Store(settings.database, bus)
-            await self.store.open()  # before the secret, so that another program's folder gets no file of ours
-            opened.push_async_callback(self.store.close)
+            self.database = Database(settings.database, bus)
+            await self.database.open()  # before the secret, so that another program's folder gets no file of ours
+            opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
-                folder.make(settings.files_dir, "files folder", "--files-dir")
+                data_dir.make(settings.files_dir, "files folder", "--files-dir")
             self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self._check_secret()
-            self.house = House(settings, self.store, bus, self.keys)
+            self.context = ServerContext(settings, self.database, bus, self.keys)
             self._opened = opened.pop_all()
         self.host, self.port = self.socket.getsockname()[:2]
 
     async def _check_secret(self) -> None:
         value = self.keys.check_value()
-        known = await self.store.read(_secret_check)
+        known = await self.database.read(_secret_check)
         if known is None:
-            await self.store.write(_remember_secret, value)
+            await self.database.write_for((), _remember_secret, value)
         elif known != value:
-            raise StartError(
+            raise OperatorError(
                 f"The master secret is not the one that {self.settings.database} was made with; with it "
                 "everyone would be signed out and vendor tokens unreadable. Put the old secret back "
                 f"(HANDY_MASTER_SECRET or {self.settings.secret_file})."
@@ -77,16 +80,16 @@ class Server:
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
-        self.app = app.App(self.house)
+        self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
-        desk = Desk(self.settings, self.store, self.house, self._sign_out)
-        control, metrics = Control(desk), Metrics(self.house)
+        admin = AdminContext(self.settings, self.database, self.context, self._sign_out)
+        control, metrics = Control(admin), Metrics(self.context)
         await control.open()
         await metrics.open()
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
-        jobs.append(asyncio.create_task(prune.regularly(desk)))
+        jobs.append(asyncio.create_task(prune.regularly(admin)))
         asyncio.get_running_loop().call_soon(ready)
-        serving = asyncio.create_task(connections.serve(self.app, self._config, self._until_stop))
+        serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -103,7 +106,7 @@ class Server:
         ended = serving.done()
         serving.cancel()
         try:
-            await app.close(self.house)
+            await app.close(self.context)
         finally:
             await self.close()  # whatever happens: an open database keeps the process alive
         if ended:
@@ -119,7 +122,7 @@ class Server:
 
     async def _until_stop(self) -> None:
         await self._stopping.wait()
-        self.house.closing = True
+        self.context.closing = True
         await self.app.live.close()
 
     def stop(self) -> None:
@@ -136,12 +139,12 @@ class Server:
         """Where this computer reaches the server."""
         return addresses.url(self.settings, addresses.reachable(self.host)[0], self.port)
 
-    async def _repeat(self, job: Callable[[House], Awaitable[None]], every: float) -> None:
+    async def _repeat(self, job: Callable[[ServerContext], Awaitable[None]], every: float) -> None:
         while True:
             await asyncio.sleep(every)
             try:
-                await job(self.house)
-            except Unavailable as error:
+                await job(self.context)
+            except ServiceUnavailable as error:
                 log.error("job %s: %s", getattr(job, "__name__", job), error)
             except Exception:
                 log.exception("job %s", getattr(job, "__name__", job))
@@ -217,13 +220,13 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise StartError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
+        raise OperatorError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(connections.BACKLOG)
+        listener.listen(hypercorn_server.BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -232,15 +235,15 @@ def bind(host: str, port: int) -> socket.socket:
             text = f"Port {port} needs more rights; choose one above 1023 with --port."
         else:
             text = f"HOST {host!r} and port {port} cannot be bound: {error.strerror}."
-        raise StartError(text) from error
+        raise OperatorError(text) from error
     listener.setblocking(False)
     return listener
 
 
-def _secret_check(rx: Rx) -> str | None:
-    row = rx.one("SELECT value FROM meta WHERE key = 'secret_check'")
+def _secret_check(tx: ReadTransaction) -> str | None:
+    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
     return None if row is None else row[0]
 
 
-def _remember_secret(tx: Tx, value: str) -> None:
+def _remember_secret(tx: Transaction, value: str) -> None:
     tx.execute("INSERT INTO meta (key, value) VALUES ('secret_check', ?)", (value,))

@@ -19,35 +19,35 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _COUNTER_MAX = 36**4
 
 # What JavaScript can hold exactly and SQLite can store.
-Int = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+SafeInt = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Text1 = Annotated[str, msgspec.Meta(min_length=1)]
+NonEmptyStr = Annotated[str, msgspec.Meta(min_length=1)]
 Base64 = Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 T = TypeVar("T")
 
 
-class In(msgspec.Struct, rename="camel", gc=False):
+class Incoming(msgspec.Struct, rename="camel", gc=False):
     """Base of what clients send. Unknown fields are ignored."""
 
 
-class Out(msgspec.Struct, rename="camel", gc=False):
+class Outgoing(msgspec.Struct, rename="camel", gc=False):
     """Base of what the server answers. Fields that are UNSET are left out."""
 
 
-class Success(Out):
+class Success(Outgoing):
     """`{"success": true}`."""
 
     success: Literal[True] = True
 
 
-class Ok(Out):
+class Ok(Outgoing):
     """The ack of what has no answer of its own; `ok` is false for a heartbeat that does not count."""
 
     ok: bool = True
 
 
-class Failure(Out):
+class Failure(Outgoing):
     """What does not fit, and what went wrong: the text is for people, the status stands in both places."""
 
     error: str
@@ -55,7 +55,7 @@ class Failure(Out):
     status_code: int
 
 
-class Versioned(Out):
+class Versioned(Outgoing):
     """A value with its version, as it stands in updates."""
 
     value: str | None

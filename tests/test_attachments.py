@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from happy_light import config, disk
+from happy_light import config
+from happy_light.blobs import local_files
 from happy_light.domains import attachments
-from happy_light.errors import Unavailable
-from happy_light.store import Rx
+from happy_light.errors import ServiceUnavailable
+from happy_light.store import ReadTransaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
 
@@ -233,7 +234,7 @@ def test_the_minute_ends_and_the_count_does_not_grow_without_bound(monkeypatch: 
     uploads = attachments.Uploads(None)  # type: ignore[arg-type]
     for _ in range(60):
         uploads.count("alice")
-    with pytest.raises(attachments.Refused):
+    with pytest.raises(attachments.ApiError):
         uploads.count("alice")
     now = 60.0
     uploads.count("alice")
@@ -295,9 +296,9 @@ async def test_what_a_crash_left_is_found(start: Callable[..., Process], tmp_pat
     os.utime(old, (time.time() - 7200,) * 2)
     with closing(sqlite3.connect(server.folder / "happy-server-light.sqlite")) as connection:
         settings = config.load({}, {"data_dir": str(server.folder)})
-        assert attachments.leftovers(Rx(connection), settings) == [folder / "cgone", old]
+        assert attachments.leftovers(ReadTransaction(connection), settings) == [folder / "cgone", old]
         settings.data_dir = tmp_path / "nowhere"
-        assert attachments.leftovers(Rx(connection), settings) == []
+        assert attachments.leftovers(ReadTransaction(connection), settings) == []
 
 
 async def test_urls_begin_with_the_address_by_which_the_client_came(world: World, server: Process) -> None:
@@ -339,7 +340,7 @@ async def test_a_folder_that_is_deleted_under_an_upload_is_no_fault_of_the_disk(
         shutil.rmtree(tmp_path / "session")
         yield b"two"
 
-    with pytest.raises(Unavailable):
-        await disk.store(pieces(), tmp_path / "session" / "a.enc")
+    with pytest.raises(ServiceUnavailable):
+        await local_files.store(pieces(), tmp_path / "session" / "a.enc")
     assert list(tmp_path.iterdir()) == []
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -15,7 +15,7 @@ import pytest
 
 from happy_light.bus import Bus
 from happy_light.domains import auth
-from happy_light.store import Rx, Store, Tx
+from happy_light.store import Database, ReadTransaction, Transaction
 from tests.client import Account, World, b64
 
 KINDS = ("", "account/")
@@ -184,7 +184,7 @@ async def test_no_bearer_is_a_missing_header(world: World, header: str | None) -
 async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
     import jwt
 
-    from happy_light.keys import Signer
+    from happy_light.auth.keys import Signer
 
     alice = await world.account()
     head, payload, signature = alice.token.split(".")
@@ -207,58 +207,58 @@ async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
 
 
 async def test_requests_grow_old(tmp_path: Any) -> None:
-    store = Store(tmp_path / "db", Bus())
+    store = Database(tmp_path / "db", Bus())
     await store.open()
     day, ten_minutes = 86_400_000, 600_000
 
-    def age(tx: Tx, kind: auth.Kind, public_key: bytes, ms: int) -> None:
+    def age(tx: Transaction, kind: auth.Kind, public_key: bytes, ms: int) -> None:
         tx.execute(
             "UPDATE auth_requests SET created_at = created_at - ?, picked_up_at = picked_up_at - ? "
             "WHERE public_key = ?",
             (ms, ms, public_key.hex().upper()),
         )
 
-    def rows(rx: Rx) -> int:
-        row = rx.one("SELECT count(*) FROM auth_requests")
+    def rows(rx: ReadTransaction) -> int:
+        row = rx.fetch_one("SELECT count(*) FROM auth_requests")
         assert row is not None
         return int(row[0])
 
     try:
-        account, _ = await store.write(auth.enter, b"k" * 32, "open")
+        account, _ = await store.write_for((), auth.enter, b"k" * 32, "open")
         lonely, answered = b"1" * 32, b"2" * 32
         for public_key in (lonely, answered):
-            await store.write(auth.ask, "terminal", public_key, False)
-        await store.write(auth.approve, account, "terminal", answered, "x")
-        assert (await store.write(auth.ask, "terminal", answered, False)).response == "x"  # picked up now
-        await store.write(age, "terminal", lonely, day - 60_000)
-        await store.write(age, "terminal", answered, ten_minutes - 60_000)
-        assert await store.write(auth.tidy) == 0
+            await store.write_for((), auth.ask, "terminal", public_key, False)
+        await store.write(account, auth.approve, "terminal", answered, "x")
+        assert (await store.write_for((), auth.ask, "terminal", answered, False)).response == "x"  # picked up now
+        await store.write_for((), age, "terminal", lonely, day - 60_000)
+        await store.write_for((), age, "terminal", answered, ten_minutes - 60_000)
+        assert await store.write_for((), auth.tidy) == 0
         assert (await store.read(auth.find, "terminal", lonely)) is not None
         assert (await store.read(auth.find, "terminal", answered)) is not None
         for public_key in (lonely, answered):
-            await store.write(age, "terminal", public_key, 120_000)
+            await store.write_for((), age, "terminal", public_key, 120_000)
             assert (await store.read(auth.find, "terminal", public_key)) is None
         # Whoever knows the key of an old request gets a new one, not the old token.
-        assert (await store.write(auth.ask, "terminal", answered, False)).response is None
-        assert await store.write(auth.tidy) == 1
+        assert (await store.write_for((), auth.ask, "terminal", answered, False)).response is None
+        assert await store.write_for((), auth.tidy) == 1
         assert await store.read(rows) == 1
     finally:
         await store.close()
 
 
 async def test_requests_that_nobody_answers_are_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("happy_light.domains.auth.requests.REQUESTS_MAX", 10)
-    store = Store(tmp_path / "db", Bus())
+    monkeypatch.setattr("happy_light.domains.auth.pairing.REQUESTS_MAX", 10)
+    store = Database(tmp_path / "db", Bus())
     await store.open()
     try:
         keys = [bytes([number]) * 32 for number in range(15)]
         for number, public_key in enumerate(keys):
-            await store.write(auth.ask, "terminal", public_key, False)
-            await store.write(lambda tx, n=number: tx.execute(
+            await store.write_for((), auth.ask, "terminal", public_key, False)
+            await store.write_for((), lambda tx, n=number: tx.execute(
                 "UPDATE auth_requests SET created_at = created_at - ? WHERE public_key = ?",
                 ((15 - n) * 1000, keys[n].hex().upper()),
             ))  # fmt: skip
-        await store.write(auth.tidy)
+        await store.write_for((), auth.tidy)
         found = [await store.read(auth.find, "terminal", public_key) for public_key in keys]
         assert [request is not None for request in found] == [False] * 4 + [True] * 11  # the newest stay
     finally:

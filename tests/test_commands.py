@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from happy_light import __version__, logs
+from happy_light import __version__, log_setup
 from happy_light.cli import COMMANDS
 from tests.client import World
 from tests.conftest import SECRET, Process
@@ -159,7 +159,7 @@ def formatted(formatter: logging.Formatter, message: str, *args: object, **more:
     return formatter.format(record)
 
 
-@pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()])
+@pytest.mark.parametrize("formatter", [log_setup.TextFormatter(), log_setup.JsonFormatter()])
 def test_what_looks_like_a_token_is_cut_out(formatter: logging.Formatter) -> None:
     token = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJjbTEifQ.c2lnbmF0dXJl-_x"
     for text in (token, f"Authorization: Bearer {token}", "authorization=bearer abc.def", "ExponentPushToken[abc]"):
@@ -169,7 +169,7 @@ def test_what_looks_like_a_token_is_cut_out(formatter: logging.Formatter) -> Non
 
 
 def test_json_lines_hold_whatever_was_said() -> None:
-    line = formatted(logs.JsonFormatter(), 'a "quote"\nand %s', "Zoë", fields={"port": 1})
+    line = formatted(log_setup.JsonFormatter(), 'a "quote"\nand %s', "Zoë", fields={"port": 1})
     assert "\n" not in line
     entry = json.loads(line)
     assert entry["message"] == 'a "quote"\nand Zoë'

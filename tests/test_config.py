@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from happy_light import config
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -132,13 +132,13 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value", "expected"), BAD)
 def test_a_bad_value_is_one_sentence(tmp_path: Path, name: str, value: str, expected: str) -> None:
-    with pytest.raises(StartError) as refused:
+    with pytest.raises(OperatorError) as refused:
         load(tmp_path, {name: value})
     assert str(refused.value) == f"{name} is {value!r}, but should be {expected}."
 
 
 def test_sentences_do_not_give_away_secrets(tmp_path: Path) -> None:
-    with pytest.raises(StartError) as refused:
+    with pytest.raises(OperatorError) as refused:
         load(tmp_path, {"DATABASE_URL": "postgresql://happy:s3cret@db/happy"})
     assert "DATABASE_URL is 'postgresql://…@db/happy', but" in str(refused.value)
 
@@ -157,15 +157,15 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, expected: str) ->
     file = tmp_path / "data" / "happy-server-light.toml"
     file.parent.mkdir()
     file.write_text(text)
-    with pytest.raises(StartError) as refused:
+    with pytest.raises(OperatorError) as refused:
         load(tmp_path)
     assert str(refused.value).startswith(expected.format(file=file))
 
 
 def test_tls_needs_both_files(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"^TLS_KEY is not set"):
+    with pytest.raises(OperatorError, match=r"^TLS_KEY is not set"):
         load(tmp_path, {"TLS_CERT": "/c.pem"})
-    with pytest.raises(StartError, match=r"^TLS_CERT is not set"):
+    with pytest.raises(OperatorError, match=r"^TLS_CERT is not set"):
         load(tmp_path, {}, tls_key="/k.pem")
 
 

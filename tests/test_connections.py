@@ -14,7 +14,8 @@ import hypercorn.protocol.ws_stream
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 
-from happy_light import config, connections
+from happy_light import config
+from happy_light.stack import hypercorn_server
 
 BIG = 16 * 1024 * 1024  # bytes; more than the buffers of the system hold
 
@@ -69,10 +70,10 @@ class Running:
         self.stop = asyncio.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self.config = connections.settings_of(config.load({}, {}))
+        self.config = hypercorn_server.settings_of(config.load({}, {}))
         self.config.keep_alive_timeout = keep_alive
         self.config.bind = [f"fd://{listener.detach()}"]
-        self.task = asyncio.create_task(connections.serve(self.app, self.config, self._until))
+        self.task = asyncio.create_task(hypercorn_server.serve(self.app, self.config, self._until))
 
     async def _until(self) -> None:
         await self.stop.wait()
@@ -92,8 +93,8 @@ async def running(keep_alive: int = 75) -> AsyncIterator[Running]:
 
 
 async def test_what_is_taken_from_hypercorn_is_still_there() -> None:
-    assert issubclass(connections.Connection, TCPServer)
-    assert hypercorn.asyncio.run.TCPServer in (TCPServer, connections.Connection)
+    assert issubclass(hypercorn_server.Connection, TCPServer)
+    assert hypercorn.asyncio.run.TCPServer in (TCPServer, hypercorn_server.Connection)
     assert callable(hypercorn.protocol.ws_stream.server_extensions_handshake)
     assert asyncio.iscoroutinefunction(hypercorn.protocol.h11.H11Protocol._check_protocol)
     for name in ("protocol_send", "_close", "_initiate_server_close", "_idle_timeout"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from happy_light.keys import Vault
+from happy_light.auth.keys import Vault
 from tests.client import Account, World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.importing import command, imported, refused
@@ -28,7 +28,7 @@ def database(folder: Path) -> sqlite3.Connection:
 
 def dump(folder: Path, account_id: str) -> dict[str, Any]:
     """Everything of an account in a folder's database, except its vendor tokens."""
-    from happy_light.importing.lines import TABLES
+    from happy_light.importing.account_export import TABLES
 
     with closing(database(folder)) as connection:
         return {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardness.field import Field
 from tests.hardness.fuzz import fuzz
+from tests.hardness.fuzz_target import Field
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -19,11 +19,11 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from happy_light import pictures, thumbhash
-from happy_light.keys import Keys, Vault
+from happy_light.auth.keys import Keys, Vault
+from happy_light.images import inspection, thumbhash
 from tests.client import Account, World
 from tests.conftest import SECRET, Process
-from tests.standins import StandIn
+from tests.vendor_servers import VendorServer
 
 CALLBACK = "https://happy.example.com/v1/connect/github/callback"
 SECRETS = ("client-secret", "gho_token", "good-code", "hook-secret")
@@ -39,7 +39,7 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 20), color: str = "r
 class GitHub:
     """GitHub as these tests want it: one user, and what its addresses answer."""
 
-    def __init__(self, standin: StandIn) -> None:
+    def __init__(self, standin: VendorServer) -> None:
         standin.answer = self.answer
         self.standin = standin
         self.picture: web.Response | bytes = picture()
@@ -90,7 +90,7 @@ async def case(start: Callable[..., Process]) -> AsyncIterator[Case]:
     async def nothing(request: web.Request, body: Any) -> web.Response:
         raise AssertionError
 
-    async with StandIn(nothing) as standin:
+    async with VendorServer(nothing) as standin:
         server = start(
             GITHUB_CLIENT_ID="client-id", GITHUB_CLIENT_SECRET="client-secret", GITHUB_REDIRECT_URL=CALLBACK,
             GITHUB_WEBHOOK_SECRET="hook-secret", HAPPY_SERVER_LIGHT_GITHUB_URL=standin.url,
@@ -345,7 +345,7 @@ def test_thumbhashes_are_those_of_the_reference() -> None:
 def test_a_picture_is_what_its_bytes_say() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be seen on its side
-    seen = pictures.read(picture("JPEG", (300, 200), exif=turned))
+    seen = inspection.read(picture("JPEG", (300, 200), exif=turned))
     assert seen is not None
     assert (seen.extension, seen.width, seen.height) == ("jpg", 200, 300)
     huge = b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -357,11 +357,11 @@ def test_a_picture_is_what_its_bytes_say() -> None:
         )
     )
     for bad in (huge, b"GIF89a", b"", picture()[:50]):
-        assert pictures.read(bad) is None
+        assert inspection.read(bad) is None
 
 
 def test_without_pillow_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     data = picture()
-    assert pictures.read(data) is not None
+    assert inspection.read(data) is not None
     monkeypatch.setitem(sys.modules, "PIL", None)
-    assert pictures.read(data) is None
+    assert inspection.read(data) is None

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.client import Socket, World, uid
-from tests.raw import Connection, Wire
+from tests.raw_connections import Connection, Wire
 
 
 async def alive(world: World) -> None:

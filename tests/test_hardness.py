@@ -19,7 +19,7 @@ import socketio
 from tests.client import World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.hardness.crash import crash
-from tests.raw import Connection, Wire
+from tests.raw_connections import Connection, Wire
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.client import World
 from tests.conftest import Process
-from tests.raw import Answer, Connection
+from tests.raw_connections import Answer, Connection
 
 JSON = {"Content-Type": "application/json"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 import pytest
 
-from happy_light import keys
+from happy_light.auth import keys
 from happy_light.domains import github
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors.json").read_text("utf-8"))

@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from happy_light import addresses, limits
-from happy_light.errors import Refused
-from happy_light.live import links
+from happy_light.errors import ApiError
+from happy_light.http import addresses, limits
+from happy_light.live import client
 from happy_light.server import Server
 from tests.client import Socket, World, b64
 from tests.conftest import Process
-from tests.raw import Connection, Raw
+from tests.raw_connections import Connection, Raw
 
 TOO_MANY = {"error": "Too many requests. Try again in a minute."}
 
@@ -111,7 +111,7 @@ def test_addresses_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     counted = limits.Limits(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
     for i in range(100):
         counted.request({"client": (f"192.0.2.{i}", 1), "headers": []})
-        with pytest.raises(Refused):
+        with pytest.raises(ApiError):
             counted.request({"client": ("192.0.2.0", 1), "headers": []})  # who goes on asking is not forgotten
     assert len(counted._buckets) == 10
 
@@ -211,7 +211,7 @@ async def test_an_accounts_bodies_in_memory_are_bounded(start: Callable[..., Pro
 async def test_a_body_that_does_not_go_on_is_refused_and_a_slow_one_is_not(
     inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("happy_light.web._BODY_PAUSE", 1.0)
+    monkeypatch.setattr("happy_light.http.application._BODY_PAUSE", 1.0)
     async with World((await inside()).url) as world:
         alice = await world.account()
         body = b'{"tag":"t","metadata":"slow"}'
@@ -239,14 +239,14 @@ async def test_a_socket_with_many_writes_under_way_has_to_wait_and_loses_none(
         session = (await alice.session())["id"]
         raw = await (await Raw.open(world.url)).enter(alice.token)
         release = threading.Event()
-        held = server.store.write(lambda tx: release.wait(20))
+        held = server.database.write_for((), lambda tx: release.wait(20))
         for i in range(3_000):
             raw.say(f'42{i}["message",{{"sid":"{session}","message":"{i}"}}]')
         waiting = -1
-        while waiting < server.store.waiting:  # until it stands still
-            waiting = server.store.waiting
+        while waiting < server.database.waiting:  # until it stands still
+            waiting = server.database.waiting
             await asyncio.sleep(0.3)
-        assert links.IN_FLIGHT_MAX <= waiting < 1_000  # what had arrived in one piece is taken as a whole
+        assert client.IN_FLIGHT_MAX <= waiting < 1_000  # what had arrived in one piece is taken as a whole
         release.set()
         assert await held
         acks = []
@@ -261,7 +261,7 @@ async def test_a_socket_with_many_writes_under_way_has_to_wait_and_loses_none(
 async def test_calls_that_wait_at_one_peer_are_bounded(
     inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "CALLS_MAX", 3)
+    monkeypatch.setattr(client, "CALLS_MAX", 3)
     async with World((await inside()).url) as world:
         alice = await world.account()
         ui, machine = await alice.socket(), await alice.socket(machine="m")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.client import World, uid
-from tests.raw import Wire
+from tests.raw_connections import Wire
 
 
 async def test_post_stores_and_tells_everyone_interested_the_sender_included(world: World) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from happy_light import store
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 from happy_light.store import schema
 
 
@@ -67,7 +67,7 @@ def test_a_failed_migration_changes_nothing_and_can_be_repeated(
 ) -> None:
     good = store.MIGRATIONS[next_version - 1]
     monkeypatch.setitem(store.MIGRATIONS, next_version - 1, f"{good} INSERT INTO nowhere VALUES (1);")
-    with pytest.raises(StartError, match=r"cannot be used: no such table: nowhere\.$"):
+    with pytest.raises(OperatorError, match=r"cannot be used: no such table: nowhere\.$"):
         store.prepare(database)
     assert rows(database, "PRAGMA user_version") == [(next_version - 1,)]
     assert not rows(database, "SELECT name FROM sqlite_master WHERE name = 'later'")
@@ -88,7 +88,7 @@ def beside_it(path: Path) -> set[str]:
 def refused(path: Path) -> str:
     """The sentence that refuses it; the file and its folder stay as they are."""
     before, beside = path.read_bytes(), beside_it(path)
-    with pytest.raises(StartError) as error:
+    with pytest.raises(OperatorError) as error:
         store.prepare(path)
     assert path.read_bytes() == before
     assert beside_it(path) == beside
@@ -123,7 +123,7 @@ def test_another_servers_write_ahead_log_is_left_alone(tmp_path: Path) -> None:
     wal = Path(f"{path}-wal")
     before = path.read_bytes(), wal.read_bytes()
     assert before[1]
-    with pytest.raises(StartError, match="made by another Happy server"):
+    with pytest.raises(OperatorError, match="made by another Happy server"):
         store.prepare(path)
     assert (path.read_bytes(), wal.read_bytes()) == before
 
@@ -144,7 +144,7 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"cannot be used: unable to open database file\.$"):
+    with pytest.raises(OperatorError, match=r"cannot be used: unable to open database file\.$"):
         store.prepare(tmp_path / "nowhere" / "x.sqlite")
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_database_is_a_sentence(database: Path) -> None:
     content = bytearray(database.read_bytes())
     content[100:4096] = b"\xff" * 3996
     database.write_bytes(content)
-    with pytest.raises(StartError, match=r"cannot be used: .*malformed"):
+    with pytest.raises(OperatorError, match=r"cannot be used: .*malformed"):
         store.prepare(database)
 
 

@@ -12,7 +12,7 @@ import pytest
 from happy_light.live import stack
 from happy_light.testing import run_server
 from tests.client import Account, World
-from tests.raw import Wire
+from tests.raw_connections import Wire
 
 INTERVAL = 0.05  # s
 TIMEOUT = 0.4  # s

@@ -12,7 +12,7 @@ import pytest
 
 from happy_light.bus import Bus, Ephemeral
 from happy_light.domains import presence
-from happy_light.store import Store, Tx
+from happy_light.store import Database, Transaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
 
@@ -205,10 +205,10 @@ async def test_silence_of_ten_minutes_becomes_inactivity_and_is_announced(tmp_pa
     bus = Bus()
     heard: list[Any] = []
     bus.subscribe(heard.append)
-    store = Store(tmp_path / "db", bus)
+    store = Database(tmp_path / "db", bus)
     await store.open()
 
-    def fill(tx: Tx) -> None:
+    def fill(tx: Transaction) -> None:
         tx.execute("INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('a', 'k', 0, 0)")
         for id, at in (("silent", tx.now - 601_000), ("alive", tx.now - 599_000)):
             tx.execute(
@@ -221,11 +221,11 @@ async def test_silence_of_ten_minutes_becomes_inactivity_and_is_announced(tmp_pa
             )  # fmt: skip
 
     try:
-        await store.write(fill)
-        assert await store.write(presence.sweep) == [("session", "a", "silent"), ("machine", "a", "silent")]
-        assert await store.write(presence.sweep) == []
+        await store.write_for((), fill)
+        assert await store.write_for((), presence.sweep) == [("session", "a", "silent"), ("machine", "a", "silent")]
+        assert await store.write_for((), presence.sweep) == []
         rows = await store.read(
-            lambda rx: rx.all("SELECT id, active, updated_at FROM sessions UNION ALL "
+            lambda rx: rx.fetch_all("SELECT id, active, updated_at FROM sessions UNION ALL "
                               "SELECT id, active, updated_at FROM machines")
         )  # fmt: skip
         assert rows == [("silent", 0, 7), ("alive", 1, 7)] * 2

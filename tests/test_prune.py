@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from happy_light import values
+from happy_light.config import setting_types
 from tests.client import Account, World, b64, uid
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -143,7 +143,7 @@ async def test_as_a_setting_it_runs_by_itself_and_without_it_nothing_does(start,
     ("text", "seconds"), [("10m", 600), ("90d", 90 * 86_400), ("2w", 1_209_600), ("1h", 3600), ("5s", 5)]
 )
 def test_ages(text: str, seconds: int) -> None:
-    assert values.duration(text) == seconds
+    assert setting_types.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "90", "d", "-1d", "1.5h", "0d", "1y", "1d2h", "9" * 20 + "d"])

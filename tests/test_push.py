@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.client import Account, World
 from tests.conftest import Process
-from tests.standins import StandIn
+from tests.vendor_servers import VendorServer
 
 EVENT = {"kind": "done", "title": "It is ready", "body": "b ü"}
 OK = {"status": "ok", "id": "x"}
@@ -85,7 +85,7 @@ async def test_a_stranger_cannot_push(world: World) -> None:
 
 
 async def test_the_sessions_clients_hear_it_and_phones_get_it(start: Start) -> None:
-    async with StandIn(tickets(lambda _: OK)) as expo:
+    async with VendorServer(tickets(lambda _: OK)) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=f"{expo.url}/push/send", EXPO_ACCESS_TOKEN="expo-secret")
         async with World(server.url) as world:
             alice, path = await with_tokens(world, "phone-token-1", "phone-token-2")
@@ -122,7 +122,10 @@ async def test_the_sessions_clients_hear_it_and_phones_get_it(start: Start) -> N
 
 
 async def test_nobody_is_disturbed_while_a_client_is_in_the_foreground(start: Start) -> None:
-    async with StandIn(tickets(lambda _: OK)) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
+    async with (
+        VendorServer(tickets(lambda _: OK)) as expo,
+        World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world,
+    ):
         (alice, path), bob = await with_tokens(world, "phone"), await world.account()
         await bob.socket(appState="active")
         await alice.socket(session=path.split("/")[3], appState="active")
@@ -138,7 +141,7 @@ async def test_nobody_is_disturbed_while_a_client_is_in_the_foreground(start: St
 
 async def test_phones_that_are_gone_are_forgotten(start: Start) -> None:
     answers = {"gone": GONE, "busy": SLOW_DOWN, "fine": OK}
-    async with StandIn(tickets(lambda token: answers[token])) as expo:
+    async with VendorServer(tickets(lambda token: answers[token])) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url)
         async with World(server.url) as world:
             alice, path = await with_tokens(world, "gone", "fine")
@@ -167,7 +170,7 @@ async def test_an_expo_that_refuses(start: Start) -> None:
         status, text, _ = row
         return web.Response(status=status, text=text, headers={"location": "/elsewhere"} if status == 302 else {})
 
-    async with StandIn(answer) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
+    async with VendorServer(answer) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
         alice, path = await with_tokens(world, "phone")
         for row in (
             (500, "oops", "expo-status-500"),
@@ -193,7 +196,7 @@ async def test_an_expo_that_is_not_there_and_one_that_hangs_up(start: Start) -> 
         request.transport.close()
         return web.Response()
 
-    async with StandIn(hang_up) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
+    async with VendorServer(hang_up) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
         alice, path = await with_tokens(world, "phone")
         failed = {"success": True, "result": "failed", "reason": "expo-unreachable"}
         assert await alice.ok("POST", path, EVENT) == failed
@@ -209,7 +212,7 @@ async def test_batches_of_a_hundred_under_one_deadline(start: Start) -> None:
         await asyncio.sleep(0.5)
         return web.json_response({"data": [GONE if message["to"] == "phone-3" else OK for message in body]})
 
-    async with StandIn(answer) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
+    async with VendorServer(answer) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
         alice, path = await with_tokens(world, *[f"phone-{number}" for number in range(250)])
         assert await alice.ok("POST", path, EVENT) == {
             "success": True, "result": "partial", "tokens": 250, "delivered": 149, "reason": "timeout",
@@ -226,7 +229,7 @@ async def test_the_number_of_tokens_is_bounded(world: World) -> None:
 
 
 async def test_sending_can_be_switched_off_and_the_outcome_says_so(start: Start) -> None:
-    async with StandIn(tickets(lambda _: OK)) as expo:
+    async with VendorServer(tickets(lambda _: OK)) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url, HAPPY_SERVER_LIGHT_PUSH="false")
         async with World(server.url) as world:
             alice, path = await with_tokens(world, "phone")

@@ -13,7 +13,7 @@ from pathlib import Path
 from happy_light.store import schema
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
-RUNS = {"one", "all", "execute", "executemany"}
+RUNS = {"fetch_one", "fetch_all", "execute", "executemany"}
 BOUNDED = {
     "SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1)",  # /health: whether the database answers
     "SELECT 1 FROM accounts LIMIT 1",  # whether this server has an account

@@ -9,7 +9,7 @@ import httpx
 import nacl.signing
 import pytest
 
-from happy_light import keys
+from happy_light.auth import keys
 from tests.client import World, b64
 from tests.commands import ok, run
 from tests.conftest import Process

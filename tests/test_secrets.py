@@ -16,10 +16,10 @@ import pytest
 import happy_light
 from happy_light import app
 from happy_light.server import Server
-from happy_light.store import Tx
+from happy_light.store import Transaction
 from tests.client import World, uid
 from tests.conftest import Process
-from tests.raw import Wire
+from tests.raw_connections import Wire
 from tests.webapp import ask, build, running
 
 Inside = Callable[[], Awaitable[Server]]
@@ -37,10 +37,10 @@ async def test_an_error_inside_is_a_500_that_says_nothing(
         raise RuntimeError("SELECT secret FROM /home/somebody")
 
     async def reads(call: Any) -> None:
-        await server.store.read(lambda rx: rx.one("SELECT nothing FROM nowhere"))
+        await server.database.read(lambda rx: rx.fetch_one("SELECT nothing FROM nowhere"))
 
     async def writes(call: Any) -> None:
-        await server.store.write(lambda tx: tx.execute("INSERT INTO sessions (id) VALUES (1)"))
+        await server.database.write_for((), lambda tx: tx.execute("INSERT INTO sessions (id) VALUES (1)"))
 
     (route,) = [route for route in app.routes() if (route.method, route.path) == ("GET", "/v1/machines")]
     async with World(server.url) as world:
@@ -71,12 +71,12 @@ def test_what_proves_something_is_compared_in_constant_time() -> None:
     found = list(compared())
     assert len(found) > 50
     assert [text for text in found if re.search("digest|signature|seal|secret|hmac", text)] == []
-    for name in ("keys.py", "domains/github.py"):
+    for name in ("auth/keys.py", "domains/github.py"):
         assert "hmac.compare_digest(" in (PACKAGE / name).read_text("utf-8")
 
 
 # ----------------------------------------------------------------------------------------- sign-out
-def signed_out(tx: Tx, account_id: str) -> None:
+def signed_out(tx: Transaction, account_id: str) -> None:
     tx.execute("UPDATE accounts SET tokens_since = ? WHERE id = ?", (2**40, account_id))
 
 
@@ -85,20 +85,20 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
     server = await inside()
     async with World(server.url) as world:
         alice, bob = await world.account(), await world.account()
-        original = server.store.read
+        original = server.database.read
 
         def read(operation: Callable[..., Any], *args: Any) -> Any:
             async def meanwhile() -> Any:
                 result = await original(operation, *args)
                 if operation.__name__ == "_tokens_since":
                     monkeypatch.undo()
-                    await server.store.write(signed_out, alice.id)
+                    await server.database.write_for((), signed_out, alice.id)
                     server._sign_out(alice.id)
                 return result
 
             return meanwhile()
 
-        monkeypatch.setattr(server.store, "read", read)
+        monkeypatch.setattr(server.database, "read", read)
         with pytest.raises(ConnectionError, match="Invalid authentication token"):
             await alice.socket()
         assert not server.app.live.links

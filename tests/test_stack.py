@@ -21,11 +21,12 @@ import socketio
 
 from happy_light import config, wire
 from happy_light.bus import Audience, Ephemeral
-from happy_light.live import edge, takeover
+from happy_light.live import server as live_server
+from happy_light.live import takeover
 from happy_light.server import Server, report
 from tests.client import World
 from tests.conftest import SECRET, Process
-from tests.raw import Connection, Wire
+from tests.raw_connections import Connection, Wire
 
 Start = Callable[..., Process]
 Inside = Callable[[], Awaitable[Server]]
@@ -213,7 +214,7 @@ async def test_a_handler_that_fails_in_any_way_still_acks_and_gives_nothing_away
         return failed
 
     for name, handler in (("raises", raises), ("later", raises_later), ("future", future)):
-        server.app.live.events[name] = edge.On(handler, lambda text: {"ok": False, "error": text})  # type: ignore[index]
+        server.app.live.events[name] = live_server.EventHandler(handler, lambda text: {"ok": False, "error": text})  # type: ignore[index]
     async with World(server.url) as world:
         alice = await world.account()
         for transport in ("websocket", "polling"):
@@ -297,7 +298,7 @@ async def test_who_says_disconnect_and_stays_is_a_stranger_again(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine keeps a connection whose Socket.IO part said DISCONNECT for as long as it answers pings."""
-    monkeypatch.setattr(edge, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(live_server, "CONNECT_TIMEOUT", 0.5)
     server = await inside()
     async with World(server.url) as world:
         alice = await world.account()

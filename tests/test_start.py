@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from happy_light import keys
-from happy_light.errors import StartError
+from happy_light.auth import keys
+from happy_light.errors import OperatorError
 from tests.client import World
 from tests.conftest import SECRET, Process
 
@@ -386,6 +386,6 @@ def test_ephemeral_does_not_go_with_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_secret_of_a_start_that_fails_is_never_shown(tmp_path: Path) -> None:
-    with pytest.raises(StartError) as error:
+    with pytest.raises(OperatorError) as error:
         keys.master_secret(None, tmp_path / "nowhere" / "secret")
     assert str(error.value).startswith("The master secret ")

@@ -10,9 +10,9 @@ import sqlite3
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from happy_light.admin import stats
 from happy_light.counters import Counters, Timing, client_type
-from happy_light.store import Rx, schema
-from happy_light.upkeep import stats
+from happy_light.store import ReadTransaction, schema
 from tests.client import World, uid
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -101,7 +101,7 @@ def test_records_are_exact_without_counting_whatever_is_deleted() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.executescript(schema.text())
-    rx = Rx(connection)
+    rx = ReadTransaction(connection)
     chance = random.Random(7)
     connection.execute("INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('a', 'k', 1, 1)")
     for seq in range(1500):
@@ -124,8 +124,8 @@ def test_records_are_exact_without_counting_whatever_is_deleted() -> None:
             case 7:
                 connection.execute("VACUUM")
         for table in ("sessions", "messages"):
-            assert stats.records(rx)[table] == rx.all(f"SELECT count(*) FROM {table}")[0][0]
-    plan = str(rx.all("EXPLAIN QUERY PLAN SELECT max(rowid) FROM messages"))
+            assert stats.records(rx)[table] == rx.fetch_all(f"SELECT count(*) FROM {table}")[0][0]
+    plan = str(rx.fetch_all("EXPLAIN QUERY PLAN SELECT max(rowid) FROM messages"))
     assert "SEARCH" in plan, "the highest row must be found without a scan"
     connection.close()
 

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from happy_light.bus import Audience, Bus, Ephemeral, Event, Update
-from happy_light.errors import BadRequest, Unavailable
-from happy_light.store import Rx, Store, Tx
+from happy_light.errors import BadRequest, ServiceUnavailable
+from happy_light.store import Database, ReadTransaction, Transaction
 
 
 class Body(msgspec.Struct):
@@ -33,23 +33,23 @@ def heard() -> list[Event]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, heard: list[Event]) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, heard: list[Event]) -> AsyncIterator[Database]:
     """An open store with the accounts a and b."""
     bus = Bus()
     bus.subscribe(heard.append)
-    store = Store(tmp_path / "db", bus)
+    store = Database(tmp_path / "db", bus)
     await store.open()
-    await store.write(add_account, "a")
-    await store.write(add_account, "b")
+    await store.write_for((), add_account, "a")
+    await store.write_for((), add_account, "b")
     yield store
     await store.close()
 
 
-def add_account(tx: Tx, id: str) -> None:
+def add_account(tx: Transaction, id: str) -> None:
     tx.execute("INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, 0, 0)", (id, f"key {id}"))
 
 
-def put(tx: Tx, n: int, account: str = "a", fail: Exception | None = None) -> int:
+def put(tx: Transaction, n: int, account: str = "a", fail: Exception | None = None) -> int:
     """Stores and announces a number, and then perhaps fails."""
     tx.execute("INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, 0, 0, 0)",
                (account, f"{n:09}", b"x"))  # fmt: skip
@@ -59,46 +59,46 @@ def put(tx: Tx, n: int, account: str = "a", fail: Exception | None = None) -> in
     return n
 
 
-def keys(rx: Rx, account: str = "a") -> list[int]:
-    return [int(key) for (key,) in rx.all("SELECT key FROM kv WHERE account_id = ? ORDER BY key", (account,))]
+def keys(rx: ReadTransaction, account: str = "a") -> list[int]:
+    return [int(key) for (key,) in rx.fetch_all("SELECT key FROM kv WHERE account_id = ? ORDER BY key", (account,))]
 
 
-def seq_of(rx: Rx, account: str = "a") -> int:
-    row = rx.one("SELECT seq FROM accounts WHERE id = ?", (account,))
+def seq_of(rx: ReadTransaction, account: str = "a") -> int:
+    row = rx.fetch_one("SELECT seq FROM accounts WHERE id = ?", (account,))
     assert row is not None
     return int(row[0])
 
 
-def hold(store: Store) -> tuple[threading.Event, asyncio.Future[None]]:
+def hold(store: Database) -> tuple[threading.Event, asyncio.Future[None]]:
     """Keeps the writer busy until the event is set, so that what follows waits together."""
     release = threading.Event()
-    return release, store.write(lambda tx: assert_set(release))
+    return release, store.write_for((), lambda tx: assert_set(release))
 
 
 def assert_set(release: threading.Event) -> None:
     assert release.wait(20)
 
 
-async def test_writes_that_wait_share_one_commit(store: Store, tmp_path: Path) -> None:
+async def test_writes_that_wait_share_one_commit(store: Database, tmp_path: Path) -> None:
     commits: list[str] = []
     await store._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
     release, held = hold(store)
     await asyncio.sleep(0.05)
-    writes = [store.write(put, n) for n in range(100)]
+    writes = [store.write_for((), put, n) for n in range(100)]
     release.set()
     await asyncio.gather(held, *writes)
     assert len(commits) == 2
     assert await store.read(keys) == list(range(100))
 
 
-async def test_a_failing_write_fails_alone(store: Store, heard: list[Event]) -> None:
+async def test_a_failing_write_fails_alone(store: Database, heard: list[Event]) -> None:
     release, _ = hold(store)
     await asyncio.sleep(0.05)
     writes = [
-        store.write(put, n, "a", BadRequest("no") if n == 1 else ValueError("bad") if n == 3 else None)
+        store.write_for((), put, n, "a", BadRequest("no") if n == 1 else ValueError("bad") if n == 3 else None)
         for n in range(5)
     ]
-    writes.append(store.write(put, 0))  # breaks a constraint of the database
+    writes.append(store.write_for((), put, 0))  # breaks a constraint of the database
     release.set()
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(result) for result in results] == [int, BadRequest, int, ValueError, int, sqlite3.IntegrityError]
@@ -111,12 +111,14 @@ async def test_a_failing_write_fails_alone(store: Store, heard: list[Event]) -> 
     assert await store.read(seq_of) == 3
 
 
-async def test_seq_has_no_gap_and_is_in_the_order_of_commits_for_each_account(store: Store, heard: list[Event]) -> None:
+async def test_seq_has_no_gap_and_is_in_the_order_of_commits_for_each_account(
+    store: Database, heard: list[Event]
+) -> None:
     async def writer(who: int) -> None:
         for i in range(50):
             n = who * 1000 + i
             with contextlib.suppress(BadRequest):
-                await store.write(put, n, "ab"[n % 2], BadRequest("no") if n % 7 == 0 else None)
+                await store.write_for((), put, n, "ab"[n % 2], BadRequest("no") if n % 7 == 0 else None)
 
     await asyncio.gather(*(writer(who) for who in range(8)))
     for account in "ab":
@@ -128,12 +130,12 @@ async def test_seq_has_no_gap_and_is_in_the_order_of_commits_for_each_account(st
 
 
 async def test_events_come_before_their_writer_wakes_and_in_the_order_of_the_calls(
-    store: Store, heard: list[Event]
+    store: Database, heard: list[Event]
 ) -> None:
     woken: list[int] = []
 
     async def one(n: int) -> None:
-        await store.write(put, n)
+        await store.write_for((), put, n)
         woken.append(n)
         assert any(event.body == Body(n) for event in heard)
 
@@ -142,31 +144,31 @@ async def test_events_come_before_their_writer_wakes_and_in_the_order_of_the_cal
     assert woken == list(range(50))
 
 
-async def test_effects_after_the_commit_come_before_the_caller_and_only_then(store: Store) -> None:
+async def test_effects_after_the_commit_come_before_the_caller_and_only_then(store: Database) -> None:
     effects: list[str] = []
 
-    def write(tx: Tx, fail: bool) -> None:
+    def write(tx: Transaction, fail: bool) -> None:
         tx.after_commit(lambda: effects.append("failed" if fail else "good"))
         if fail:
             raise BadRequest("no")
 
-    def broken(tx: Tx) -> str:
+    def broken(tx: Transaction) -> str:
         tx.after_commit(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
         return "stored"
 
-    await store.write(write, False)
+    await store.write_for((), write, False)
     assert effects == ["good"]
     with pytest.raises(BadRequest):
-        await store.write(write, True)
-    assert await store.write(broken) == "stored"
+        await store.write_for((), write, True)
+    assert await store.write_for((), broken) == "stored"
     assert effects == ["good"]
 
 
-async def test_a_caller_that_goes_away_does_not_cancel_its_write(store: Store, heard: list[Event]) -> None:
+async def test_a_caller_that_goes_away_does_not_cancel_its_write(store: Database, heard: list[Event]) -> None:
     """asyncio cancels what a task waits for when the task is cancelled, as that of a client which left is."""
     release, _ = hold(store)
-    write = store.write(put, 1)
-    other = store.write(put, 2)
+    write = store.write_for((), put, 1)
+    other = store.write_for((), put, 2)
     write.cancel()
     release.set()
     assert await other == 2
@@ -174,9 +176,9 @@ async def test_a_caller_that_goes_away_does_not_cancel_its_write(store: Store, h
     assert [event.body for event in heard if isinstance(event, Update)] == [Body(1), Body(2)]
 
 
-async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_writer(store: Store) -> None:
+async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_writer(store: Database) -> None:
     for n in range(20):
-        await store.write(put, n)
+        await store.write_for((), put, n)
         assert (await store.read(keys))[-1] == n
     release, held = hold(store)
     assert len(await asyncio.wait_for(store.read(keys), 10)) == 20
@@ -184,14 +186,14 @@ async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_write
     await held
 
 
-async def test_a_read_cannot_write(store: Store) -> None:
+async def test_a_read_cannot_write(store: Database) -> None:
     with pytest.raises(sqlite3.OperationalError):
-        await store.read(lambda rx: rx.all("DELETE FROM accounts RETURNING id"))
+        await store.read(lambda rx: rx.fetch_all("DELETE FROM accounts RETURNING id"))
     assert await store.read(seq_of) == 0
 
 
-async def test_a_commit_that_fails_is_nobodys_success(store: Store, heard: list[Event]) -> None:
-    def orphan(tx: Tx) -> None:
+async def test_a_commit_that_fails_is_nobodys_success(store: Database, heard: list[Event]) -> None:
+    def orphan(tx: Transaction) -> None:
         """Breaks a rule that the database looks at only when it commits."""
         tx.execute("PRAGMA defer_foreign_keys = ON")
         tx.execute("INSERT INTO kv (account_id, key, value, version, created_at, updated_at) "
@@ -200,7 +202,7 @@ async def test_a_commit_that_fails_is_nobodys_success(store: Store, heard: list[
 
     release, _ = hold(store)
     await asyncio.sleep(0.05)
-    writes = [store.write(put, 1), store.write(orphan), store.write(put, 2)]
+    writes = [store.write_for((), put, 1), store.write_for((), orphan), store.write_for((), put, 2)]
     release.set()
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert results[0] == 1
@@ -210,81 +212,81 @@ async def test_a_commit_that_fails_is_nobodys_success(store: Store, heard: list[
     assert [event.frame.seq for event in heard if isinstance(event, Update) and event.frame] == [1, 2]
 
 
-async def test_a_full_disk_is_refused_and_forgiven(store: Store, heard: list[Event]) -> None:
-    def fill(tx: Tx, n: int) -> int:
+async def test_a_full_disk_is_refused_and_forgiven(store: Database, heard: list[Event]) -> None:
+    def fill(tx: Transaction, n: int) -> int:
         put(tx, n)
         tx.execute("UPDATE kv SET value = zeroblob(100000) WHERE key = ?", (f"{n:09}",))
         return n
 
-    await store.write(put, 0)
-    pages = await store.read(lambda rx: rx.all("PRAGMA page_count")[0][0])
+    await store.write_for((), put, 0)
+    pages = await store.read(lambda rx: rx.fetch_all("PRAGMA page_count")[0][0])
     await store._writer.execute(f"PRAGMA max_page_count = {pages + 100}")
-    results = await asyncio.gather(*(store.write(fill, n) for n in range(1, 20)), return_exceptions=True)
+    results = await asyncio.gather(*(store.write_for((), fill, n) for n in range(1, 20)), return_exceptions=True)
     stored = [result for result in results if isinstance(result, int)]
     refused = [result for result in results if not isinstance(result, int)]
     assert stored
     assert refused
-    assert all(isinstance(result, Unavailable) for result in refused)
+    assert all(isinstance(result, ServiceUnavailable) for result in refused)
     assert await store.read(keys) == [0, *stored]
     assert await store.read(seq_of) == len(stored) + 1
     await store._writer.execute("PRAGMA max_page_count = 1073741823")
-    assert await store.write(fill, 500) == 500
+    assert await store.write_for((), fill, 500) == 500
     seqs = [event.frame.seq for event in heard if isinstance(event, Update) and event.frame]
     assert seqs == list(range(1, len(stored) + 3))
-    assert await store.read(lambda rx: rx.all("PRAGMA integrity_check")) == [("ok",)]
+    assert await store.read(lambda rx: rx.fetch_all("PRAGMA integrity_check")) == [("ok",)]
 
 
 async def test_a_database_that_another_program_holds_is_an_error_and_not_a_wait_without_end(
-    store: Store, tmp_path: Path
+    store: Database, tmp_path: Path
 ) -> None:
     await store._writer.execute("PRAGMA busy_timeout = 100")
     other = sqlite3.connect(tmp_path / "db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     loop = asyncio.get_running_loop()
     started = loop.time()
-    results = await asyncio.gather(*(store.write(put, n) for n in range(200)), return_exceptions=True)
-    assert all(isinstance(result, Unavailable) for result in results)
+    results = await asyncio.gather(*(store.write_for((), put, n) for n in range(200)), return_exceptions=True)
+    assert all(isinstance(result, ServiceUnavailable) for result in results)
     assert loop.time() - started < 10  # not 200 times the wait
     other.execute("ROLLBACK")
     other.close()
-    assert await store.write(put, 1) == 1
+    assert await store.write_for((), put, 1) == 1
 
 
 async def test_close_finishes_what_waits_and_refuses_what_comes(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db", Bus())
+    store = Database(tmp_path / "db", Bus())
     await store.open()
-    await store.write(add_account, "a")
-    writes = [store.write(put, n) for n in range(50)]
+    await store.write_for((), add_account, "a")
+    writes = [store.write_for((), put, n) for n in range(50)]
     await store.close()
     assert await asyncio.gather(*writes) == list(range(50))
-    with pytest.raises(Unavailable):
-        store.write(put, 51)
+    with pytest.raises(ServiceUnavailable):
+        store.write_for((), put, 51)
     await store.close()
-    again = Store(tmp_path / "db", Bus())
+    again = Database(tmp_path / "db", Bus())
     await again.open()
     assert await again.read(keys) == list(range(50))
     await again.close()
 
 
-async def test_too_many_waiting_writes_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_writes_are_refused(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("happy_light.store.writer._PENDING_MAX", 10)
     release, held = hold(store)
     await asyncio.sleep(0.05)
-    writes = [store.write(put, n) for n in range(10)]
-    with pytest.raises(Unavailable):
-        store.write(put, 11)
+    writes = [store.write_for((), put, n) for n in range(10)]
+    with pytest.raises(ServiceUnavailable):
+        store.write_for((), put, 11)
     release.set()
     await asyncio.gather(held, *writes)
-    assert await store.write(put, 11) == 11
+    assert await store.write_for((), put, 11) == 11
 
 
-async def test_too_many_waiting_reads_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_reads_are_refused(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("happy_light.store.reader.WAITING_MAX", 3)
     release = threading.Event()
     held = [store.read(lambda rx: release.wait(10)) for _ in range(2)]  # one for each reading thread
     await asyncio.sleep(0.05)
     reads = [store.read(lambda rx, n=n: n) for n in range(6)]
-    with pytest.raises(Unavailable):
+    with pytest.raises(ServiceUnavailable):
         store.read(lambda rx: 7)
     release.set()
     assert await asyncio.gather(*held) == [True, True]
@@ -293,10 +295,10 @@ async def test_too_many_waiting_reads_are_refused(store: Store, monkeypatch: pyt
 
 
 async def test_a_closed_store_refuses_reads_at_once(tmp_path: Path) -> None:
-    store = Store(tmp_path / "x.sqlite", Bus())
+    store = Database(tmp_path / "x.sqlite", Bus())
     await store.open()
     await store.close()
-    with pytest.raises(Unavailable):
+    with pytest.raises(ServiceUnavailable):
         store.read(lambda rx: 1)
 
 
@@ -304,30 +306,31 @@ CHILD = """
     import asyncio, resource, signal, sys
     from pathlib import Path
     from happy_light.bus import Bus
-    from happy_light.errors import Unavailable
-    from happy_light.store import Store
+    from happy_light.errors import ServiceUnavailable
+    from happy_light.store import Database
 
     async def main():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Store(Path(sys.argv[1]), Bus())
+        store = Database(Path(sys.argv[1]), Bus())
         await store.open()
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
         stored = refused = 0
         for n in range(100):
             try:
-                await store.write(lambda tx: tx.execute(
+                await store.write_for((), lambda tx: tx.execute(
                     "INSERT INTO meta (key, value) VALUES (?, ?)", (str(stored), "x" * 10_000)))
                 stored += 1
-            except Unavailable:
+            except ServiceUnavailable:
                 refused += 1
         assert stored and refused, (stored, refused)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         for n in range(5):
-            await store.write(lambda tx: tx.execute("INSERT INTO meta (key, value) VALUES (?, 'y')", (f"after {n}",)))
-        count = await store.read(lambda rx: rx.one("SELECT count(*) FROM meta")[0])
+            await store.write_for((), lambda tx: tx.execute(
+                "INSERT INTO meta (key, value) VALUES (?, 'y')", (f"after {n}",)))
+        count = await store.read(lambda rx: rx.fetch_one("SELECT count(*) FROM meta")[0])
         assert count == stored + 5, (count, stored)
-        assert await store.read(lambda rx: rx.one("PRAGMA integrity_check")[0]) == "ok"
+        assert await store.read(lambda rx: rx.fetch_one("PRAGMA integrity_check")[0]) == "ok"
         await store.close()
         print("fine")
 

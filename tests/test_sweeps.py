@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from happy_light import app
-from happy_light.web import Route
+from happy_light.http.application import Route
 from tests.client import World
 
 ROUTES = app.routes()
@@ -35,7 +35,7 @@ async def test_nobody_gets_in_without_a_good_token(world: World, route: Route) -
 async def test_no_body_and_no_parameter_makes_a_500(world: World, route: Route) -> None:
     alice = await world.account()
     headers = {"Content-Type": "application/json"}
-    known = {refusal.status for refusal in route.refusals}
+    known = {refusal.status for refusal in route.errors}
     for body in WRONG if route.method in ("POST", "PUT", "PATCH") else [b""]:
         response = await alice.request(route.method, path_of(route), content=body, headers=headers)
         assert response.status_code < 500 or response.status_code in known, (body, response.text[:300])

@@ -16,7 +16,7 @@ from happy_light.live import takeover
 from happy_light.server import Server
 from tests.client import World, uid
 from tests.conftest import Process
-from tests.raw import Raw
+from tests.raw_connections import Raw
 
 Inside = Callable[[], Awaitable[Server]]
 

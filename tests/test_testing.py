@@ -14,7 +14,7 @@ import httpx
 import nacl.signing
 import pytest
 
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 from happy_light.testing import run_server, server_on_a_thread
 from tests.client import World
 
@@ -62,10 +62,10 @@ async def test_settings_are_those_of_the_table(temporary: Path) -> None:
     async with run_server(master_secret="s", public_url="https://happy.example/") as server:
         assert server.server.settings.public_url == "https://happy.example"
         assert server.server.keys.secret == "s"
-    with pytest.raises(StartError, match=r"^HOST"):
+    with pytest.raises(OperatorError, match=r"^HOST"):
         async with run_server(host="no such host"):
             pass
-    with pytest.raises(StartError), server_on_a_thread(host="no such host"):
+    with pytest.raises(OperatorError), server_on_a_thread(host="no such host"):
         pass
     assert not list(temporary.iterdir())
 

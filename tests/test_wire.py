@@ -38,7 +38,7 @@ def test_threads_get_ids_of_their_own() -> None:
 
 
 def test_a_second_look_is_for_small_things_only() -> None:
-    class Version(wire.In):
+    class Version(wire.Incoming):
         version: int
 
     decode = wire.decoder(Version)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from happy_light import wire
 from happy_light.domains.messages import Content, Message
-from happy_light.domains.sessions.lists import ListedSession, Session
-from happy_light.errors import Unavailable
-from happy_light.store import Rx
+from happy_light.domains.sessions.queries import ListedSession, Session
+from happy_light.errors import ServiceUnavailable
+from happy_light.store import ReadTransaction
 from happy_light.store.written import expression
 
 NASTY = [
@@ -33,7 +33,7 @@ def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tup
     names = [field.name for field in msgspec.structs.fields(kind) if field.name != "last_message"]
     connection.execute(f"CREATE TABLE t ({', '.join(names)})")
     connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", rows)
-    found, last = Rx(connection).written(kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)")
+    found, last = ReadTransaction(connection).fetch_json(kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)")
     return wire.encode(found), last
 
 
@@ -70,7 +70,7 @@ def test_none_is_an_empty_list() -> None:
 
 
 def test_more_than_sqlite_can_hold_is_said() -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(ServiceUnavailable):
         written(Message, [("i", 1, "x" * 900, None, 0, 0)] * 3, SQLITE_LIMIT_LENGTH=2000)
 
 

@@ -6,12 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from happy_light.commands import progress, screen
+from happy_light.commands import output, progress_bar
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
-    from happy_light.upkeep.accounts import Account
+    from happy_light.admin.account_admin import Account
 
 NAME = "accounts"
 WHAT = {
@@ -39,43 +39,46 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Does it, in the running server if there is one. Raises StartError."""
-    from happy_light import control, keys, store
-    from happy_light.upkeep import accounts, registration
+    from happy_light import store
+    from happy_light.admin import account_admin, control, registration
+    from happy_light.auth import keys
 
     if (arguments.account is None) != (arguments.what == "list"):
-        raise StartError("`accounts list` takes no account." if arguments.account else "Say which account is meant.")
+        raise OperatorError("`accounts list` takes no account." if arguments.account else "Say which account is meant.")
     if arguments.what == "allow":
         fingerprint = keys.fingerprint_of(arguments.account)
         if fingerprint is None:
-            raise StartError(f"{arguments.account!r} is no public key (32 bytes in hex or base64) and no fingerprint.")
+            raise OperatorError(
+                f"{arguments.account!r} is no public key (32 bytes in hex or base64) and no fingerprint."
+            )
         state = control.ask(settings, "accounts.allow", registration.Key(fingerprint))
-        screen.show(arguments, state, f"Key {fingerprint} may make an account.")
+        output.show(arguments, state, f"Key {fingerprint} may make an account.")
         return
-    with store.look(settings.database) as rx:
+    with store.look(settings.database) as tx:
         if arguments.what == "list":
-            rows = accounts.list_all(rx, settings)
-            screen.show(arguments, rows, _table(rows))
+            rows = account_admin.list_all(tx, settings)
+            output.show(arguments, rows, _table(rows))
             return
-        (account,) = accounts.list_all(rx, settings, accounts.find(rx, arguments.account))
+        (account,) = account_admin.list_all(tx, settings, account_admin.find(tx, arguments.account))
     if arguments.what == "show":
-        screen.show(arguments, account, _card(account))
+        output.show(arguments, account, _card(account))
     elif arguments.what == "sign-out":
-        done = control.ask(settings, "accounts.sign-out", accounts.Named(account.id))
-        screen.show(arguments, done, f"{account.id} is signed out everywhere.")
+        done = control.ask(settings, "accounts.sign-out", account_admin.Named(account.id))
+        output.show(arguments, done, f"{account.id} is signed out everywhere.")
     else:
         if not arguments.yes and not _sure(account):
             print("Nothing was deleted.", file=sys.stderr)
             sys.exit(1)
-        with progress.bar("deleting") as tell:
-            done = control.ask(settings, "accounts.delete", accounts.Named(account.id), tell)
-        text = f"{account.id} is deleted: {done.messages} messages, {screen.size(done.bytes)} of files."
-        screen.show(arguments, done, text)
+        with progress_bar.bar("deleting") as progress:
+            done = control.ask(settings, "accounts.delete", account_admin.Named(account.id), progress)
+        text = f"{account.id} is deleted: {done.messages} messages, {output.size(done.bytes)} of files."
+        output.show(arguments, done, text)
 
 
 def _sure(account: Account) -> bool:
     """Asks. Raises StartError where nobody can answer."""
     if not sys.stdin.isatty():
-        raise StartError("Nobody is there to confirm; add --yes to delete without asking.")
+        raise OperatorError("Nobody is there to confirm; add --yes to delete without asking.")
     print(_card(account), "\n", file=sys.stderr, sep="")
     print("Delete this account and everything of it, for good? Type yes: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() == "yes"
@@ -87,26 +90,26 @@ def _table(rows: list[Account]) -> str:
         lines.append(
             (
                 row.id, row.fingerprint, row.username or row.name or "-", str(row.sessions), str(row.messages),
-                screen.size(row.database_bytes), screen.size(row.file_bytes), screen.day(row.last_active_at),
+                output.size(row.database_bytes), output.size(row.file_bytes), output.day(row.last_active_at),
             )
         )  # fmt: skip
-    return screen.columns(lines) if rows else "There are no accounts."
+    return output.columns(lines) if rows else "There are no accounts."
 
 
 def _card(account: Account) -> str:
-    return screen.columns(
+    return output.columns(
         [
             ("Account", account.id),
             ("Fingerprint", account.fingerprint),
             ("Username", account.username or "-"),
             ("Name", account.name or "-"),
-            ("Created", screen.day(account.created_at)),
-            ("Last active", screen.day(account.last_active_at)),
+            ("Created", output.day(account.created_at)),
+            ("Last active", output.day(account.last_active_at)),
             ("Sessions", str(account.sessions)),
             ("Messages", str(account.messages)),
             ("Machines", str(account.machines)),
             ("Artifacts", str(account.artifacts)),
-            ("Stored", screen.size(account.database_bytes)),
-            ("Files", screen.size(account.file_bytes)),
+            ("Stored", output.size(account.database_bytes)),
+            ("Files", output.size(account.file_bytes)),
         ]
     )

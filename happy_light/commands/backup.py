@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 from happy_light import wire
-from happy_light.commands import progress, screen
+from happy_light.commands import output, progress_bar
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 NAME = "backup"
 HELP = "write database, files and secret into one archive, also while the server runs"
 _DATED = re.compile(r"happy-server-light-\d{8}-\d{6}\.tar\.gz")
 
 
-class Made(wire.Out):
+class Made(wire.Outgoing):
     """What --json prints. `removed`: older archives that --keep made go."""
 
     archive: str
@@ -43,27 +43,27 @@ def _count(text: str) -> int:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Backs up. Raises StartError."""
-    from happy_light.upkeep import archive
+    from happy_light.admin import backup_archive
 
     given = Path(arguments.destination).expanduser()
     is_folder = given.is_dir() or arguments.destination.endswith("/")
     if arguments.keep and not is_folder:
-        raise StartError(f"--keep needs a folder, and {given} is none.")
+        raise OperatorError(f"--keep needs a folder, and {given} is none.")
     if given.exists() and not is_folder and not given.is_file():  # the archive would take the place of a device
-        raise StartError(f"{given} is neither a file nor a folder; name one of those.")
+        raise OperatorError(f"{given} is neither a file nor a folder; name one of those.")
     target = given / time.strftime("happy-server-light-%Y%m%d-%H%M%S.tar.gz") if is_folder else given
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(f"The folder {target.parent} cannot be made: {error.strerror}.") from error
-    with progress.bar("backing up") as tell:
-        manifest = archive.write(settings, target, not arguments.no_secret, tell)
+        raise OperatorError(f"The folder {target.parent} cannot be made: {error.strerror}.") from error
+    with progress_bar.bar("backing up") as progress:
+        manifest = backup_archive.write(settings, target, not arguments.no_secret, progress)
     removed = _thin_out(given, arguments.keep) if arguments.keep else []
     made = Made(str(target), target.stat().st_size, len(manifest.entries), manifest.secret, removed)
-    text = f"{target}: {screen.size(made.bytes)}, {made.entries} files, read back and found whole."
+    text = f"{target}: {output.size(made.bytes)}, {made.entries} files, read back and found whole."
     if manifest.secret:
         text += "\nIt contains the master secret: whoever has it can sign in as anybody. Keep it safe."
-    screen.show(arguments, made, text)
+    output.show(arguments, made, text)
 
 
 def _thin_out(folder: Path, keep: int) -> list[str]:

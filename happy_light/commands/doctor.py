@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from happy_light.commands import screen
+from happy_light.commands import output
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 NAME = "doctor"
 HELP = "look for what is wrong, and say what to do about it (exit 1: problems)"
@@ -22,12 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Ends the process with 1 if there are problems. Raises StartError."""
-    from happy_light.commands import reach
-    from happy_light.upkeep import findings
+    from happy_light.admin import doctor, network_doctor
 
     if not settings.data_dir.is_dir():
-        raise StartError(f"There is no data folder {settings.data_dir}; choose it with --data-dir.")
-    found = [*findings.everything_here(settings), *reach.everything_outside(settings)]
+        raise OperatorError(f"There is no data folder {settings.data_dir}; choose it with --data-dir.")
+    found = [*doctor.everything_here(settings), *network_doctor.everything_outside(settings)]
     lines = []
     for finding in found:
         lines.append(f"{_MARKS[finding.level]} {finding.name}: {finding.text}")
@@ -35,6 +34,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             lines.append(f"          {finding.cure}")
     problems = sum(finding.level == "problem" for finding in found)
     lines.append(f"\n{problems} problem{'' if problems == 1 else 's'}." if problems else "\nNo problems.")
-    screen.show(arguments, found, "\n".join(lines))
+    output.show(arguments, found, "\n".join(lines))
     if problems:
         sys.exit(1)

@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from happy_light.commands import screen
+from happy_light.commands import output
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 NAME = "export"
 HELP = "write one account, still encrypted, into a file for import elsewhere"
@@ -23,23 +23,23 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Writes the file whole or not at all, while a server may run. Raises StartError."""
-    from happy_light.importing import lines
+    from happy_light.importing import account_export
 
     file: Path = arguments.file
     if file.exists():
-        raise StartError(f"{file} exists already; choose another name.")
+        raise OperatorError(f"{file} exists already; choose another name.")
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:  # noqa: PTH123
-            counts = lines.write(settings, arguments.account, out)
+            counts = account_export.write(settings, arguments.account, out)
             out.flush()
             os.fsync(out.fileno())
         draft.replace(file)
     except OSError as error:
-        raise StartError(f"{file} cannot be written: {error.strerror}.") from error
+        raise OperatorError(f"{file} cannot be written: {error.strerror}.") from error
     finally:
         draft.unlink(missing_ok=True)
-    screen.show(
+    output.show(
         arguments,
         {"file": str(file), "counts": dict(counts)},
         f"{file}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()),

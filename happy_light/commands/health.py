@@ -7,7 +7,7 @@ import json
 import sys
 
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 NAME = "health"
 HELP = "ask a running server whether it is well (exit 0: yes, 1: no)"
@@ -23,15 +23,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Ends the process with 1 if it is not. Raises StartError."""
-    from happy_light import addresses, values
+    from happy_light.config import setting_types
+    from happy_light.http import addresses
 
     if arguments.url is not None:
         try:
-            url, known = values.url(arguments.url), False
+            url, known = setting_types.url(arguments.url), False
         except ValueError as error:
-            raise StartError(f"--url is {arguments.url!r}, but should be {error}.") from None
+            raise OperatorError(f"--url is {arguments.url!r}, but should be {error}.") from None
     elif settings.port == 0:
-        raise StartError("PORT is 0, so nobody knows the port; say which server with --url.")
+        raise OperatorError("PORT is 0, so nobody knows the port; say which server with --url.")
     else:
         url, known = addresses.url(settings, addresses.reachable(settings.host)[0], settings.port), True
     problem = ask(url, trust=known)

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from happy_light.commands import screen
-from happy_light.commands.progress import Bar
+from happy_light.commands import output
+from happy_light.commands.progress_bar import Bar
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
-    from happy_light.importing.load import Progress, Report
+    from happy_light.importing.copy_tables import Progress, Report
     from happy_light.importing.sources import Source
 
 NAME = "import"
@@ -45,9 +45,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         try:
             name, report = _import(settings, arguments, bar)
         except OSError as error:
-            raise StartError(f"{error.filename or settings.data_dir} cannot be used: {error.strerror}.") from error
+            raise OperatorError(f"{error.filename or settings.data_dir} cannot be used: {error.strerror}.") from error
     seconds = round(time.monotonic() - started, 1)
-    screen.show(
+    output.show(
         arguments,
         _summary(name, report, arguments.dry_run, seconds),
         _text(name, report, arguments.dry_run, seconds, settings),
@@ -55,13 +55,13 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def _import(settings: Settings, arguments: argparse.Namespace, progress: Progress) -> tuple[str, Report]:
-    from happy_light.importing import secret, takeover
+    from happy_light.importing import server_import, source_secret
 
     flags = {"dry_run": arguments.dry_run, "force": arguments.force}
     if arguments.secret is not None and arguments.secret_file is not None:
-        raise StartError("Give either --secret or --secret-file.")
+        raise OperatorError("Give either --secret or --secret-file.")
     if arguments.files is not None and not arguments.files.is_dir():
-        raise StartError(f"The files folder {arguments.files} does not exist.")
+        raise OperatorError(f"The files folder {arguments.files} does not exist.")
     source: Source
     beside: list[Path] = []
     if arguments.source.startswith(("postgres://", "postgresql://")):
@@ -75,15 +75,15 @@ def _import(settings: Settings, arguments: argparse.Namespace, progress: Progres
         from happy_light.importing.sqlite import Sqlite
 
         if path.resolve() == settings.database.resolve() and path.exists():
-            raise StartError(
+            raise OperatorError(
                 f"{path} stands where this server keeps its own database; move it away (with the -wal beside it, if "
                 "there is one) and import it from there."
             )
         source, beside = Sqlite(path), [path.parent]
     try:
         files = arguments.files or next((folder / "files" for folder in beside if (folder / "files").is_dir()), None)
-        found, where = secret.find(arguments.secret, arguments.secret_file, settings.master_secret, beside)
-        report = takeover.take_over(source, settings, found, files, progress, **flags)
+        found, where = source_secret.find(arguments.secret, arguments.secret_file, settings.master_secret, beside)
+        report = server_import.take_over(source, settings, found, files, progress, **flags)
         report.notes.insert(0, f"The master secret is from {where}.")
         return source.name, report
     finally:
@@ -93,12 +93,12 @@ def _import(settings: Settings, arguments: argparse.Namespace, progress: Progres
 def _account(
     settings: Settings, arguments: argparse.Namespace, path: Path, progress: Progress, flags: dict[str, bool]
 ) -> tuple[str, Report]:
-    from happy_light.importing import adopt, secret
+    from happy_light.importing import account_import, source_secret
 
     given = None
     if arguments.secret is not None or arguments.secret_file is not None:
-        given, _ = secret.find(arguments.secret, arguments.secret_file, None, ())
-    return str(path), adopt.adopt(path, settings, given, progress, **flags)
+        given, _ = source_secret.find(arguments.secret, arguments.secret_file, None, ())
+    return str(path), account_import.adopt(path, settings, given, progress, **flags)
 
 
 def _database(path: Path) -> Path:
@@ -108,13 +108,13 @@ def _database(path: Path) -> Path:
         if found is not None:
             return found
         if (path / "PG_VERSION").exists() or (path / "pglite").is_dir():
-            raise StartError(
+            raise OperatorError(
                 f"{path} is PGlite's folder, which only PGlite may open: serve it with npx pglite-server (npm "
                 "@electric-sql/pglite-socket) and import postgresql://postgres@127.0.0.1:5432/postgres?sslmode=disable"
             )
-        raise StartError(f"{path} holds no database of a light server; name the SQLite file itself.")
+        raise OperatorError(f"{path} holds no database of a light server; name the SQLite file itself.")
     if not path.is_file():
-        raise StartError(f"{path} does not exist.")
+        raise OperatorError(f"{path} does not exist.")
     return path
 
 
@@ -123,7 +123,7 @@ def _is_sqlite(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(16) == b"SQLite format 3\0"
     except OSError as error:
-        raise StartError(f"{path} cannot be read: {error.strerror}.") from error
+        raise OperatorError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 # ---------------------------------------------------------------------------------------- the summary

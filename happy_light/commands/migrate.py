@@ -16,9 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Migrates after a copy. Raises StartError."""
-    from happy_light import folder, store
+    from happy_light import data_dir, store
 
-    folder.make(settings.data_dir)
-    with folder.hold(settings):
+    data_dir.make(settings.data_dir)
+    with data_dir.hold(settings):
         store.prepare(settings.database)
     print(f"{settings.database} is up to date (schema {store.SCHEMA_VERSION}).")

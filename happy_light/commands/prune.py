@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from happy_light import values
-from happy_light.commands import progress, screen
-from happy_light.config import Settings
+from happy_light.commands import output, progress_bar
+from happy_light.config import Settings, setting_types
 
 NAME = "prune"
 HELP = "delete old sessions, old messages and leftovers"
@@ -24,27 +23,27 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _age(text: str) -> int:
     try:
-        return values.duration(text)
+        return setting_types.duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} should be {error}") from None
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Prunes, in the running server if there is one. Raises StartError."""
-    from happy_light import control
-    from happy_light.upkeep.prune import Pruned, Wanted
+    from happy_light.admin import control
+    from happy_light.admin.prune import Pruned, Wanted
 
     what = Wanted(arguments.sessions_inactive, arguments.messages_older, arguments.dry_run)
-    with progress.bar("pruning") as tell:
-        pruned = control.ask(settings, "prune", what, tell)
+    with progress_bar.bar("pruning") as progress:
+        pruned = control.ask(settings, "prune", what, progress)
     assert isinstance(pruned, Pruned)
     lines = [
         ("Sessions", str(pruned.sessions)),
         ("Messages", str(pruned.messages)),
         ("Auth requests", str(pruned.auth_requests)),
-        ("Files", f"{pruned.orphaned_folders} folders without an owner; {screen.size(pruned.file_bytes)} in all"),
+        ("Files", f"{pruned.orphaned_folders} folders without an owner; {output.size(pruned.file_bytes)} in all"),
     ]
     if not pruned.dry_run:
-        lines.append(("Given back", screen.size(pruned.freed_bytes)))
+        lines.append(("Given back", output.size(pruned.freed_bytes)))
     head = "Would be deleted:" if pruned.dry_run else "Deleted:"
-    screen.show(arguments, pruned, f"{head}\n{screen.columns(lines)}")
+    output.show(arguments, pruned, f"{head}\n{output.columns(lines)}")

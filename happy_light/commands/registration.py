@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from happy_light import values
-from happy_light.commands import screen
-from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.commands import output
+from happy_light.config import Settings, setting_types
+from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
-    from happy_light.upkeep.registration import Registration
+    from happy_light.admin.registration import Registration
 
 NAME = "registration"
 HELP = "show who may make an account, open a window for everybody"
@@ -29,34 +28,34 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _duration(text: str) -> int:
     try:
-        return values.duration(text)
+        return setting_types.duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} should be {error}") from None
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Does it, in the running server if there is one. Raises StartError."""
-    from happy_light import control
-    from happy_light.upkeep.desk import Nothing
-    from happy_light.upkeep.registration import Window
+    from happy_light.admin import control
+    from happy_light.admin.context import Nothing
+    from happy_light.admin.registration import Window
 
     if arguments.what == "open" and arguments.window is None:
-        raise StartError("A window needs its length, like: registration open --for 10m")
+        raise OperatorError("A window needs its length, like: registration open --for 10m")
     if arguments.what != "open" and arguments.window is not None:
-        raise StartError(f"--for is the length of a window; it goes with `registration open`, not {arguments.what}.")
+        raise OperatorError(f"--for is the length of a window; it goes with `registration open`, not {arguments.what}.")
     if arguments.what in ("open", "close"):
         seconds = arguments.window if arguments.what == "open" else 0
         state = control.ask(settings, "registration.open", Window(seconds))
     else:
         state = control.ask(settings, "registration.show", Nothing())
-    screen.show(arguments, state, _text(state))
+    output.show(arguments, state, _text(state))
 
 
 def _text(state: Registration) -> str:
     meaning = {"open": "anybody may make an account", "first": "only the first account", "closed": "no new accounts"}
     lines = [f"Setting: {state.setting} ({meaning[state.setting]})"]
     if state.open_until is not None:
-        lines.append(f"Open for everybody until {screen.day(state.open_until)}")
+        lines.append(f"Open for everybody until {output.day(state.open_until)}")
     lines += [f"Let in: {fingerprint}" for fingerprint in state.allowed]
     lines.append("A new account can be made now." if state.accepts else "No other new account can be made now.")
     return "\n".join(lines)

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from happy_light import wire
-from happy_light.commands import progress, screen
+from happy_light.commands import output, progress_bar
 from happy_light.config import Settings
 
 NAME = "restore"
 HELP = "put an archive that `backup` made into the data folder"
 
 
-class Restored(wire.Out):
+class Restored(wire.Outgoing):
     """What --json prints. `before`: the folder that what was there is in now."""
 
     data_dir: str
@@ -31,10 +31,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Restores; the server must not run. Raises StartError."""
-    from happy_light.upkeep import archive
+    from happy_light.admin import backup_archive
 
-    with progress.bar("restoring") as tell:
-        manifest, aside = archive.restore(settings, arguments.archive.expanduser(), arguments.force, tell)
+    with progress_bar.bar("restoring") as progress:
+        manifest, aside = backup_archive.restore(settings, arguments.archive.expanduser(), arguments.force, progress)
     text = f"{settings.data_dir} is restored: {len(manifest.entries)} files, made by {manifest.version}."
     if aside is not None:
         text += f"\nWhat was there is in {aside}."
@@ -43,4 +43,4 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     restored = Restored(
         str(settings.data_dir), len(manifest.entries), manifest.secret, None if aside is None else str(aside)
     )
-    screen.show(arguments, restored, text)
+    output.show(arguments, restored, text)

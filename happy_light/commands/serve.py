@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from happy_light import config, logs
+from happy_light import config, log_setup
 from happy_light.config import Settings
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,11 +41,11 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         signal.signal(name, lambda *_: sys.exit(0))
     with _no_clients():
         from happy_light import server
-    from happy_light.welcome import welcome
+    from happy_light.commands.banner import welcome
 
     asked = vars(arguments)
     quiet = "quiet" in asked
-    logs.configure(settings.log_level, settings.log_format, quiet)
+    log_setup.configure(settings.log_level, settings.log_format, quiet)
 
     def ready(running: Server) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -89,7 +89,7 @@ def ephemeral(folder: Path, flags: Mapping[str, Any]) -> Settings:
     """
     for name in ("data_dir", "files_dir", "database_url"):
         if name in flags:
-            raise StartError(f"--{name.replace('_', '-')} cannot go with --ephemeral, which leaves nothing behind.")
+            raise OperatorError(f"--{name.replace('_', '-')} cannot go with --ephemeral, which leaves nothing behind.")
     return config.load({}, {"port": "0", "metrics_port": "0", **flags, "data_dir": str(folder)}, folder / "none")
 
 

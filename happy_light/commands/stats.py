@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from happy_light.commands import screen
+from happy_light.commands import output
 from happy_light.config import Settings
 
 if TYPE_CHECKING:
-    from happy_light.upkeep.stats import Route
+    from happy_light.admin.stats import Route
 
 NAME = "stats"
 HELP = "show what the server holds and does"
@@ -22,17 +22,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Asks the running server, or looks by itself. Raises StartError."""
-    from happy_light import control
-    from happy_light.upkeep.desk import Nothing
-    from happy_light.upkeep.stats import Stats
+    from happy_light.admin import control
+    from happy_light.admin.context import Nothing
+    from happy_light.admin.stats import Stats
 
     stats = control.ask(settings, "stats", Nothing())
     assert isinstance(stats, Stats)
     size = stats.bytes
     lines = [
         *((name.capitalize(), str(count)) for name, count in stats.records.items()),
-        ("Database", f"{screen.size(size.database)} ({screen.size(size.free)} free), log {screen.size(size.log)}"),
-        ("Files", f"{screen.size(size.files)} public, {screen.size(size.attachments)} attachments"),
+        ("Database", f"{output.size(size.database)} ({output.size(size.free)} free), log {output.size(size.log)}"),
+        ("Files", f"{output.size(size.files)} public, {output.size(size.attachments)} attachments"),
     ]
     server = stats.server
     if server is None:
@@ -47,7 +47,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             ("Writes", f"{writer.writes} in {writer.commits} commits, {writer.waiting} waiting"),
             ("Commits", f"{writer.commit_ms_mean:g} ms on average, 99 % within {writer.commit_ms_p99:g} ms"),
         ]
-    screen.show(arguments, stats, screen.columns(lines))
+    output.show(arguments, stats, output.columns(lines))
 
 
 def _requests(routes: list[Route]) -> str:

@@ -11,16 +11,23 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from happy_light.errors import ACCESS_KEY_EXISTS, ACCESS_KEY_NOT_FOUND, SESSION_OR_MACHINE_NOT_FOUND, Problem, Refused
-from happy_light.live import On
-from happy_light.rooms import Peer
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Text1, Version
+from happy_light.context import ServerContext
+from happy_light.errors import (
+    ACCESS_KEY_EXISTS,
+    ACCESS_KEY_NOT_FOUND,
+    SESSION_OR_MACHINE_NOT_FOUND,
+    ApiError,
+    ErrorResponse,
+)
+from happy_light.http.application import Request, Route
+from happy_light.live import EventHandler
+from happy_light.live.registry import Client
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, NonEmptyStr, Outgoing, Version
 
 
 # -------------------------------------------------------------------------------------------- wire
-class AccessKey(Out):
+class AccessKey(Outgoing):
     """The key of a session on a machine."""
 
     data: str
@@ -29,40 +36,40 @@ class AccessKey(Out):
     updated_at: int
 
 
-class MaybeKey(Out):
+class MaybeKey(Outgoing):
     """`{"accessKey": …}`, null if there is none."""
 
     access_key: AccessKey | None
 
 
-class Created(Out):
+class Created(Outgoing):
     """`{"success": true, "accessKey": …}`"""
 
     access_key: AccessKey
     success: Literal[True] = True
 
 
-class NewKey(In):
+class NewKey(Incoming):
     """POST"""
 
     data: str
 
 
-class NextKey(In):
+class NextKey(Incoming):
     """PUT"""
 
     data: str
     expected_version: Version
 
 
-class Replaced(Out):
+class Replaced(Outgoing):
     """The new version."""
 
     version: int
     success: Literal[True] = True
 
 
-class Stale(Out):
+class Stale(Outgoing):
     """Nothing was stored; what is current."""
 
     current_version: int
@@ -71,14 +78,14 @@ class Stale(Out):
     error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class Wanted(In):
+class Wanted(Incoming):
     """`access-key-get`"""
 
-    session_id: Text1
-    machine_id: Text1
+    session_id: NonEmptyStr
+    machine_id: NonEmptyStr
 
 
-class KeyAck(Out):
+class KeyAck(Outgoing):
     """Ack of `access-key-get`."""
 
     access_key: AccessKey | None
@@ -86,18 +93,18 @@ class KeyAck(Out):
 
 
 # -------------------------------------------------------------------------------------- operations
-def _must_own_both(rx: Rx, account_id: str, session_id: str, machine_id: str) -> None:
+def _must_own_both(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> None:
     if (
-        rx.one("SELECT 1 FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)) is None
-        or rx.one("SELECT 1 FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)) is None
+        tx.fetch_one("SELECT 1 FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)) is None
+        or tx.fetch_one("SELECT 1 FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)) is None
     ):
-        raise Refused(SESSION_OR_MACHINE_NOT_FOUND)
+        raise ApiError(SESSION_OR_MACHINE_NOT_FOUND)
 
 
-def find(rx: Rx, account_id: str, session_id: str, machine_id: str) -> AccessKey | None:
+def find(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> AccessKey | None:
     """The key, if there is one. Raises Refused unless session and machine are the account's."""
-    _must_own_both(rx, account_id, session_id, machine_id)
-    row = rx.one(
+    _must_own_both(tx, account_id, session_id, machine_id)
+    row = tx.fetch_one(
         "SELECT data, data_version, created_at, updated_at FROM access_keys "
         "WHERE account_id = ? AND machine_id = ? AND session_id = ?",
         (account_id, machine_id, session_id),
@@ -105,7 +112,7 @@ def find(rx: Rx, account_id: str, session_id: str, machine_id: str) -> AccessKey
     return None if row is None else AccessKey(*row)
 
 
-def create(tx: Tx, account_id: str, session_id: str, machine_id: str, data: str) -> Created:
+def create(tx: Transaction, account_id: str, session_id: str, machine_id: str, data: str) -> Created:
     """Stores the first key. Raises Refused, also if there is one already."""
     _must_own_both(tx, account_id, session_id, machine_id)
     if not tx.execute(
@@ -113,18 +120,18 @@ def create(tx: Tx, account_id: str, session_id: str, machine_id: str, data: str)
         "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (account_id, session_id, machine_id, data, tx.now, tx.now),
     ):
-        raise Refused(ACCESS_KEY_EXISTS)
+        raise ApiError(ACCESS_KEY_EXISTS)
     return Created(AccessKey(data, 1, tx.now, tx.now))
 
 
-def replace(tx: Tx, account_id: str, session_id: str, machine_id: str, new: NextKey) -> Replaced | Stale:
+def replace(tx: Transaction, account_id: str, session_id: str, machine_id: str, new: NextKey) -> Replaced | Stale:
     """Stores a key in the place of one if the expected version is the current one. Raises Refused."""
     where = (account_id, machine_id, session_id)
-    row = tx.one(
+    row = tx.fetch_one(
         "SELECT data, data_version FROM access_keys WHERE account_id = ? AND machine_id = ? AND session_id = ?", where
     )
     if row is None:
-        raise Refused(ACCESS_KEY_NOT_FOUND)
+        raise ApiError(ACCESS_KEY_NOT_FOUND)
     data, version = row
     if version != new.expected_version:
         return Stale(version, data)
@@ -137,33 +144,37 @@ def replace(tx: Tx, account_id: str, session_id: str, machine_id: str, new: Next
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get(call: Call[None, None]) -> MaybeKey:
-    return MaybeKey(await call.house.store.read(find, call.account_id, call.path["sessionId"], call.path["machineId"]))
-
-
-async def post(call: Call[NewKey, None]) -> Created:
-    return await call.house.store.write(
-        create, call.account_id, call.path["sessionId"], call.path["machineId"], call.body.data
+async def get(request: Request[None, None]) -> MaybeKey:
+    return MaybeKey(
+        await request.context.database.read(
+            find, request.account_id, request.path["sessionId"], request.path["machineId"]
+        )
     )
 
 
-async def put(call: Call[NextKey, None]) -> Replaced | Stale:
-    return await call.house.store.write(
-        replace, call.account_id, call.path["sessionId"], call.path["machineId"], call.body
+async def post(request: Request[NewKey, None]) -> Created:
+    return await request.context.database.write(
+        request.account_id, create, request.path["sessionId"], request.path["machineId"], request.body.data
+    )
+
+
+async def put(request: Request[NextKey, None]) -> Replaced | Stale:
+    return await request.context.database.write(
+        request.account_id, replace, request.path["sessionId"], request.path["machineId"], request.body
     )
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def access_key_get(peer: Peer, data: Any) -> asyncio.Future[KeyAck]:
+def access_key_get(context: ServerContext, client: Client, data: Any) -> asyncio.Future[KeyAck]:
     """The payload's mistakes have a text of their own, so it is looked at by hand."""
     session_id, machine_id = (data.get("sessionId"), data.get("machineId")) if isinstance(data, dict) else (None, None)
     if not (isinstance(session_id, str) and isinstance(machine_id, str) and session_id and machine_id):
-        raise Refused(Problem(400, "Invalid parameters: sessionId and machineId are required"))
-    return peer.house.store.read(_ack, peer.account_id, session_id, machine_id)
+        raise ApiError(ErrorResponse(400, "Invalid parameters: sessionId and machineId are required"))
+    return context.database.read(_ack, client.account_id, session_id, machine_id)
 
 
-def _ack(rx: Rx, account_id: str, session_id: str, machine_id: str) -> KeyAck:
-    return KeyAck(find(rx, account_id, session_id, machine_id))
+def _ack(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> KeyAck:
+    return KeyAck(find(tx, account_id, session_id, machine_id))
 
 
 def refuse(text: str) -> dict[str, Any]:
@@ -173,8 +184,8 @@ def refuse(text: str) -> dict[str, Any]:
 
 _PATH = "/v1/access-keys/:sessionId/:machineId"
 routes = [
-    Route("GET", _PATH, get, answer=MaybeKey, refusals=[SESSION_OR_MACHINE_NOT_FOUND]),
-    Route("POST", _PATH, post, body=NewKey, answer=Created, refusals=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
-    Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, refusals=[ACCESS_KEY_NOT_FOUND]),
+    Route("GET", _PATH, get, answer=MaybeKey, errors=[SESSION_OR_MACHINE_NOT_FOUND]),
+    Route("POST", _PATH, post, body=NewKey, answer=Created, errors=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
+    Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, errors=[ACCESS_KEY_NOT_FOUND]),
 ]
-events = {"access-key-get": On(access_key_get, refuse, None, KeyAck, like=Wanted)}
+events = {"access-key-get": EventHandler(access_key_get, refuse, None, KeyAck, like=Wanted)}

@@ -11,16 +11,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import origin, wire
+from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.domains import files
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Version, Versioned
+from happy_light.http import forwarded
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Avatar(Out):
+class Avatar(Outgoing):
     """A picture under /files."""
 
     path: str
@@ -30,7 +31,7 @@ class Avatar(Out):
     thumbhash: str | None
 
 
-class Profile(Out):
+class Profile(Outgoing):
     """GET /v1/account/profile; timestamp in ms."""
 
     id: str
@@ -43,28 +44,28 @@ class Profile(Out):
     connected_services: list[str]
 
 
-class AccountSettings(Out):
+class AccountSettings(Outgoing):
     """GET /v1/account/settings"""
 
     settings: str | None
     settings_version: int
 
 
-class NewSettings(In):
+class NewSettings(Incoming):
     """POST /v1/account/settings"""
 
     settings: str | None
     expected_version: Version
 
 
-class Stored(Out):
+class Stored(Outgoing):
     """The new version."""
 
     version: int
     success: Literal[True] = True
 
 
-class Stale(Out):
+class Stale(Outgoing):
     """Nothing was stored; what is current."""
 
     current_version: int
@@ -73,7 +74,7 @@ class Stale(Out):
     error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class AccountUpdate(Out, tag_field="t", tag="update-account"):
+class AccountUpdate(Outgoing, tag_field="t", tag="update-account"):
     """Update to user-scoped sockets: only what changed, since a present null clears it in the app."""
 
     id: str
@@ -105,9 +106,9 @@ def github(stored: str | None) -> dict[str, Any] | None:
     return {**known, "name": known.get("name") or known.get("login") or ""}
 
 
-def profile(rx: Rx, account_id: str, base: str) -> Profile:
+def profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
     """What the account's owner sees of it; `base` is what the avatar's address begins with."""
-    row = rx.one(
+    row = tx.fetch_one(
         "SELECT first_name, last_name, username, avatar, github_users.profile FROM accounts "
         "LEFT JOIN github_users ON github_users.id = github_user_id WHERE accounts.id = ?",
         (account_id,),
@@ -116,7 +117,9 @@ def profile(rx: Rx, account_id: str, base: str) -> Profile:
     first_name, last_name, username, picture, github_user = row
     vendors = [
         vendor
-        for (vendor,) in rx.all("SELECT vendor FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
+        for (vendor,) in tx.fetch_all(
+            "SELECT vendor FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,)
+        )
     ]
     return Profile(
         account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
@@ -124,14 +127,14 @@ def profile(rx: Rx, account_id: str, base: str) -> Profile:
     )  # fmt: skip
 
 
-def settings(rx: Rx, account_id: str) -> AccountSettings:
+def settings(tx: ReadTransaction, account_id: str) -> AccountSettings:
     """The settings, as the client encrypted them."""
-    row = rx.one("SELECT settings, settings_version FROM accounts WHERE id = ?", (account_id,))
+    row = tx.fetch_one("SELECT settings, settings_version FROM accounts WHERE id = ?", (account_id,))
     assert row is not None
     return AccountSettings(*row)
 
 
-def set_settings(tx: Tx, account_id: str, new: NewSettings) -> Stored | Stale:
+def set_settings(tx: Transaction, account_id: str, new: NewSettings) -> Stored | Stale:
     """Stores settings if the expected version is the current one."""
     current = settings(tx, account_id)
     if current.settings_version != new.expected_version:
@@ -146,16 +149,18 @@ def set_settings(tx: Tx, account_id: str, new: NewSettings) -> Stored | Stale:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_profile(call: Call[None, None]) -> Profile:
-    return await call.house.store.read(profile, call.account_id, origin.of(call.house.settings, call.scope))
+async def get_profile(request: Request[None, None]) -> Profile:
+    return await request.context.database.read(
+        profile, request.account_id, forwarded.of(request.context.settings, request.scope)
+    )
 
 
-async def get_settings(call: Call[None, None]) -> AccountSettings:
-    return await call.house.store.read(settings, call.account_id)
+async def get_settings(request: Request[None, None]) -> AccountSettings:
+    return await request.context.database.read(settings, request.account_id)
 
 
-async def post_settings(call: Call[NewSettings, None]) -> Stored | Stale:
-    return await call.house.store.write(set_settings, call.account_id, call.body)
+async def post_settings(request: Request[NewSettings, None]) -> Stored | Stale:
+    return await request.context.database.write(request.account_id, set_settings, request.body)
 
 
 routes = [

@@ -22,8 +22,9 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from happy_light import disk, origin
+from happy_light.blobs import local_files
 from happy_light.config import Settings
+from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
@@ -32,13 +33,13 @@ from happy_light.errors import (
     INVALID_ATTACHMENT_REF,
     SESSION_NOT_FOUND,
     TOO_MANY_UPLOADS,
+    ApiError,
     BadRequest,
-    Refused,
 )
-from happy_light.house import House
-from happy_light.store import Rx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.http import forwarded
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction
+from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
 UPLOADS_MAX: Final = 60  # that an account may request in WINDOW
@@ -51,14 +52,14 @@ _HEADERS: Final = {"cache-control": "private, no-cache"}
 
 
 # -------------------------------------------------------------------------------------------- wire
-class NewAttachment(In):
+class NewAttachment(Incoming):
     """POST …/request-upload; size in bytes. The name is the client's own affair."""
 
     filename: str
     size: Annotated[int, msgspec.Meta(ge=0, le=SIZE_MAX)]
 
 
-class Upload(Out):
+class Upload(Outgoing):
     """Where to send the bytes; `ref` is what goes into the message."""
 
     ref: str
@@ -66,19 +67,19 @@ class Upload(Out):
     method: Literal["PUT"] = "PUT"
 
 
-class WantedAttachment(In):
+class WantedAttachment(Incoming):
     """POST …/request-download"""
 
     ref: str
 
 
-class Download(Out):
+class Download(Outgoing):
     """Where the bytes are."""
 
     download_url: str
 
 
-class Stored(Out):
+class Stored(Outgoing):
     """PUT …/:file"""
 
     ok: Literal[True] = True
@@ -88,7 +89,7 @@ class Stored(Out):
 class Uploads:
     """How many uploads each account requested in its current minute."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, context: ServerContext) -> None:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the minute
 
     def count(self, account_id: str) -> None:
@@ -101,7 +102,7 @@ class Uploads:
             del self._counts[oldest]
         started, count = self._counts.get(account_id, (now, 0))
         if count >= UPLOADS_MAX:
-            raise Refused(TOO_MANY_UPLOADS)
+            raise ApiError(TOO_MANY_UPLOADS)
         self._counts[account_id] = (started, count + 1)
 
 
@@ -109,14 +110,14 @@ def named(session_id: str, ref: str) -> str:
     """The file's name in a ref. Raises Refused if it is none of that session's."""
     prefix = f"sessions/{session_id}/attachments/"
     if not ref.startswith(prefix):
-        raise Refused(FOREIGN_ATTACHMENT_REF)
+        raise ApiError(FOREIGN_ATTACHMENT_REF)
     name = ref.removeprefix(prefix)
     if not _FLAT.fullmatch(name):
-        raise Refused(INVALID_ATTACHMENT_REF)
+        raise ApiError(INVALID_ATTACHMENT_REF)
     return name
 
 
-def leftovers(rx: Rx, settings: Settings) -> list[Path]:
+def leftovers(tx: ReadTransaction, settings: Settings) -> list[Path]:
     """What a crash left: folders of sessions that are gone, and uploads that never ended.
 
     Safe beside a running server: a session is stored before its folder is made.
@@ -126,70 +127,70 @@ def leftovers(rx: Rx, settings: Settings) -> list[Path]:
         return []
     found = []
     for below in sorted(folder.iterdir()):
-        if rx.one("SELECT 1 FROM sessions WHERE id = ?", (below.name,)) is None:
+        if tx.fetch_one("SELECT 1 FROM sessions WHERE id = ?", (below.name,)) is None:
             found.append(below)
         elif below.is_dir():
             limit = time.time() - STALE
-            found += [file for file in below.glob(f".*{disk.PART}") if file.stat().st_mtime < limit]
+            found += [file for file in below.glob(f".*{local_files.PART}") if file.stat().st_mtime < limit]
     return found
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def request_upload(call: Call[NewAttachment, None]) -> Upload:
-    session_id = call.path["id"]
-    call.house.get(Uploads).count(call.account_id)
-    await call.house.store.read(sessions.owned, call.account_id, session_id)
+async def request_upload(request: Request[NewAttachment, None]) -> Upload:
+    session_id = request.path["id"]
+    request.context.get(Uploads).count(request.account_id)
+    await request.context.database.read(sessions.owned, request.account_id, session_id)
     name = f"{uuid.uuid4()}.enc"
-    return Upload(f"sessions/{session_id}/attachments/{name}", _url(call, name))
+    return Upload(f"sessions/{session_id}/attachments/{name}", _url(request, name))
 
 
-async def request_download(call: Call[WantedAttachment, None]) -> Download:
-    session_id = call.path["id"]
-    await call.house.store.read(sessions.owned, call.account_id, session_id)
-    return Download(_url(call, named(session_id, call.body.ref)))
+async def request_download(request: Request[WantedAttachment, None]) -> Download:
+    session_id = request.path["id"]
+    await request.context.database.read(sessions.owned, request.account_id, session_id)
+    return Download(_url(request, named(session_id, request.body.ref)))
 
 
-async def put(call: Call[None, None]) -> Stored:
-    house, session_id, name = call.house, call.path["id"], call.path["file"]
-    _check_type(call.header(b"content-type"))
-    await house.store.read(sessions.owned, call.account_id, session_id)
+async def put(request: Request[None, None]) -> Stored:
+    context, session_id, name = request.context, request.path["id"], request.path["file"]
+    _check_type(request.header(b"content-type"))
+    await context.database.read(sessions.owned, request.account_id, session_id)
     if not _FILE.fullmatch(name):
-        raise Refused(INVALID_ATTACHMENT_FILE)
-    folder = house.settings.attachments_of(session_id)
+        raise ApiError(INVALID_ATTACHMENT_FILE)
+    folder = context.settings.attachments_of(session_id)
     try:
-        await disk.store(_bytes(call), folder / name)
+        await local_files.store(_bytes(request), folder / name)
     finally:  # the session may have been deleted meanwhile, with its folder or before the file was in it
         try:
-            await house.store.read(sessions.owned, call.account_id, session_id)
-        except Refused:
-            await disk.remove(folder)
+            await context.database.read(sessions.owned, request.account_id, session_id)
+        except ApiError:
+            await local_files.remove(folder)
             raise
     return Stored()
 
 
-async def get(call: Call[None, None]) -> Response:
-    session_id, name = call.path["id"], call.path["file"]
-    await call.house.store.read(sessions.owned, call.account_id, session_id)
+async def get(request: Request[None, None]) -> Response:
+    session_id, name = request.path["id"], request.path["file"]
+    await request.context.database.read(sessions.owned, request.account_id, session_id)
     if not _FLAT.fullmatch(name):
-        raise Refused(INVALID_ATTACHMENT_FILE)
+        raise ApiError(INVALID_ATTACHMENT_FILE)
     if not _FILE.fullmatch(name):
-        raise Refused(ATTACHMENT_NOT_FOUND)
-    path = call.house.settings.attachments_of(session_id) / name
-    answer = await disk.send(path, "application/octet-stream", _HEADERS)
+        raise ApiError(ATTACHMENT_NOT_FOUND)
+    path = request.context.settings.attachments_of(session_id) / name
+    answer = await local_files.send(path, "application/octet-stream", _HEADERS)
     if answer is None:
-        raise Refused(ATTACHMENT_NOT_FOUND)
+        raise ApiError(ATTACHMENT_NOT_FOUND)
     return answer
 
 
-def _url(call: Call[NewAttachment, None] | Call[WantedAttachment, None], name: str) -> str:
-    base = origin.of(call.house.settings, call.scope)
-    return f"{base}/v1/sessions/{call.path['id']}/attachments/{quote(name)}"
+def _url(request: Request[NewAttachment, None] | Request[WantedAttachment, None], name: str) -> str:
+    base = forwarded.of(request.context.settings, request.scope)
+    return f"{base}/v1/sessions/{request.path['id']}/attachments/{quote(name)}"
 
 
-async def _bytes(call: Call[None, None]) -> AsyncIterator[bytes]:
+async def _bytes(request: Request[None, None]) -> AsyncIterator[bytes]:
     """The body in pieces. Raises BadRequest if it is too large, or nothing at all."""
     empty = True
-    async for piece in call.stream(SIZE_MAX):
+    async for piece in request.stream(SIZE_MAX):
         empty = False
         yield piece
     if empty:
@@ -207,18 +208,18 @@ def _check_type(content_type: str | None) -> None:
 routes = [
     Route(
         "POST", "/v1/sessions/:id/attachments/request-upload", request_upload, body=NewAttachment, answer=Upload,
-        refusals=[TOO_MANY_UPLOADS, SESSION_NOT_FOUND],
+        errors=[TOO_MANY_UPLOADS, SESSION_NOT_FOUND],
     ),
     Route(
         "POST", "/v1/sessions/:id/attachments/request-download", request_download, body=WantedAttachment,
-        answer=Download, refusals=[SESSION_NOT_FOUND, FOREIGN_ATTACHMENT_REF, INVALID_ATTACHMENT_REF],
+        answer=Download, errors=[SESSION_NOT_FOUND, FOREIGN_ATTACHMENT_REF, INVALID_ATTACHMENT_REF],
     ),
     Route(
         "PUT", "/v1/sessions/:id/attachments/:file", put, answer=Stored, streams=True,
-        refusals=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE],
+        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE],
     ),
     Route(
         "GET", "/v1/sessions/:id/attachments/:file", get, answer=bytes,
-        refusals=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, ATTACHMENT_NOT_FOUND],
+        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, ATTACHMENT_NOT_FOUND],
     ),
 ]  # fmt: skip

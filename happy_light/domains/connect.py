@@ -12,11 +12,11 @@ import asyncio
 import logging
 from typing import Final
 
-from happy_light.errors import UNKNOWN_VENDOR, Refused
-from happy_light.keys import Vault
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Success
+from happy_light.auth.keys import Vault
+from happy_light.errors import UNKNOWN_VENDOR, ApiError
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing, Success
 
 log = logging.getLogger(__name__)
 
@@ -24,26 +24,26 @@ VENDORS: Final = ("openai", "anthropic", "gemini")
 
 
 # -------------------------------------------------------------------------------------------- wire
-class NewToken(In):
+class NewToken(Incoming):
     """POST /v1/connect/:vendor/register; clients send JSON as a string."""
 
     token: str
 
 
-class MaybeToken(Out):
+class MaybeToken(Outgoing):
     """GET /v1/connect/:vendor/token"""
 
     token: str | None
 
 
-class VendorToken(Out):
+class VendorToken(Outgoing):
     """One of GET /v1/connect/tokens"""
 
     vendor: str
     token: str
 
 
-class Tokens(Out):
+class Tokens(Outgoing):
     """`{"tokens": […]}`"""
 
     tokens: list[VendorToken]
@@ -55,7 +55,7 @@ def _path(account_id: str, vendor: str) -> list[str]:
     return ["user", account_id, "vendors", vendor, "token"]
 
 
-def store(tx: Tx, account_id: str, vendor: str, sealed: bytes) -> Success:
+def store(tx: Transaction, account_id: str, vendor: str, sealed: bytes) -> Success:
     """Keeps a sealed token in place of the last one."""
     tx.execute(
         "INSERT INTO vendor_tokens (account_id, vendor, token, created_at, updated_at) VALUES (?, ?, ?3, ?4, ?4) "
@@ -65,13 +65,13 @@ def store(tx: Tx, account_id: str, vendor: str, sealed: bytes) -> Success:
     return Success()
 
 
-def sealed_of(rx: Rx, account_id: str) -> dict[str, bytes]:
+def sealed_of(tx: ReadTransaction, account_id: str) -> dict[str, bytes]:
     """The sealed tokens by vendor."""
-    rows = rx.all("SELECT vendor, token FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
+    rows = tx.fetch_all("SELECT vendor, token FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
     return {vendor: token for vendor, token in rows if vendor in VENDORS}
 
 
-def remove(tx: Tx, account_id: str, vendor: str) -> Success:
+def remove(tx: Transaction, account_id: str, vendor: str) -> Success:
     """Forgets a token, if there is one."""
     tx.execute("DELETE FROM vendor_tokens WHERE account_id = ? AND vendor = ?", (account_id, vendor))
     return Success()
@@ -88,44 +88,44 @@ def opened(vault: Vault, account_id: str, vendor: str, sealed: bytes | None) -> 
 
 
 # --------------------------------------------------------------------------------------- endpoints
-def _vendor(call: Call[NewToken, None] | Call[None, None]) -> str:
-    vendor = call.path["vendor"]
+def _vendor(request: Request[NewToken, None] | Request[None, None]) -> str:
+    vendor = request.path["vendor"]
     if vendor not in VENDORS:
-        raise Refused(UNKNOWN_VENDOR, message=f"The vendor is one of {', '.join(VENDORS)}", statusCode=400)
+        raise ApiError(UNKNOWN_VENDOR, message=f"The vendor is one of {', '.join(VENDORS)}", statusCode=400)
     return vendor
 
 
 # Sealing runs on another thread: deriving the root key takes 0.1 s at its first use.
-async def register(call: Call[NewToken, None]) -> Success:
-    vendor = _vendor(call)
-    path = _path(call.account_id, vendor)
-    sealed = await asyncio.to_thread(call.house.keys.vault.seal, path, call.body.token)
-    return await call.house.store.write(store, call.account_id, vendor, sealed)
+async def register(request: Request[NewToken, None]) -> Success:
+    vendor = _vendor(request)
+    path = _path(request.account_id, vendor)
+    sealed = await asyncio.to_thread(request.context.keys.vault.seal, path, request.body.token)
+    return await request.context.database.write(request.account_id, store, vendor, sealed)
 
 
-async def get_token(call: Call[None, None]) -> MaybeToken:
-    vendor, vault = _vendor(call), call.house.keys.vault
-    sealed = (await call.house.store.read(sealed_of, call.account_id)).get(vendor)
-    return MaybeToken(await asyncio.to_thread(opened, vault, call.account_id, vendor, sealed))
+async def get_token(request: Request[None, None]) -> MaybeToken:
+    vendor, vault = _vendor(request), request.context.keys.vault
+    sealed = (await request.context.database.read(sealed_of, request.account_id)).get(vendor)
+    return MaybeToken(await asyncio.to_thread(opened, vault, request.account_id, vendor, sealed))
 
 
-async def get_tokens(call: Call[None, None]) -> Tokens:
-    vault = call.house.keys.vault
+async def get_tokens(request: Request[None, None]) -> Tokens:
+    vault = request.context.keys.vault
     tokens = []
-    for vendor, sealed in (await call.house.store.read(sealed_of, call.account_id)).items():
-        token = await asyncio.to_thread(opened, vault, call.account_id, vendor, sealed)
+    for vendor, sealed in (await request.context.database.read(sealed_of, request.account_id)).items():
+        token = await asyncio.to_thread(opened, vault, request.account_id, vendor, sealed)
         if token is not None:
             tokens.append(VendorToken(vendor, token))
     return Tokens(tokens)
 
 
-async def delete(call: Call[None, None]) -> Success:
-    return await call.house.store.write(remove, call.account_id, _vendor(call))
+async def delete(request: Request[None, None]) -> Success:
+    return await request.context.database.write(request.account_id, remove, _vendor(request))
 
 
 routes = [
-    Route("POST", "/v1/connect/:vendor/register", register, body=NewToken, refusals=[UNKNOWN_VENDOR]),
-    Route("GET", "/v1/connect/:vendor/token", get_token, answer=MaybeToken, refusals=[UNKNOWN_VENDOR]),
-    Route("DELETE", "/v1/connect/:vendor", delete, refusals=[UNKNOWN_VENDOR]),
+    Route("POST", "/v1/connect/:vendor/register", register, body=NewToken, errors=[UNKNOWN_VENDOR]),
+    Route("GET", "/v1/connect/:vendor/token", get_token, answer=MaybeToken, errors=[UNKNOWN_VENDOR]),
+    Route("DELETE", "/v1/connect/:vendor", delete, errors=[UNKNOWN_VENDOR]),
     Route("GET", "/v1/connect/tokens", get_tokens, answer=Tokens),
 ]

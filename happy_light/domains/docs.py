@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from starlette.responses import HTMLResponse, Response
 
 from happy_light import openapi, wire
-from happy_light.house import House
+from happy_light.context import ServerContext
+from happy_light.http.application import Request, Route
 from happy_light.openapi import Schema, Tables
-from happy_light.web import Call, Route
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -40,7 +40,7 @@ class Docs:
 
     tables: Tables
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, context: ServerContext) -> None:
         self._json: bytes | None = None
         self._page: str | None = None
 
@@ -175,13 +175,13 @@ def _code(text: str) -> str:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_json(call: Call[None, None]) -> Response:
-    text = await asyncio.to_thread(call.house.get(Docs).json)  # the first one takes some 50 ms
+async def get_json(request: Request[None, None]) -> Response:
+    text = await asyncio.to_thread(request.context.get(Docs).json)  # the first one takes some 50 ms
     return Response(text, media_type="application/json; charset=utf-8")
 
 
-async def get_page(call: Call[None, None]) -> Response:
-    text = await asyncio.to_thread(call.house.get(Docs).page)
+async def get_page(request: Request[None, None]) -> Response:
+    text = await asyncio.to_thread(request.context.get(Docs).page)
     style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     headers = {
         "content-security-policy": f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; "

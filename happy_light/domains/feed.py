@@ -11,28 +11,28 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing
 
 Cursor = Annotated[str, msgspec.Meta(pattern=r"^0-[0-9]{1,15}(?!\n)$")]
 """`0-<counter of the item>`"""
 
 
 # -------------------------------------------------------------------------------------------- wire
-class FriendRequest(Out, tag_field="kind", tag="friend_request"):
+class FriendRequest(Outgoing, tag_field="kind", tag="friend_request"):
     """Account `uid` wants to be friends."""
 
     uid: str
 
 
-class FriendAccepted(Out, tag_field="kind", tag="friend_accepted"):
+class FriendAccepted(Outgoing, tag_field="kind", tag="friend_accepted"):
     """Account `uid` is a friend now."""
 
     uid: str
 
 
-class Text(Out, tag_field="kind", tag="text"):
+class Text(Outgoing, tag_field="kind", tag="text"):
     """A text of the server's operator."""
 
     text: str
@@ -41,7 +41,7 @@ class Text(Out, tag_field="kind", tag="text"):
 Body = FriendRequest | FriendAccepted | Text
 
 
-class Item(Out):
+class Item(Outgoing):
     """One post; createdAt in ms."""
 
     id: str
@@ -51,14 +51,14 @@ class Item(Out):
     created_at: int
 
 
-class Feed(Out):
+class Feed(Outgoing):
     """A page, newest first."""
 
     items: list[Item]
     has_more: bool
 
 
-class FeedQuery(In):
+class FeedQuery(Incoming):
     """GET /v1/feed; `before` wins over `after`"""
 
     before: Cursor | None = None
@@ -66,7 +66,7 @@ class FeedQuery(In):
     limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
 
 
-class NewFeedPostUpdate(Out, tag_field="t", tag="new-feed-post"):
+class NewFeedPostUpdate(Outgoing, tag_field="t", tag="new-feed-post"):
     """Update to user-scoped sockets."""
 
     id: str
@@ -80,12 +80,12 @@ class NewFeedPostUpdate(Out, tag_field="t", tag="new-feed-post"):
 _decode = msgspec.json.Decoder(Body).decode
 
 
-def page(rx: Rx, account_id: str, before: str | None, after: str | None, limit: int) -> Feed:
+def page(tx: ReadTransaction, account_id: str, before: str | None, after: str | None, limit: int) -> Feed:
     """The newest `limit` items older than `before`, or else newer than `after`."""
     bound, compared = "counter > ?", after or "0-0"
     if before is not None:
         bound, compared = "counter < ?", before
-    rows = rx.all(
+    rows = tx.fetch_all(
         f"SELECT id, body, repeat_key, counter, created_at FROM feed_items WHERE account_id = ? AND {bound} "
         "ORDER BY counter DESC LIMIT ?",
         (account_id, int(compared[2:]), limit + 1),
@@ -94,11 +94,11 @@ def page(rx: Rx, account_id: str, before: str | None, after: str | None, limit: 
     return Feed(items, len(rows) > limit)
 
 
-def post(tx: Tx, account_id: str, body: Body, repeat_key: str | None = None) -> None:
+def post(tx: Transaction, account_id: str, body: Body, repeat_key: str | None = None) -> None:
     """Adds an item, in the place of an older one with the same `repeat_key`, and announces it."""
     if repeat_key is not None:
         tx.execute("DELETE FROM feed_items WHERE account_id = ? AND repeat_key = ?", (account_id, repeat_key))
-    row = tx.one("UPDATE accounts SET feed_seq = feed_seq + 1 WHERE id = ? RETURNING feed_seq", (account_id,))
+    row = tx.fetch_one("UPDATE accounts SET feed_seq = feed_seq + 1 WHERE id = ? RETURNING feed_seq", (account_id,))
     assert row is not None  # a post to an account that its caller has just read
     id = wire.new_id()
     tx.execute(
@@ -110,9 +110,9 @@ def post(tx: Tx, account_id: str, body: Body, repeat_key: str | None = None) -> 
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get(call: Call[None, FeedQuery]) -> Feed:
-    query = call.query
-    return await call.house.store.read(page, call.account_id, query.before, query.after, query.limit)
+async def get(request: Request[None, FeedQuery]) -> Feed:
+    query = request.query
+    return await request.context.database.read(page, request.account_id, query.before, query.after, query.limit)
 
 
 routes = [Route("GET", "/v1/feed", get, query=FeedQuery, answer=Feed)]

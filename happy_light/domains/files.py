@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from happy_light import disk, media
-from happy_light.errors import FILE_NOT_FOUND, Refused
-from happy_light.web import Call, Route
+from happy_light.blobs import local_files
+from happy_light.errors import FILE_NOT_FOUND, ApiError
+from happy_light.http import content_types
+from happy_light.http.application import Request, Route
 
 _HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _FORBIDDEN: Final = re.compile(r"[\x00\\]|(^|/)\.\.(/|$)|^/|^[A-Za-z]:")
@@ -30,24 +31,24 @@ def url(base: str, path: str) -> str:
 def locate(folder: Path, name: str) -> Path:
     """The file of a decoded URL path, symlinks followed. Raises Refused if it would be outside the folder."""
     if not name or _FORBIDDEN.search(name):
-        raise Refused(FILE_NOT_FOUND)
+        raise ApiError(FILE_NOT_FOUND)
     try:
         root = folder.resolve()
         path = (root / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):  # not there; not encodable; symlinks in a circle
-        raise Refused(FILE_NOT_FOUND) from None
+        raise ApiError(FILE_NOT_FOUND) from None
     if not path.is_relative_to(root):
-        raise Refused(FILE_NOT_FOUND)
+        raise ApiError(FILE_NOT_FOUND)
     return path
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get(call: Call[None, None]) -> Response:
-    path = await asyncio.to_thread(locate, call.house.settings.files, call.path["*"])
-    answer = await disk.send(path, media.type_of(path.name), _HEADERS)
+async def get(request: Request[None, None]) -> Response:
+    path = await asyncio.to_thread(locate, request.context.settings.files, request.path["*"])
+    answer = await local_files.send(path, content_types.type_of(path.name), _HEADERS)
     if answer is None:
-        raise Refused(FILE_NOT_FOUND)
+        raise ApiError(FILE_NOT_FOUND)
     return answer
 
 
-routes = [Route("GET", "/files/*", get, answer=bytes, refusals=[FILE_NOT_FOUND], public=True)]
+routes = [Route("GET", "/files/*", get, answer=bytes, errors=[FILE_NOT_FOUND], public=True)]

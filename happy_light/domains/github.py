@@ -21,9 +21,12 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from happy_light import disk, origin, pictures, wire
+from happy_light import wire
+from happy_light.auth.keys import Signer
+from happy_light.blobs import local_files
 from happy_light.bus import Audience, Update
 from happy_light.config import Settings
+from happy_light.context import ServerContext
 from happy_light.domains import account
 from happy_light.domains.account import AccountUpdate
 from happy_light.errors import (
@@ -31,16 +34,16 @@ from happy_light.errors import (
     INVALID_SIGNATURE,
     INVALID_TOKEN,
     WEBHOOKS_NOT_CONFIGURED,
+    ApiError,
     BadRequest,
-    Refused,
 )
-from happy_light.house import House
-from happy_light.keys import Signer
-from happy_light.outgoing import NoAnswer, Outgoing
-from happy_light.pictures import Picture
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Success
+from happy_light.http import forwarded
+from happy_light.http.application import Request, Route
+from happy_light.http_client import HttpClient, NoAnswer
+from happy_light.images import inspection
+from happy_light.images.inspection import Picture
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing, Success
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +56,13 @@ _REUSE_KEY: Final = "github-avatar"
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Params(Out):
+class Params(Outgoing):
     """Where the browser goes to sign in."""
 
     url: str
 
 
-class CallbackQuery(In):
+class CallbackQuery(Incoming):
     """What GitHub sends the browser back with: code and state, or an error of its own."""
 
     code: str | None = None
@@ -67,7 +70,7 @@ class CallbackQuery(In):
     error: str | None = None
 
 
-class Received(Out):
+class Received(Outgoing):
     """Answer to a webhook."""
 
     received: Literal[True] = True
@@ -120,7 +123,7 @@ def account_of_state(signer: Signer, state: str) -> str | None:
     return claims["sub"] if claims is not None and "exp" in claims and isinstance(claims["sub"], str) else None
 
 
-def _forget(tx: Tx, account_id: str) -> None:
+def _forget(tx: Transaction, account_id: str) -> None:
     """Takes link and username from an account, and says so."""
     tx.execute(
         "UPDATE accounts SET github_user_id = NULL, username = NULL, updated_at = ? WHERE id = ?", (tx.now, account_id)
@@ -128,16 +131,16 @@ def _forget(tx: Tx, account_id: str) -> None:
     tx.publish(Update(Audience(account_id), AccountUpdate(account_id, github=None, username=None)))
 
 
-def link(tx: Tx, account_id: str, user: Linked, picture: Picture | None, path: str, base: str) -> list[str]:
+def link(tx: Transaction, account_id: str, user: Linked, picture: Picture | None, path: str, base: str) -> list[str]:
     """Links the account to a GitHub user, who loses any other link. Without a picture the old one stays.
 
     `path` is the picture's below the public files, `base` what its address begins with. -> the paths of
     pictures that this one replaces. Raises Refused if there is no such account.
     """
-    row = tx.one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
+    row = tx.fetch_one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
     if row is None:
-        raise Refused(INVALID_TOKEN)
-    for (other,) in tx.all(
+        raise ApiError(INVALID_TOKEN)
+    for (other,) in tx.fetch_all(
         # A username that is another's here was theirs at GitHub once, before they gave it up.
         "SELECT id FROM accounts WHERE (github_user_id = ? OR username = ? COLLATE NOCASE) AND id <> ?",
         (user.id, user.login, account_id),
@@ -170,10 +173,10 @@ def link(tx: Tx, account_id: str, user: Linked, picture: Picture | None, path: s
     return replaced
 
 
-def _store_picture(tx: Tx, account_id: str, picture: Picture, path: str, stored: str) -> list[str]:
+def _store_picture(tx: Transaction, account_id: str, picture: Picture, path: str, stored: str) -> list[str]:
     tx.execute("UPDATE accounts SET avatar = ? WHERE id = ?", (stored, account_id))
     older = "account_id = ? AND reuse_key = ? AND path <> ?"
-    replaced = [old for (old,) in tx.all(f"SELECT path FROM uploaded_files WHERE {older}",
+    replaced = [old for (old,) in tx.fetch_all(f"SELECT path FROM uploaded_files WHERE {older}",
                                          (account_id, _REUSE_KEY, path))]  # fmt: skip
     tx.execute(f"DELETE FROM uploaded_files WHERE {older}", (account_id, _REUSE_KEY, path))
     tx.execute(
@@ -184,39 +187,39 @@ def _store_picture(tx: Tx, account_id: str, picture: Picture, path: str, stored:
     return replaced
 
 
-def unlink(tx: Tx, account_id: str) -> Success:
+def unlink(tx: Transaction, account_id: str) -> Success:
     """Ends the link, if there is one; the picture stays."""
-    row = tx.one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
+    row = tx.fetch_one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))
     if row is not None and row[0] is not None:
         _forget(tx, account_id)
         tx.execute("DELETE FROM github_users WHERE id = ?", row)
     return Success()
 
 
-def exists(rx: Rx, account_id: str) -> bool:
+def exists(tx: ReadTransaction, account_id: str) -> bool:
     """Whether there is such an account."""
-    return rx.one("SELECT 1 FROM accounts WHERE id = ?", (account_id,)) is not None
+    return tx.fetch_one("SELECT 1 FROM accounts WHERE id = ?", (account_id,)) is not None
 
 
 # ------------------------------------------------------------------------------------ to GitHub
-async def _token(house: House, code: str) -> str:
+async def _token(context: ServerContext, code: str) -> str:
     """GitHub's token for a code. Raises _Failed, NoAnswer."""
-    settings = house.settings
+    settings = context.settings
     body = {
         "client_id": settings.github_client_id, "client_secret": settings.github_client_secret, "code": code,
     }  # fmt: skip
     url = f"{settings.github_url}/login/oauth/access_token"
-    grant = (await house.get(Outgoing).request("POST", url, body=body)).json(_Grant)
+    grant = (await context.get(HttpClient).request("POST", url, body=body)).json(_Grant)
     if grant.access_token is None:
         raise _Failed(grant.error[:100] if grant.error else "server_error")
     return grant.access_token
 
 
-async def _user(house: House, token: str) -> tuple[_User, str]:
+async def _user(context: ServerContext, token: str) -> tuple[_User, str]:
     """Whose token it is, and the whole profile as JSON. Raises _Failed."""
     try:
-        answer = await house.get(Outgoing).request(
-            "GET", f"{house.settings.github_api_url}/user", headers={"authorization": f"Bearer {token}"}
+        answer = await context.get(HttpClient).request(
+            "GET", f"{context.settings.github_api_url}/user", headers={"authorization": f"Bearer {token}"}
         )
         if answer.status == 200:
             return answer.json(_User), answer.body.decode()
@@ -226,35 +229,35 @@ async def _user(house: House, token: str) -> tuple[_User, str]:
     raise _Failed("github_user_fetch_failed")
 
 
-async def _picture(house: House, url: str | None) -> Picture | None:
+async def _picture(context: ServerContext, url: str | None) -> Picture | None:
     """The picture at an address, if it is one; a link does not fail for it."""
     if url is None or not url.startswith(("https://", "http://")):
         return None
     try:
-        answer = await house.get(Outgoing).request(
-            "GET", url, headers={"accept": "image/png, image/jpeg"}, limit=pictures.BYTES_MAX
+        answer = await context.get(HttpClient).request(
+            "GET", url, headers={"accept": "image/png, image/jpeg"}, limit=inspection.BYTES_MAX
         )
     except NoAnswer as error:
         log.warning("an avatar could not be fetched: %s", error)
         return None
-    return await asyncio.to_thread(pictures.read, answer.body) if answer.status == 200 else None
+    return await asyncio.to_thread(inspection.read, answer.body) if answer.status == 200 else None
 
 
-async def sign_in(house: House, account_id: str, code: str, base: str) -> str:
+async def sign_in(context: ServerContext, account_id: str, code: str, base: str) -> str:
     """Links the account to whom GitHub's code stands for. -> the login. Raises _Failed, NoAnswer, Refused."""
-    token = await _token(house, code)
-    user, profile = await _user(house, token)
-    picture = await _picture(house, user.avatar_url)
+    token = await _token(context, code)
+    user, profile = await _user(context, token)
+    picture = await _picture(context, user.avatar_url)
     path = ""
     if picture is not None:
         # Named by its content, since what is served there may be kept for ever.
         name = f"{hashlib.sha256(picture.data).hexdigest()[:24]}.{picture.extension}"
         path = f"public/users/{account_id}/avatars/{name}"
-        await disk.store(_one(picture.data), house.settings.files / path)
-    sealed = await asyncio.to_thread(house.keys.vault.seal, _path(account_id), token)
+        await local_files.store(_one(picture.data), context.settings.files / path)
+    sealed = await asyncio.to_thread(context.keys.vault.seal, _path(account_id), token)
     linked = Linked(str(user.id), user.login, user.name, profile, sealed)
-    for old in await house.store.write(link, account_id, linked, picture, path, base):
-        await disk.remove(house.settings.files / old)
+    for old in await context.database.write(account_id, link, linked, picture, path, base):
+        await local_files.remove(context.settings.files / old)
     return user.login
 
 
@@ -267,12 +270,12 @@ def _configured(settings: Settings) -> bool:
     return None not in (settings.github_client_id, settings.github_client_secret, settings.github_redirect_url)
 
 
-async def get_params(call: Call[None, None]) -> Params:
-    settings = call.house.settings
+async def get_params(request: Request[None, None]) -> Params:
+    settings = request.context.settings
     if not _configured(settings):
-        raise Refused(GITHUB_NOT_CONFIGURED)
+        raise ApiError(GITHUB_NOT_CONFIGURED)
     # On another thread: deriving its key takes 0.1 s at the first use.
-    state = await asyncio.to_thread(make_state, call.house.keys.github, call.account_id)
+    state = await asyncio.to_thread(make_state, request.context.keys.github, request.account_id)
     query = {
         "client_id": settings.github_client_id, "redirect_uri": settings.github_redirect_url, "scope": SCOPE,
         "state": state,
@@ -280,70 +283,73 @@ async def get_params(call: Call[None, None]) -> Params:
     return Params(f"{settings.github_url}/login/oauth/authorize?{urlencode(query)}")
 
 
-async def get_callback(call: Call[None, CallbackQuery]) -> Response:
-    query = call.query
+async def get_callback(request: Request[None, CallbackQuery]) -> Response:
+    query = request.query
     if query.error:
-        return _back(call, error=query.error[:100])
+        return _back(request, error=query.error[:100])
     if query.code is None or query.state is None:
         raise BadRequest("code and state are needed")
     try:
-        account_id = await asyncio.to_thread(account_of_state, call.house.keys.github, query.state)
-        if account_id is None or not await call.house.store.read(exists, account_id):
+        account_id = await asyncio.to_thread(account_of_state, request.context.keys.github, query.state)
+        if account_id is None or not await request.context.database.read(exists, account_id):
             raise _Failed("invalid_state")
-        if not _configured(call.house.settings):
+        if not _configured(request.context.settings):
             raise _Failed("server_config")
         async with asyncio.timeout(DEADLINE):
-            login = await sign_in(call.house, account_id, query.code, origin.of(call.house.settings, call.scope))
+            login = await sign_in(
+                request.context, account_id, query.code, forwarded.of(request.context.settings, request.scope)
+            )
     except _Failed as failed:
         log.info("a GitHub sign-in failed: %s", failed)
-        return _back(call, error=str(failed))
-    except (NoAnswer, TimeoutError, Refused) as error:
+        return _back(request, error=str(failed))
+    except (NoAnswer, TimeoutError, ApiError) as error:
         log.warning("a GitHub sign-in failed: %s %s", type(error).__name__, error)
-        return _back(call, error="server_error")
+        return _back(request, error="server_error")
     except Exception:
         log.exception("a GitHub sign-in failed")
-        return _back(call, error="server_error")
+        return _back(request, error="server_error")
     log.info("account %s is linked to GitHub user %s", account_id, login)
-    return _back(call, github="connected", user=login)
+    return _back(request, github="connected", user=login)
 
 
-def _back(call: Call[Any, Any], **query: str) -> Response:
+def _back(request: Request[Any, Any], **query: str) -> Response:
     """Sends the browser to the web app."""
-    settings = call.house.settings
+    settings = request.context.settings
     base = settings.webapp_url
     if base is None and settings.ui_dir is not None:
-        base = origin.of(settings, call.scope) + settings.ui_prefix.rstrip("/")
+        base = forwarded.of(settings, request.scope) + settings.ui_prefix.rstrip("/")
     return RedirectResponse(f"{base or WEBAPP}/?{urlencode(query)}", 302)
 
 
-async def post_webhook(call: Call[None, None]) -> Received:
-    signature = call.header(b"x-hub-signature-256")
-    if signature is None or call.header(b"x-github-event") is None:
+async def post_webhook(request: Request[None, None]) -> Received:
+    signature = request.header(b"x-hub-signature-256")
+    if signature is None or request.header(b"x-github-event") is None:
         raise BadRequest("The headers x-hub-signature-256 and x-github-event are needed")
-    secret = call.house.settings.github_webhook_secret
+    secret = request.context.settings.github_webhook_secret
     if secret is None:
-        raise Refused(WEBHOOKS_NOT_CONFIGURED)
+        raise ApiError(WEBHOOKS_NOT_CONFIGURED)
     digest = hmac.new(secret.encode(), digestmod="sha256")
-    async for piece in call.stream(WEBHOOK_MAX):
+    async for piece in request.stream(WEBHOOK_MAX):
         digest.update(piece)
     if not hmac.compare_digest(f"sha256={digest.hexdigest()}".encode(), signature.encode()):
-        raise Refused(INVALID_SIGNATURE)
+        raise ApiError(INVALID_SIGNATURE)
     return Received()
 
 
-async def delete(call: Call[None, None]) -> Success:
-    return await call.house.store.write(unlink, call.account_id)
+async def delete(request: Request[None, None]) -> Success:
+    return await request.context.database.write(request.account_id, unlink)
 
 
 routes = [
-    Route("GET", "/v1/connect/github/params", get_params, answer=Params, refusals=[GITHUB_NOT_CONFIGURED]),
+    Route("GET", "/v1/connect/github/params", get_params, answer=Params, errors=[GITHUB_NOT_CONFIGURED]),
     Route(
-        "GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=None, others={302: None},
+        "GET", "/v1/connect/github/callback", get_callback, query=CallbackQuery, answer=None,
+        other_responses={302: None},
         public=True,
     ),
     Route(
         "POST", "/v1/connect/github/webhook", post_webhook, answer=Received, public=True, streams=True,
-        refusals=[INVALID_SIGNATURE, WEBHOOKS_NOT_CONFIGURED],
+        errors=[INVALID_SIGNATURE, WEBHOOKS_NOT_CONFIGURED],
     ),
     Route("DELETE", "/v1/connect/github", delete),
 ]  # fmt: skip

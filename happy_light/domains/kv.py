@@ -15,16 +15,16 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light.bus import Audience, Update
-from happy_light.errors import KEY_NOT_FOUND, BadRequest, Refused
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route, json_response
-from happy_light.wire import In, Int, Out
+from happy_light.errors import KEY_NOT_FOUND, ApiError, BadRequest
+from happy_light.http.application import Request, Route, json_response
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing, SafeInt
 
 ABSENT = -1  # the version of a key that was never written
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Item(Out):
+class Item(Outgoing):
     """A key that has a value."""
 
     key: str
@@ -32,60 +32,60 @@ class Item(Out):
     version: int
 
 
-class Items(Out):
+class Items(Outgoing):
     """`{"items": […]}`, by key ascending."""
 
     items: list[Item]
 
 
-class Values(Out):
+class Values(Outgoing):
     """`{"values": […]}`, in the order in which the keys were asked for."""
 
     values: list[Item]
 
 
-class ListQuery(In):
+class ListQuery(Incoming):
     """GET /v1/kv; the prefix has no wildcards."""
 
     prefix: str = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
-class Keys(In):
+class Keys(Incoming):
     """POST /v1/kv/bulk"""
 
     keys: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)]
 
 
-class Mutation(In):
+class Mutation(Incoming):
     """A write: `version` is the one that its writer saw, -1 for none; a null value deletes."""
 
     key: str
     value: bytes | None
-    version: Int
+    version: SafeInt
 
 
-class Mutations(In):
+class Mutations(Incoming):
     """POST /v1/kv"""
 
     mutations: Annotated[list[Mutation], msgspec.Meta(min_length=1, max_length=100)]
 
 
-class Written(Out):
+class Written(Outgoing):
     """A key and its new version."""
 
     key: str
     version: int
 
 
-class Mutated(Out):
+class Mutated(Outgoing):
     """Everything was written."""
 
     results: list[Written]
     success: Literal[True] = True
 
 
-class Mismatch(Out):
+class Mismatch(Outgoing):
     """A key whose version is another one: what is current. A deleted one has no value, an absent one version -1."""
 
     key: str
@@ -94,14 +94,14 @@ class Mismatch(Out):
     error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class Mismatched(Out):
+class Mismatched(Outgoing):
     """409: nothing was written, because of these."""
 
     errors: list[Mismatch]
     success: Literal[False] = False
 
 
-class Change(Out):
+class Change(Outgoing):
     """A write as it is announced."""
 
     key: str
@@ -109,28 +109,28 @@ class Change(Out):
     version: int
 
 
-class KvBatchUpdate(Out, tag_field="t", tag="kv-batch-update"):
+class KvBatchUpdate(Outgoing, tag_field="t", tag="kv-batch-update"):
     """Update to user-scoped sockets."""
 
     changes: list[Change]
 
 
 # -------------------------------------------------------------------------------------- operations
-def find(rx: Rx, account_id: str, key: str) -> Item:
+def find(tx: ReadTransaction, account_id: str, key: str) -> Item:
     """The key's value. Raises Refused if it is absent or deleted."""
-    row = rx.one(
+    row = tx.fetch_one(
         "SELECT value, version FROM kv WHERE account_id = ? AND key = ? AND value IS NOT NULL", (account_id, key)
     )
     if row is None:
-        raise Refused(KEY_NOT_FOUND)
+        raise ApiError(KEY_NOT_FOUND)
     return Item(key, *row)
 
 
-def page(rx: Rx, account_id: str, prefix: str, limit: int) -> Items:
+def page(tx: ReadTransaction, account_id: str, prefix: str, limit: int) -> Items:
     """The first `limit` keys that begin with `prefix`, as SQLite compares text: by code point."""
     after = _after(prefix)
     bound, args = ("", []) if after is None else ("AND key < ? ", [after])
-    rows = rx.all(
+    rows = tx.fetch_all(
         f"SELECT key, value, version FROM kv WHERE account_id = ? AND key >= ? {bound}"
         "AND value IS NOT NULL ORDER BY key LIMIT ?",
         (account_id, prefix, *args, limit),
@@ -150,11 +150,11 @@ def _after(prefix: str) -> str | None:
     return None
 
 
-def some(rx: Rx, account_id: str, keys: list[str]) -> Values:
+def some(tx: ReadTransaction, account_id: str, keys: list[str]) -> Values:
     """Those of the keys that have a value, each once."""
     items = []
     for key in dict.fromkeys(keys):
-        row = rx.one(
+        row = tx.fetch_one(
             "SELECT value, version FROM kv WHERE account_id = ? AND key = ? AND value IS NOT NULL", (account_id, key)
         )
         if row is not None:
@@ -162,13 +162,13 @@ def some(rx: Rx, account_id: str, keys: list[str]) -> Values:
     return Values(items)
 
 
-def mutate(tx: Tx, account_id: str, mutations: list[Mutation]) -> Mutated | Mismatched:
+def mutate(tx: Transaction, account_id: str, mutations: list[Mutation]) -> Mutated | Mismatched:
     """Writes all if every version is the current one, else none. Raises BadRequest for a key that is there twice."""
     if len({mutation.key for mutation in mutations}) != len(mutations):
         raise BadRequest("A key is there twice")
     errors = []
     for mutation in mutations:
-        row = tx.one("SELECT value, version FROM kv WHERE account_id = ? AND key = ?", (account_id, mutation.key))
+        row = tx.fetch_one("SELECT value, version FROM kv WHERE account_id = ? AND key = ?", (account_id, mutation.key))
         value, version = (None, ABSENT) if row is None else row
         if version != mutation.version:
             errors.append(Mismatch(mutation.key, version, value))
@@ -186,27 +186,27 @@ def mutate(tx: Tx, account_id: str, mutations: list[Mutation]) -> Mutated | Mism
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get(call: Call[None, None]) -> Item:
-    return await call.house.store.read(find, call.account_id, call.path.get("key", ""))
+async def get(request: Request[None, None]) -> Item:
+    return await request.context.database.read(find, request.account_id, request.path.get("key", ""))
 
 
-async def get_page(call: Call[None, ListQuery]) -> Items:
-    return await call.house.store.read(page, call.account_id, call.query.prefix, call.query.limit)
+async def get_page(request: Request[None, ListQuery]) -> Items:
+    return await request.context.database.read(page, request.account_id, request.query.prefix, request.query.limit)
 
 
-async def post_bulk(call: Call[Keys, None]) -> Values:
-    return await call.house.store.read(some, call.account_id, call.body.keys)
+async def post_bulk(request: Request[Keys, None]) -> Values:
+    return await request.context.database.read(some, request.account_id, request.body.keys)
 
 
-async def post(call: Call[Mutations, None]) -> Mutated | Response:
-    answer = await call.house.store.write(mutate, call.account_id, call.body.mutations)
+async def post(request: Request[Mutations, None]) -> Mutated | Response:
+    answer = await request.context.database.write(request.account_id, mutate, request.body.mutations)
     return answer if isinstance(answer, Mutated) else json_response(409, answer)
 
 
 routes = [
-    Route("GET", "/v1/kv/:key", get, answer=Item, refusals=[KEY_NOT_FOUND]),
-    Route("GET", "/v1/kv/", get, answer=Item, refusals=[KEY_NOT_FOUND]),
+    Route("GET", "/v1/kv/:key", get, answer=Item, errors=[KEY_NOT_FOUND]),
+    Route("GET", "/v1/kv/", get, answer=Item, errors=[KEY_NOT_FOUND]),
     Route("GET", "/v1/kv", get_page, query=ListQuery, answer=Items),
     Route("POST", "/v1/kv/bulk", post_bulk, body=Keys, answer=Values),
-    Route("POST", "/v1/kv", post, body=Mutations, answer=Mutated, others={409: Mismatched}),
+    Route("POST", "/v1/kv", post, body=Mutations, answer=Mutated, other_responses={409: Mismatched}),
 ]

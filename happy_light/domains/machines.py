@@ -18,17 +18,18 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
+from happy_light.context import ServerContext
 from happy_light.domains.presence import Presence
-from happy_light.errors import MACHINE_NOT_FOUND, Refused
-from happy_light.live import On
-from happy_light.rooms import Peer
-from happy_light.store import Row, Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import Base64, In, Int, Out, Success, Text1, Version, Versioned
+from happy_light.errors import MACHINE_NOT_FOUND, ApiError
+from happy_light.http.application import Request, Route
+from happy_light.live import EventHandler
+from happy_light.live.registry import Client
+from happy_light.store import ReadTransaction, Row, Transaction
+from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Registered(Out):
+class Registered(Outgoing):
     """A machine as POST answers it: without seq."""
 
     id: str
@@ -49,28 +50,28 @@ class Machine(Registered):
     seq: int = 0
 
 
-class OneRegistered(Out):
+class OneRegistered(Outgoing):
     """`{"machine": …}`"""
 
     machine: Registered
 
 
-class OneMachine(Out):
+class OneMachine(Outgoing):
     """`{"machine": …}`"""
 
     machine: Machine
 
 
-class NewMachine(In):
+class NewMachine(Incoming):
     """POST /v1/machines; an empty daemonState counts as none."""
 
-    id: Text1
+    id: NonEmptyStr
     metadata: str
     daemon_state: str | None = None
     data_encryption_key: bytes | None = None
 
 
-class NewMachineUpdate(Out, tag_field="t", tag="new-machine"):
+class NewMachineUpdate(Outgoing, tag_field="t", tag="new-machine"):
     """Update to user-scoped sockets."""
 
     machine_id: str
@@ -86,7 +87,7 @@ class NewMachineUpdate(Out, tag_field="t", tag="new-machine"):
     updated_at: int
 
 
-class MachineUpdate(Out, tag_field="t", tag="update-machine"):
+class MachineUpdate(Outgoing, tag_field="t", tag="update-machine"):
     """Update to that machine's sockets: only what changed."""
 
     machine_id: str
@@ -94,50 +95,50 @@ class MachineUpdate(Out, tag_field="t", tag="update-machine"):
     daemon_state: Versioned | msgspec.UnsetType = msgspec.UNSET
 
 
-class DeleteMachineUpdate(Out, tag_field="t", tag="delete-machine"):
+class DeleteMachineUpdate(Outgoing, tag_field="t", tag="delete-machine"):
     """Update to user-scoped sockets."""
 
     machine_id: str
 
 
-class UpdateMetadata(In):
+class UpdateMetadata(Incoming):
     """`machine-update-metadata`"""
 
-    machine_id: Text1
+    machine_id: NonEmptyStr
     metadata: str
-    expected_version: Int
+    expected_version: SafeInt
 
 
-class UpdateState(In):
+class UpdateState(Incoming):
     """`machine-update-state`"""
 
-    machine_id: Text1
+    machine_id: NonEmptyStr
     daemon_state: str
-    expected_version: Int
+    expected_version: SafeInt
 
 
-class NewMetadata(In):
+class NewMetadata(Incoming):
     """POST /v1/machines/:id/metadata"""
 
     metadata: str
     expected_version: Version
 
 
-class NewState(In):
+class NewState(Incoming):
     """POST /v1/machines/:id/state"""
 
     daemon_state: str
     expected_version: Version
 
 
-class Stored(Out):
+class Stored(Outgoing):
     """The new version."""
 
     version: int
     success: Literal[True] = True
 
 
-class StaleMetadata(Out):
+class StaleMetadata(Outgoing):
     """Nothing was stored; what is current."""
 
     current_version: int
@@ -146,7 +147,7 @@ class StaleMetadata(Out):
     error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class StaleState(Out):
+class StaleState(Outgoing):
     """Nothing was stored; what is current."""
 
     current_version: int
@@ -155,7 +156,7 @@ class StaleState(Out):
     error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class MetadataAck(Out):
+class MetadataAck(Outgoing):
     """Ack of `machine-update-metadata`: what is current now."""
 
     result: str
@@ -163,7 +164,7 @@ class MetadataAck(Out):
     metadata: str
 
 
-class StateAck(Out):
+class StateAck(Outgoing):
     """Ack of `machine-update-state`: what is current now."""
 
     result: str
@@ -183,26 +184,26 @@ def _machine(row: Row) -> Machine:
     return Machine(id, bool(is_active), *rest)
 
 
-def owned(rx: Rx, account_id: str, machine_id: str) -> Machine:
+def owned(tx: ReadTransaction, account_id: str, machine_id: str) -> Machine:
     """The machine. Raises Refused if the account has no such machine."""
-    row = rx.one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id))
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id))
     if row is None:
-        raise Refused(MACHINE_NOT_FOUND)
+        raise ApiError(MACHINE_NOT_FOUND)
     return _machine(row)
 
 
-def all_of(rx: Rx, account_id: str) -> list[Machine]:
+def all_of(tx: ReadTransaction, account_id: str) -> list[Machine]:
     """Every machine of an account, latest active first."""
-    rows = rx.all(
+    rows = tx.fetch_all(
         f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? ORDER BY active_at DESC",
         (account_id,),
     )
     return [_machine(row) for row in rows]
 
 
-def register(tx: Tx, account_id: str, new: NewMachine) -> OneRegistered:
+def register(tx: Transaction, account_id: str, new: NewMachine) -> OneRegistered:
     """The machine of that id: the existing one unchanged, or a new one, announced twice as clients expect."""
-    row = tx.one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, new.id))
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, new.id))
     if row is not None:
         id, is_active, *rest = row[:-1]  # all but seq
         return OneRegistered(Registered(id, bool(is_active), *rest))
@@ -227,15 +228,15 @@ def register(tx: Tx, account_id: str, new: NewMachine) -> OneRegistered:
     return OneRegistered(machine)
 
 
-def delete(tx: Tx, account_id: str, machine_id: str) -> Success:
+def delete(tx: Transaction, account_id: str, machine_id: str) -> Success:
     """Removes it and its access keys; sessions stay. Raises Refused."""
     if not tx.execute("DELETE FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)):
-        raise Refused(MACHINE_NOT_FOUND)
+        raise ApiError(MACHINE_NOT_FOUND)
     tx.publish(Update(Audience(account_id), DeleteMachineUpdate(machine_id)))
     return Success()
 
 
-def set_metadata(tx: Tx, account_id: str, new: UpdateMetadata) -> MetadataAck:
+def set_metadata(tx: Transaction, account_id: str, new: UpdateMetadata) -> MetadataAck:
     """Stores metadata if the expected version is the current one. Raises Refused."""
     machine = owned(tx, account_id, new.machine_id)
     if machine.metadata_version != new.expected_version:
@@ -250,7 +251,7 @@ def set_metadata(tx: Tx, account_id: str, new: UpdateMetadata) -> MetadataAck:
     return MetadataAck("success", version, new.metadata)
 
 
-def set_state(tx: Tx, account_id: str, new: UpdateState) -> StateAck:
+def set_state(tx: Transaction, account_id: str, new: UpdateState) -> StateAck:
     """Stores daemonState if the expected version is the current one; a daemon that says so is active.
 
     Raises Refused.
@@ -270,44 +271,44 @@ def set_state(tx: Tx, account_id: str, new: UpdateState) -> StateAck:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_all(call: Call[None, None]) -> list[Machine]:
-    return await call.house.store.read(all_of, call.account_id)
+async def get_all(request: Request[None, None]) -> list[Machine]:
+    return await request.context.database.read(all_of, request.account_id)
 
 
-async def get(call: Call[None, None]) -> OneMachine:
-    return OneMachine(await call.house.store.read(owned, call.account_id, call.path["id"]))
+async def get(request: Request[None, None]) -> OneMachine:
+    return OneMachine(await request.context.database.read(owned, request.account_id, request.path["id"]))
 
 
-async def post(call: Call[NewMachine, None]) -> OneRegistered:
-    answer = await call.house.store.write(register, call.account_id, call.body)
-    call.house.get(Presence).unmute(("machine", call.account_id, call.body.id))
+async def post(request: Request[NewMachine, None]) -> OneRegistered:
+    answer = await request.context.database.write(request.account_id, register, request.body)
+    request.context.get(Presence).unmute(("machine", request.account_id, request.body.id))
     return answer
 
 
-async def remove(call: Call[None, None]) -> Success:
-    call.house.get(Presence).mute(("machine", call.account_id, call.path["id"]))
-    return await call.house.store.write(delete, call.account_id, call.path["id"])
+async def remove(request: Request[None, None]) -> Success:
+    request.context.get(Presence).mute(("machine", request.account_id, request.path["id"]))
+    return await request.context.database.write(request.account_id, delete, request.path["id"])
 
 
-async def post_metadata(call: Call[NewMetadata, None]) -> Stored | StaleMetadata:
-    new = UpdateMetadata(call.path["id"], call.body.metadata, call.body.expected_version)
-    ack = await call.house.store.write(set_metadata, call.account_id, new)
+async def post_metadata(request: Request[NewMetadata, None]) -> Stored | StaleMetadata:
+    new = UpdateMetadata(request.path["id"], request.body.metadata, request.body.expected_version)
+    ack = await request.context.database.write(request.account_id, set_metadata, new)
     return Stored(ack.version) if ack.result == "success" else StaleMetadata(ack.version, ack.metadata)
 
 
-async def post_state(call: Call[NewState, None]) -> Stored | StaleState:
-    new = UpdateState(call.path["id"], call.body.daemon_state, call.body.expected_version)
-    ack = await call.house.store.write(set_state, call.account_id, new)
+async def post_state(request: Request[NewState, None]) -> Stored | StaleState:
+    new = UpdateState(request.path["id"], request.body.daemon_state, request.body.expected_version)
+    ack = await request.context.database.write(request.account_id, set_state, new)
     return Stored(ack.version) if ack.result == "success" else StaleState(ack.version, ack.daemon_state)
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def update_metadata(peer: Peer, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
-    return peer.house.store.write(set_metadata, peer.account_id, data)
+def update_metadata(context: ServerContext, client: Client, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
+    return context.database.write(client.account_id, set_metadata, data)
 
 
-def update_state(peer: Peer, data: UpdateState) -> asyncio.Future[StateAck]:
-    return peer.house.store.write(set_state, peer.account_id, data)
+def update_state(context: ServerContext, client: Client, data: UpdateState) -> asyncio.Future[StateAck]:
+    return context.database.write(client.account_id, set_state, data)
 
 
 def refuse(text: str) -> dict[str, Any]:
@@ -318,15 +319,15 @@ def refuse(text: str) -> dict[str, Any]:
 routes = [
     Route("GET", "/v1/machines", get_all, answer=list[Machine]),
     Route("POST", "/v1/machines", post, body=NewMachine, answer=OneRegistered),
-    Route("GET", "/v1/machines/:id", get, answer=OneMachine, refusals=[MACHINE_NOT_FOUND]),
-    Route("DELETE", "/v1/machines/:id", remove, refusals=[MACHINE_NOT_FOUND]),
+    Route("GET", "/v1/machines/:id", get, answer=OneMachine, errors=[MACHINE_NOT_FOUND]),
+    Route("DELETE", "/v1/machines/:id", remove, errors=[MACHINE_NOT_FOUND]),
     Route(
         "POST",
         "/v1/machines/:id/metadata",
         post_metadata,
         body=NewMetadata,
         answer=Stored | StaleMetadata,
-        refusals=[MACHINE_NOT_FOUND],
+        errors=[MACHINE_NOT_FOUND],
     ),
     Route(
         "POST",
@@ -334,10 +335,10 @@ routes = [
         post_state,
         body=NewState,
         answer=Stored | StaleState,
-        refusals=[MACHINE_NOT_FOUND],
+        errors=[MACHINE_NOT_FOUND],
     ),
 ]
 events = {
-    "machine-update-metadata": On(update_metadata, refuse, UpdateMetadata, MetadataAck),
-    "machine-update-state": On(update_state, refuse, UpdateState, StateAck),
+    "machine-update-metadata": EventHandler(update_metadata, refuse, UpdateMetadata, MetadataAck),
+    "machine-update-state": EventHandler(update_state, refuse, UpdateState, StateAck),
 }

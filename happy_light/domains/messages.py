@@ -17,24 +17,25 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
-from happy_light.errors import SESSION_NOT_FOUND, BadRequest, Refused
-from happy_light.live import On
-from happy_light.rooms import Peer
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Text1
+from happy_light.context import ServerContext
+from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
+from happy_light.http.application import Request, Route
+from happy_light.live import EventHandler
+from happy_light.live.registry import Client
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 
 NEWEST = 150
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Content(Out, tag_field="t", tag="encrypted"):
+class Content(Outgoing, tag_field="t", tag="encrypted"):
     """`{"t": "encrypted", "c": …}`: all that the server ever sees of a message."""
 
     c: str
 
 
-class Message(Out):
+class Message(Outgoing):
     """A message with its content."""
 
     id: str
@@ -45,7 +46,7 @@ class Message(Out):
     updated_at: int
 
 
-class Stored(Out):
+class Stored(Outgoing):
     """What the sender of a message is told."""
 
     id: str
@@ -55,36 +56,36 @@ class Stored(Out):
     updated_at: int
 
 
-class Newest(Out):
+class Newest(Outgoing):
     """GET /v1/…: newest first."""
 
     messages: list[Message]
 
 
-class Page(Out):
+class Page(Outgoing):
     """GET /v3/…: ascending after a seq, descending before one."""
 
     messages: list[Message]
     has_more: bool
 
 
-class Appended(Out):
+class Appended(Outgoing):
     """The messages of a call, new and existing ones, by seq."""
 
     messages: list[Stored]
 
 
-class NewMessage(In):
+class NewMessage(Incoming):
     """One message of a batch."""
 
     content: str
-    local_id: Text1
+    local_id: NonEmptyStr
 
 
 Batch = Annotated[list[NewMessage], msgspec.Meta(min_length=1, max_length=100)]
 
 
-class NewMessages(In):
+class NewMessages(Incoming):
     """POST /v3/…"""
 
     messages: Batch
@@ -93,7 +94,7 @@ class NewMessages(In):
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
-class PageQuery(In, rename=None):
+class PageQuery(Incoming, rename=None):
     """GET /v3/…; after_seq and before_seq exclude each other."""
 
     after_seq: Seq | None = None
@@ -101,23 +102,23 @@ class PageQuery(In, rename=None):
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
 
 
-class OneOrMore(In):
+class OneOrMore(Incoming):
     """POST /v1/…: one message's content and localId, or `messages` as POST /v3/… has them."""
 
     content: str | msgspec.UnsetType = msgspec.UNSET
-    local_id: Text1 | None = None
+    local_id: NonEmptyStr | None = None
     messages: Batch | msgspec.UnsetType = msgspec.UNSET
 
 
-class SocketMessage(In):
+class SocketMessage(Incoming):
     """`message`; a localId that is no string, or "", counts as none."""
 
-    sid: Text1
+    sid: NonEmptyStr
     message: str
     local_id: Any = None
 
 
-class MessageAck(Out):
+class MessageAck(Outgoing):
     """Ack of `message`."""
 
     ok: Literal[True]
@@ -126,7 +127,7 @@ class MessageAck(Out):
     local_id: str | None
 
 
-class NewMessageUpdate(Out, tag_field="t", tag="new-message"):
+class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
     """Update to everyone interested in the session."""
 
     sid: str
@@ -137,36 +138,36 @@ class NewMessageUpdate(Out, tag_field="t", tag="new-message"):
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
 
 
-def _must_own(rx: Rx, account_id: str, session_id: str) -> int:
+def _must_own(tx: ReadTransaction, account_id: str, session_id: str) -> int:
     """-> the session's seq. Raises Refused."""
-    row = rx.one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
+    row = tx.fetch_one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
     if row is None:
-        raise Refused(SESSION_NOT_FOUND)
+        raise ApiError(SESSION_NOT_FOUND)
     return int(row[0])
 
 
-def newest(rx: Rx, account_id: str, session_id: str) -> Newest:
+def newest(tx: ReadTransaction, account_id: str, session_id: str) -> Newest:
     """The newest messages, newest first. Raises Refused."""
-    _must_own(rx, account_id, session_id)
+    _must_own(tx, account_id, session_id)
     sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?"
-    return Newest(rx.written(Message, sql, (session_id, NEWEST))[0])
+    return Newest(tx.fetch_json(Message, sql, (session_id, NEWEST))[0])
 
 
-def page(rx: Rx, account_id: str, session_id: str, query: PageQuery) -> Page:
+def page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> Page:
     """Messages after a seq (ascending) or before one (descending). Raises Refused."""
-    _must_own(rx, account_id, session_id)
+    _must_own(tx, account_id, session_id)
     if query.before_seq is not None:
         beyond, order, bound, last = "seq < ?", "seq DESC", query.before_seq, "min(seq)"
     else:
         beyond, order, bound, last = "seq > ?", "seq", query.after_seq or 0, "max(seq)"
     below = f"FROM messages WHERE session_id = ? AND {beyond}"
     sql = f"SELECT {_COLUMNS} {below} ORDER BY {order} LIMIT ?"
-    messages, end = rx.written(Message, sql, (session_id, bound, query.limit), last)
-    return Page(messages, end is not None and rx.one(f"SELECT 1 {below} LIMIT 1", (session_id, end)) is not None)
+    messages, end = tx.fetch_json(Message, sql, (session_id, bound, query.limit), last)
+    return Page(messages, end is not None and tx.fetch_one(f"SELECT 1 {below} LIMIT 1", (session_id, end)) is not None)
 
 
 def append(
-    tx: Tx, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: Peer | None = None
+    tx: Transaction, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: Client | None = None
 ) -> Appended:
     """Stores (content, localId) pairs, each localId once (the first wins), and announces the new ones.
 
@@ -187,7 +188,7 @@ def append(
             tx.publish(Update(to, NewMessageUpdate(session_id, message), skip))
             stored.append(Stored(id, seq, local_id, tx.now, tx.now))
         else:
-            row = tx.one(
+            row = tx.fetch_one(
                 "SELECT id, seq, local_id, created_at, updated_at FROM messages WHERE session_id = ? AND local_id = ?",
                 (session_id, local_id),
             )
@@ -200,41 +201,43 @@ def append(
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_newest(call: Call[None, None]) -> Newest:
-    return await call.house.store.read(newest, call.account_id, call.path["id"])
+async def get_newest(request: Request[None, None]) -> Newest:
+    return await request.context.database.read(newest, request.account_id, request.path["id"])
 
 
-async def get_page(call: Call[None, PageQuery]) -> Page:
-    if call.query.after_seq is not None and call.query.before_seq is not None:
+async def get_page(request: Request[None, PageQuery]) -> Page:
+    if request.query.after_seq is not None and request.query.before_seq is not None:
         raise BadRequest("after_seq and before_seq exclude each other")
-    return await call.house.store.read(page, call.account_id, call.path["id"], call.query)
+    return await request.context.database.read(page, request.account_id, request.path["id"], request.query)
 
 
-async def post_one_or_more(call: Call[OneOrMore, None]) -> Appended:
-    body = call.body
+async def post_one_or_more(request: Request[OneOrMore, None]) -> Appended:
+    body = request.body
     if isinstance(body.content, str) and body.messages is msgspec.UNSET:
         new: list[tuple[str, str | None]] = [(body.content, body.local_id)]
     elif not isinstance(body.messages, msgspec.UnsetType) and body.content is msgspec.UNSET:
         new = [(message.content, message.local_id) for message in body.messages]
     else:
         raise BadRequest("Either content or messages is needed")
-    return await call.house.store.write(append, call.account_id, call.path["id"], new)
+    return await request.context.database.write(request.account_id, append, request.path["id"], new)
 
 
-async def post(call: Call[NewMessages, None]) -> Appended:
-    new = [(message.content, message.local_id) for message in call.body.messages]
-    return await call.house.store.write(append, call.account_id, call.path["id"], new)
+async def post(request: Request[NewMessages, None]) -> Appended:
+    new = [(message.content, message.local_id) for message in request.body.messages]
+    return await request.context.database.write(request.account_id, append, request.path["id"], new)
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def message(peer: Peer, data: SocketMessage) -> asyncio.Future[MessageAck]:
+def message(context: ServerContext, client: Client, data: SocketMessage) -> asyncio.Future[MessageAck]:
     """Stores one message; everybody but the sender hears of it."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
-    return peer.house.store.write(_append_one, peer, data.sid, data.message, local_id)
+    return context.database.write(client.account_id, _append_one, client, data.sid, data.message, local_id)
 
 
-def _append_one(tx: Tx, peer: Peer, session_id: str, content: str, local_id: str | None) -> MessageAck:
-    (stored,) = append(tx, peer.account_id, session_id, [(content, local_id)], peer).messages
+def _append_one(
+    tx: Transaction, account_id: str, client: Client, session_id: str, content: str, local_id: str | None
+) -> MessageAck:
+    (stored,) = append(tx, account_id, session_id, [(content, local_id)], client).messages
     return MessageAck(True, stored.id, stored.seq, stored.local_id)
 
 
@@ -244,16 +247,16 @@ def refuse(text: str) -> dict[str, Any]:
 
 
 routes = [
-    Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, refusals=[SESSION_NOT_FOUND]),
+    Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, errors=[SESSION_NOT_FOUND]),
     Route(
         "POST",
         "/v1/sessions/:id/messages",
         post_one_or_more,
         body=OneOrMore,
         answer=Appended,
-        refusals=[SESSION_NOT_FOUND],
+        errors=[SESSION_NOT_FOUND],
     ),
-    Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, refusals=[SESSION_NOT_FOUND]),
-    Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, refusals=[SESSION_NOT_FOUND]),
+    Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, errors=[SESSION_NOT_FOUND]),
+    Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, errors=[SESSION_NOT_FOUND]),
 ]
-events = {"message": On(message, refuse, SocketMessage, MessageAck)}
+events = {"message": EventHandler(message, refuse, SocketMessage, MessageAck)}

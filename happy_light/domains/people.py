@@ -16,13 +16,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from happy_light import origin
 from happy_light.domains import account, feed
 from happy_light.domains.account import Avatar
-from happy_light.errors import USER_NOT_FOUND, Refused
-from happy_light.store import Row, Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.errors import USER_NOT_FOUND, ApiError
+from happy_light.http import forwarded
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction, Row, Transaction
+from happy_light.wire import Incoming, Outgoing
 
 NOTIFY_EVERY: Final = 24 * 3_600_000  # ms between two notifications of one receiver about one person
 FOUND_MAX: Final = 10
@@ -34,7 +34,7 @@ Pair = tuple[Status, Status]
 
 
 # -------------------------------------------------------------------------------------------- wire
-class User(Out):
+class User(Outgoing):
     """A person as the caller sees them; `status` is the caller's side of the pair."""
 
     id: str
@@ -46,37 +46,37 @@ class User(Out):
     status: Status
 
 
-class OneUser(Out):
+class OneUser(Outgoing):
     """`{"user": …}`"""
 
     user: User
 
 
-class MaybeUser(Out):
+class MaybeUser(Outgoing):
     """`{"user": …}`; null for an unknown one."""
 
     user: User | None
 
 
-class Users(Out):
+class Users(Outgoing):
     """`{"users": […]}`"""
 
     users: list[User]
 
 
-class Friends(Out):
+class Friends(Outgoing):
     """`{"friends": […]}`"""
 
     friends: list[User]
 
 
-class SearchQuery(In):
+class SearchQuery(Incoming):
     """GET /v1/user/search"""
 
     query: str
 
 
-class Person(In):
+class Person(Incoming):
     """POST /v1/friends/add, /v1/friends/remove"""
 
     uid: str
@@ -119,15 +119,15 @@ def _user(row: Row, base: str) -> User:
     return User(id, first_name or "", last_name, account.avatar(avatar, base), name, profile.get("bio"), status)
 
 
-def user(rx: Rx, account_id: str, id: str, base: str) -> User | None:
+def user(tx: ReadTransaction, account_id: str, id: str, base: str) -> User | None:
     """The person, or None. `base` is the URL that avatars are under."""
-    row = rx.one(_USER + "WHERE a.id = ?", (account_id, id))
+    row = tx.fetch_one(_USER + "WHERE a.id = ?", (account_id, id))
     return None if row is None else _user(row, base)
 
 
-def search(rx: Rx, account_id: str, beginning: str, base: str) -> Users:
+def search(tx: ReadTransaction, account_id: str, beginning: str, base: str) -> Users:
     """The first people by username whose username begins so, whatever the case."""
-    rows = rx.all(
+    rows = tx.fetch_all(
         _USER + "WHERE a.username COLLATE NOCASE >= ? AND a.username COLLATE NOCASE < ? "
         "ORDER BY a.username COLLATE NOCASE LIMIT ?",
         (account_id, beginning, beginning + "\U0010ffff", FOUND_MAX),
@@ -135,9 +135,9 @@ def search(rx: Rx, account_id: str, beginning: str, base: str) -> Users:
     return Users([_user(row, base) for row in rows])
 
 
-def friends(rx: Rx, account_id: str, base: str) -> Friends:
+def friends(tx: ReadTransaction, account_id: str, base: str) -> Friends:
     """Friends and open requests of both directions, oldest acquaintance first."""
-    rows = rx.all(
+    rows = tx.fetch_all(
         f"SELECT {_COLUMNS} FROM relationships r JOIN accounts a ON a.id = r.to_id "
         "LEFT JOIN github_users g ON g.id = a.github_user_id "
         "WHERE r.from_id = ? AND r.status IN ('friend', 'pending', 'requested') ORDER BY r.created_at, a.id",
@@ -146,12 +146,12 @@ def friends(rx: Rx, account_id: str, base: str) -> Friends:
     return Friends([_user(row, base) for row in rows])
 
 
-def _side(rx: Rx, from_id: str, to_id: str) -> Status:
-    row = rx.one("SELECT status FROM relationships WHERE from_id = ? AND to_id = ?", (from_id, to_id))
+def _side(tx: ReadTransaction, from_id: str, to_id: str) -> Status:
+    row = tx.fetch_one("SELECT status FROM relationships WHERE from_id = ? AND to_id = ?", (from_id, to_id))
     return "none" if row is None else row[0]
 
 
-def _set(tx: Tx, from_id: str, to_id: str, status: Status) -> None:
+def _set(tx: Transaction, from_id: str, to_id: str, status: Status) -> None:
     tx.execute(
         "INSERT INTO relationships (from_id, to_id, status, accepted_at, created_at, updated_at) "
         "VALUES (?1, ?2, ?3, iif(?3 = 'friend', ?4, NULL), ?4, ?4) ON CONFLICT (from_id, to_id) DO UPDATE "
@@ -160,14 +160,16 @@ def _set(tx: Tx, from_id: str, to_id: str, status: Status) -> None:
     )
 
 
-def _change(tx: Tx, account_id: str, uid: str, before: Pair, after: Pair) -> None:
+def _change(tx: Transaction, account_id: str, uid: str, before: Pair, after: Pair) -> None:
     if after[0] != before[0]:
         _set(tx, account_id, uid, after[0])
     if after[1] != before[1]:
         _set(tx, uid, account_id, after[1])
 
 
-def _notify(tx: Tx, receiver: str, about: str, body: feed.FriendRequest | feed.FriendAccepted, key: str) -> None:
+def _notify(
+    tx: Transaction, receiver: str, about: str, body: feed.FriendRequest | feed.FriendAccepted, key: str
+) -> None:
     """Posts to the receiver's feed, unless they rejected that person or were told within a day."""
     told = tx.execute(
         "UPDATE relationships SET last_notified_at = ? WHERE from_id = ? AND to_id = ? AND status <> 'rejected' "
@@ -178,7 +180,7 @@ def _notify(tx: Tx, receiver: str, about: str, body: feed.FriendRequest | feed.F
         feed.post(tx, receiver, body, f"{key}_{about}")
 
 
-def add(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
+def add(tx: Transaction, account_id: str, uid: str, base: str) -> MaybeUser:
     """Asks a person to be friends, or accepts that they asked. None for oneself and for nobody."""
     if uid == account_id or user(tx, account_id, uid, base) is None:
         return MaybeUser(None)
@@ -193,7 +195,7 @@ def add(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
     return MaybeUser(user(tx, account_id, uid, base))
 
 
-def remove(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
+def remove(tx: Transaction, account_id: str, uid: str, base: str) -> MaybeUser:
     """Withdraws a request, declines one, or ends a friendship. None for nobody."""
     person = user(tx, account_id, uid, base)
     if person is None or uid == account_id:
@@ -207,36 +209,36 @@ def remove(tx: Tx, account_id: str, uid: str, base: str) -> MaybeUser:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-def _base(call: Call[Any, Any]) -> str:
-    return origin.of(call.house.settings, call.scope)
+def _base(request: Request[Any, Any]) -> str:
+    return forwarded.of(request.context.settings, request.scope)
 
 
-async def get_search(call: Call[None, SearchQuery]) -> Users:
-    return await call.house.store.read(search, call.account_id, call.query.query, _base(call))
+async def get_search(request: Request[None, SearchQuery]) -> Users:
+    return await request.context.database.read(search, request.account_id, request.query.query, _base(request))
 
 
-async def get_user(call: Call[None, None]) -> OneUser:
-    person = await call.house.store.read(user, call.account_id, call.path["id"], _base(call))
+async def get_user(request: Request[None, None]) -> OneUser:
+    person = await request.context.database.read(user, request.account_id, request.path["id"], _base(request))
     if person is None:
-        raise Refused(USER_NOT_FOUND)
+        raise ApiError(USER_NOT_FOUND)
     return OneUser(person)
 
 
-async def get_friends(call: Call[None, None]) -> Friends:
-    return await call.house.store.read(friends, call.account_id, _base(call))
+async def get_friends(request: Request[None, None]) -> Friends:
+    return await request.context.database.read(friends, request.account_id, _base(request))
 
 
-async def post_add(call: Call[Person, None]) -> MaybeUser:
-    return await call.house.store.write(add, call.account_id, call.body.uid, _base(call))
+async def post_add(request: Request[Person, None]) -> MaybeUser:
+    return await request.context.database.write(request.account_id, add, request.body.uid, _base(request))
 
 
-async def post_remove(call: Call[Person, None]) -> MaybeUser:
-    return await call.house.store.write(remove, call.account_id, call.body.uid, _base(call))
+async def post_remove(request: Request[Person, None]) -> MaybeUser:
+    return await request.context.database.write(request.account_id, remove, request.body.uid, _base(request))
 
 
 routes = [
     Route("GET", "/v1/user/search", get_search, query=SearchQuery, answer=Users),
-    Route("GET", "/v1/user/:id", get_user, answer=OneUser, refusals=[USER_NOT_FOUND]),
+    Route("GET", "/v1/user/:id", get_user, answer=OneUser, errors=[USER_NOT_FOUND]),
     Route("GET", "/v1/friends", get_friends, answer=Friends),
     Route("POST", "/v1/friends/add", post_add, body=Person, answer=MaybeUser),
     Route("POST", "/v1/friends/remove", post_remove, body=Person, answer=MaybeUser),

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from happy_light.bus import Audience, Ephemeral
-from happy_light.errors import SESSION_NOT_FOUND, Refused
-from happy_light.house import House
-from happy_light.live import On
-from happy_light.rooms import Peer
-from happy_light.store import Rx, Tx
-from happy_light.wire import In, Ok, Out, Text1, now_ms
+from happy_light.context import ServerContext
+from happy_light.errors import SESSION_NOT_FOUND, ApiError
+from happy_light.live import EventHandler
+from happy_light.live.registry import Client
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing, now_ms
 
 Kind = Literal["session", "machine"]
 Key = tuple[Kind, str, str]
@@ -38,29 +38,29 @@ _CLEAN = ("client disconnect", "transport close")
 
 
 # -------------------------------------------------------------------------------------------- wire
-class SessionBeat(In):
+class SessionBeat(Incoming):
     """`session-alive`; time in ms."""
 
-    sid: Text1
+    sid: NonEmptyStr
     time: int | float
     thinking: Any = None
 
 
-class SessionEnd(In):
+class SessionEnd(Incoming):
     """`session-end`; time in ms."""
 
-    sid: Text1
+    sid: NonEmptyStr
     time: int | float
 
 
-class MachineBeat(In):
+class MachineBeat(Incoming):
     """`machine-alive`; time in ms."""
 
-    machine_id: Text1
+    machine_id: NonEmptyStr
     time: int | float
 
 
-class Activity(Out, tag_field="type", tag="activity"):
+class Activity(Outgoing, tag_field="type", tag="activity"):
     """Ephemeral about a session."""
 
     id: str
@@ -69,7 +69,7 @@ class Activity(Out, tag_field="type", tag="activity"):
     thinking: bool
 
 
-class MachineActivity(Out, tag_field="type", tag="machine-activity"):
+class MachineActivity(Outgoing, tag_field="type", tag="machine-activity"):
     """Ephemeral about a machine."""
 
     id: str
@@ -93,14 +93,14 @@ def moment(sent: float) -> int | None:
 
 
 # -------------------------------------------------------------------------------------- operations
-def look_up(rx: Rx, key: Key) -> bool | None:
+def look_up(tx: ReadTransaction, key: Key) -> bool | None:
     """Whether it is active in the database; None if the account has no such session or machine."""
     kind, account_id, id = key
-    row = rx.one(f"SELECT active FROM {_TABLE[kind]} WHERE account_id = ? AND id = ?", (account_id, id))
+    row = tx.fetch_one(f"SELECT active FROM {_TABLE[kind]} WHERE account_id = ? AND id = ?", (account_id, id))
     return None if row is None else bool(row[0])
 
 
-def record(tx: Tx, beats: Iterable[tuple[Key, int]]) -> None:
+def record(tx: Transaction, beats: Iterable[tuple[Key, int]]) -> None:
     """One write for all heartbeats (key, ms) that are due."""
     for kind, table in _TABLE.items():
         rows = [(at, key[1], key[2]) for key, at in beats if key[0] == kind]
@@ -111,21 +111,21 @@ def record(tx: Tx, beats: Iterable[tuple[Key, int]]) -> None:
             )
 
 
-def end(tx: Tx, account_id: str, session_id: str, at: int) -> None:
+def end(tx: Transaction, account_id: str, session_id: str, at: int) -> None:
     """The session is over, as of `at` (ms). Raises Refused."""
     changed = tx.execute(
         "UPDATE sessions SET active = 0, active_at = ?, updated_at = ? WHERE id = ? AND account_id = ?",
         (at, tx.now, session_id, account_id),
     )
     if not changed:
-        raise Refused(SESSION_NOT_FOUND)
+        raise ApiError(SESSION_NOT_FOUND)
     tx.publish(sign(("session", account_id, session_id), False, at))
 
 
-def retire(tx: Tx, key: Key, announce: bool) -> None:
+def retire(tx: Transaction, key: Key, announce: bool) -> None:
     """Nobody stands for it any more: inactive, if it was not already."""
     kind, account_id, id = key
-    row = tx.one(
+    row = tx.fetch_one(
         f"UPDATE {_TABLE[kind]} SET active = 0 WHERE account_id = ? AND id = ? AND active = 1 RETURNING active_at",
         (account_id, id),
     )
@@ -133,11 +133,11 @@ def retire(tx: Tx, key: Key, announce: bool) -> None:
         tx.publish(sign(key, False, row[0]))
 
 
-def sweep(tx: Tx) -> list[Key]:
+def sweep(tx: Transaction) -> list[Key]:
     """Sessions and machines that were silent for 10 minutes become inactive. -> which."""
     silent: list[Key] = []
     for kind, table in _TABLE.items():
-        for account_id, id, at in tx.all(
+        for account_id, id, at in tx.fetch_all(
             f"UPDATE {table} SET active = 0 WHERE active = 1 AND active_at < ? RETURNING account_id, id, active_at",
             (tx.now - SILENT,),
         ):
@@ -162,8 +162,8 @@ class _Seen:
 class Presence:
     """What is known of everybody's heartbeats."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
         self._known: dict[Key, _Seen] = {}
         self._muted: dict[Key, float] = {}
         self._graces: dict[Key, asyncio.TimerHandle] = {}
@@ -200,7 +200,7 @@ class Presence:
     async def _look_up_and_take(self, key: Key, at: int, thinking: bool) -> bool:
         while True:
             generation = self._generation
-            active = await self._house.store.read(look_up, key)
+            active = await self._context.database.read(look_up, key)
             if generation == self._generation:  # nothing ended or was deleted while we looked
                 break
         if active is None or self._is_muted(key):
@@ -220,7 +220,7 @@ class Presence:
     def _take(self, key: Key, seen: _Seen, at: int, thinking: bool) -> None:
         seen.pending = max(seen.pending, at)
         seen.beaten = time.monotonic()
-        self._house.bus.publish((sign(key, True, at, thinking),))
+        self._context.bus.publish((sign(key, True, at, thinking),))
 
     def _is_muted(self, key: Key) -> bool:
         until = self._muted.get(key)
@@ -240,50 +240,50 @@ class Presence:
                 beats.append((key, seen.pending))
                 seen.pending, seen.active, seen.written = 0, True, now
         if beats:
-            await self._house.store.write(record, beats)
+            await self._context.database.write_for((), record, beats)
 
     async def sweep(self) -> None:
         """Once a minute: silence becomes inactivity, and what is remembered for nothing is forgotten."""
         await self.flush(everything=True)
-        for key in await self._house.store.write(sweep):
+        for key in await self._context.database.write_for((), sweep):
             self._known.pop(key, None)
         now = time.monotonic()
         self._known = {key: seen for key, seen in self._known.items() if seen.beaten > now - SILENT / 1000}
         self._muted = {key: until for key, until in self._muted.items() if until > now}
 
     # ------------------------------------------------------------------------------------- sockets
-    def connected(self, peer: Peer) -> None:
+    def connected(self, client: Client) -> None:
         """A session or machine has a socket (again)."""
-        key = _key_of(peer)
+        key = _key_of(client)
         if key is None:
             return
         grace = self._graces.pop(key, None)
         if grace is not None:
             grace.cancel()
         if key[0] == "machine":
-            self._house.bus.publish((sign(key, True, now_ms()),))
+            self._context.bus.publish((sign(key, True, now_ms()),))
 
-    def disconnected(self, peer: Peer, reason: str) -> None:
+    def disconnected(self, client: Client, reason: str) -> None:
         """The last socket of a machine went: it is offline. Of a session: it may come back at once."""
-        key = _key_of(peer)
-        if key is None or self._house.closing or self._house.rooms.standing_for(key[1], key[0], key[2]):
+        key = _key_of(client)
+        if key is None or self._context.closing or self._context.clients.standing_for(key[1], key[0], key[2]):
             return
         if key[0] == "machine":
-            self._house.bus.publish((sign(key, False, now_ms()),))
+            self._context.bus.publish((sign(key, False, now_ms()),))
         elif reason not in _CLEAN:
             return
         loop = asyncio.get_running_loop()
         self._graces[key] = loop.call_later(
-            self._house.settings.session_grace, self._nobody_came, key, time.monotonic()
+            self._context.settings.session_grace, self._nobody_came, key, time.monotonic()
         )
 
     def _nobody_came(self, key: Key, since: float) -> None:
         self._graces.pop(key, None)
         seen = self._known.get(key)
-        if self._house.closing or (seen is not None and seen.beaten > since):
+        if self._context.closing or (seen is not None and seen.beaten > since):
             return
         self._known.pop(key, None)
-        self._house.store.write(retire, key, key[0] == "session").add_done_callback(_logged)
+        self._context.database.write_for((key[1],), retire, key, key[0] == "session").add_done_callback(_logged)
 
     async def close(self) -> None:
         """What is pending goes to disk; the sockets that end now end with the server."""
@@ -292,8 +292,8 @@ class Presence:
         await self.flush(everything=True)
 
 
-def _key_of(peer: Peer) -> Key | None:
-    return None if peer.kind == "user" else (peer.kind, peer.account_id, peer.id)
+def _key_of(client: Client) -> Key | None:
+    return None if client.kind == "user" else (client.kind, client.account_id, client.id)
 
 
 def _logged(future: asyncio.Future[Any]) -> None:
@@ -301,16 +301,16 @@ def _logged(future: asyncio.Future[Any]) -> None:
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def session_alive(peer: Peer, beat: SessionBeat) -> Any:
+def session_alive(context: ServerContext, client: Client, beat: SessionBeat) -> Any:
     """A session lives; -> `{ok}`, whether it counted."""
-    presence = peer.house.get(Presence)
-    return _acked(presence.beat(("session", peer.account_id, beat.sid), beat.time, beat.thinking is True))
+    presence = context.get(Presence)
+    return _acked(presence.beat(("session", client.account_id, beat.sid), beat.time, beat.thinking is True))
 
 
-def machine_alive(peer: Peer, beat: MachineBeat) -> Any:
+def machine_alive(context: ServerContext, client: Client, beat: MachineBeat) -> Any:
     """A machine lives; -> `{ok}`, whether it counted."""
-    presence = peer.house.get(Presence)
-    return _acked(presence.beat(("machine", peer.account_id, beat.machine_id), beat.time, False))
+    presence = context.get(Presence)
+    return _acked(presence.beat(("machine", client.account_id, beat.machine_id), beat.time, False))
 
 
 def _acked(counted: Any) -> Any:
@@ -323,16 +323,16 @@ def _acked(counted: Any) -> Any:
     return later()
 
 
-def session_end(peer: Peer, data: SessionEnd) -> Any:
+def session_end(context: ServerContext, client: Client, data: SessionEnd) -> Any:
     """A session is over, whatever heartbeats still come."""
     at = moment(data.time)
     if at is None:
         return refuse("Too old")
-    peer.house.get(Presence).mute(("session", peer.account_id, data.sid))
-    return peer.house.store.write(_end_ack, peer.account_id, data.sid, at)
+    context.get(Presence).mute(("session", client.account_id, data.sid))
+    return context.database.write(client.account_id, _end_ack, data.sid, at)
 
 
-def _end_ack(tx: Tx, account_id: str, session_id: str, at: int) -> dict[str, bool]:
+def _end_ack(tx: Transaction, account_id: str, session_id: str, at: int) -> dict[str, bool]:
     end(tx, account_id, session_id, at)
     return {"ok": True}
 
@@ -342,32 +342,32 @@ def refuse(text: str) -> dict[str, Any]:
     return {"ok": False, "error": text}
 
 
-def connected(peer: Peer) -> None:
+def connected(context: ServerContext, client: Client) -> None:
     """Hook of the live edge."""
-    peer.house.get(Presence).connected(peer)
+    context.get(Presence).connected(client)
 
 
-def disconnected(peer: Peer, reason: str) -> None:
+def disconnected(context: ServerContext, client: Client, reason: str) -> None:
     """Hook of the live edge."""
-    peer.house.get(Presence).disconnected(peer, reason)
+    context.get(Presence).disconnected(client, reason)
 
 
-async def _flush(house: House) -> None:
-    await house.get(Presence).flush()
+async def _flush(context: ServerContext) -> None:
+    await context.get(Presence).flush()
 
 
-async def _sweep(house: House) -> None:
-    await house.get(Presence).sweep()
+async def _sweep(context: ServerContext) -> None:
+    await context.get(Presence).sweep()
 
 
-async def closing(house: House) -> None:
+async def closing(context: ServerContext) -> None:
     """Before the store closes."""
-    await house.get(Presence).close()
+    await context.get(Presence).close()
 
 
 events = {
-    "session-alive": On(session_alive, refuse, SessionBeat, Ok),
-    "session-end": On(session_end, refuse, SessionEnd, Ok),
-    "machine-alive": On(machine_alive, refuse, MachineBeat, Ok),
+    "session-alive": EventHandler(session_alive, refuse, SessionBeat, Ok),
+    "session-end": EventHandler(session_end, refuse, SessionEnd, Ok),
+    "machine-alive": EventHandler(machine_alive, refuse, MachineBeat, Ok),
 }
 jobs = {_flush: FLUSH_EVERY, _sweep: 60.0}

@@ -17,13 +17,13 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from happy_light.bus import Audience, Ephemeral
+from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND
-from happy_light.house import House
-from happy_light.outgoing import NoAnswer, Outgoing
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Success, new_id, now_ms
+from happy_light.http.application import Request, Route
+from happy_light.http_client import HttpClient, NoAnswer
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing, Success, new_id, now_ms
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ DEAD: Final = "DeviceNotRegistered"
 
 
 # -------------------------------------------------------------------------------------------- wire
-class NewToken(In):
+class NewToken(Incoming):
     """POST /v1/push-tokens"""
 
     token: str
 
 
-class Token(Out):
+class Token(Outgoing):
     """A phone's address at Expo."""
 
     id: str
@@ -49,13 +49,13 @@ class Token(Out):
     updated_at: int
 
 
-class Tokens(Out):
+class Tokens(Outgoing):
     """`{"tokens": […]}`"""
 
     tokens: list[Token]
 
 
-class PushEvent(In):
+class PushEvent(Incoming):
     """POST /v1/sessions/:id/push-event"""
 
     kind: Literal["done", "permission", "question"]
@@ -64,7 +64,7 @@ class PushEvent(In):
     data: dict[str, Any] | None = None
 
 
-class Pushed(Out):
+class Pushed(Outgoing):
     """What became of the push. `tokens`: phones tried; `delivered`: how many of them Expo took."""
 
     result: Literal["sent", "partial", "suppressed", "no_tokens", "failed"]
@@ -74,7 +74,7 @@ class Pushed(Out):
     reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class SessionEvent(Out, tag_field="type", tag="session-event"):
+class SessionEvent(Outgoing, tag_field="type", tag="session-event"):
     """Ephemeral to everyone interested in the session; timestamp in ms."""
 
     session_id: str
@@ -107,9 +107,9 @@ class _Tickets(msgspec.Struct):
 
 
 # -------------------------------------------------------------------------------------- operations
-def tokens_of(rx: Rx, account_id: str) -> Tokens:
+def tokens_of(tx: ReadTransaction, account_id: str) -> Tokens:
     """Every token, newest first."""
-    rows = rx.all(
+    rows = tx.fetch_all(
         "SELECT id, token, created_at, updated_at FROM push_tokens WHERE account_id = ? "
         "ORDER BY created_at DESC, id DESC",
         (account_id,),
@@ -117,7 +117,7 @@ def tokens_of(rx: Rx, account_id: str) -> Tokens:
     return Tokens([Token(*row) for row in rows])
 
 
-def add(tx: Tx, account_id: str, token: str) -> Success:
+def add(tx: Transaction, account_id: str, token: str) -> Success:
     """Remembers a token; one that is known keeps its place."""
     tx.execute(
         "INSERT INTO push_tokens (id, account_id, token, created_at, updated_at) VALUES (?, ?, ?, ?4, ?4) "
@@ -132,7 +132,7 @@ def add(tx: Tx, account_id: str, token: str) -> Success:
     return Success()
 
 
-def remove(tx: Tx, account_id: str, tokens: Sequence[str]) -> Success:
+def remove(tx: Transaction, account_id: str, tokens: Sequence[str]) -> Success:
     """Forgets tokens, known or not."""
     tx.executemany(
         "DELETE FROM push_tokens WHERE account_id = ? AND token = ?", [(account_id, token) for token in tokens]
@@ -140,26 +140,26 @@ def remove(tx: Tx, account_id: str, tokens: Sequence[str]) -> Success:
     return Success()
 
 
-def someone_looks(house: House, account_id: str) -> bool:
+def someone_looks(context: ServerContext, account_id: str) -> bool:
     """Whether a user-scoped client of the account is in the foreground, so that no push is needed."""
-    return any(peer.app_state == "active" for peer in house.rooms.of(Audience(account_id)))
+    return any(client.app_state == "active" for client in context.clients.of(Audience(account_id)))
 
 
-async def push(house: House, account_id: str, session_id: str, event: PushEvent) -> Pushed:
+async def push(context: ServerContext, account_id: str, session_id: str, event: PushEvent) -> Pushed:
     """Sends the event to the account's phones, unless somebody looks."""
-    if someone_looks(house, account_id):
+    if someone_looks(context, account_id):
         return Pushed("suppressed", reason="active-ui-client")
-    tokens = [token.token for token in (await house.store.read(tokens_of, account_id)).tokens]
+    tokens = [token.token for token in (await context.database.read(tokens_of, account_id)).tokens]
     if not tokens:
         return Pushed("no_tokens")
-    if not house.settings.push_enabled:
+    if not context.settings.push_enabled:
         return Pushed("failed", reason="push-disabled")
     data = {"sessionId": session_id, **(event.data or {}), "kind": event.kind}
     message = {"title": event.title, "body": event.body, "data": data, "sound": "default", "channelId": "messages"}
-    outcomes = await _send(house, tokens, message)
+    outcomes = await _send(context, tokens, message)
     dead = [token for token, reason in outcomes.items() if reason == DEAD]
     if dead:
-        await house.store.write(remove, account_id, dead)
+        await context.database.write(account_id, remove, dead)
         log.info("%d phones of account %s are gone at Expo and forgotten", len(dead), account_id)
     reasons = Counter(reason for reason in outcomes.values() if reason)
     if not reasons:
@@ -170,12 +170,12 @@ async def push(house: House, account_id: str, session_id: str, event: PushEvent)
     return Pushed("failed", reason=reason)
 
 
-async def _send(house: House, tokens: list[str], message: dict[str, Any]) -> dict[str, str]:
+async def _send(context: ServerContext, tokens: list[str], message: dict[str, Any]) -> dict[str, str]:
     """-> for each token "", or why its message was not taken."""
     outcomes = dict.fromkeys(tokens, "timeout")
 
     async def send(batch: list[str]) -> None:
-        outcomes.update(zip(batch, await _send_batch(house, batch, message), strict=True))
+        outcomes.update(zip(batch, await _send_batch(context, batch, message), strict=True))
 
     try:
         async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
@@ -186,13 +186,13 @@ async def _send(house: House, tokens: list[str], message: dict[str, Any]) -> dic
     return outcomes
 
 
-async def _send_batch(house: House, batch: list[str], message: dict[str, Any]) -> list[str]:
+async def _send_batch(context: ServerContext, batch: list[str], message: dict[str, Any]) -> list[str]:
     """As `_send`, in the order of the batch."""
-    secret = house.settings.expo_access_token
+    secret = context.settings.expo_access_token
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
     body = [{"to": token, **message} for token in batch]
     try:
-        answer = await house.get(Outgoing).request("POST", house.settings.expo_url, body=body, headers=headers)
+        answer = await context.get(HttpClient).request("POST", context.settings.expo_url, body=body, headers=headers)
         if answer.status != 200:
             log.warning("Expo answered a push with status %d", answer.status)
             return [f"expo-status-{answer.status}"] * len(batch)
@@ -213,27 +213,27 @@ def _reason(ticket: _Ticket) -> str:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_tokens(call: Call[None, None]) -> Tokens:
-    return await call.house.store.read(tokens_of, call.account_id)
+async def get_tokens(request: Request[None, None]) -> Tokens:
+    return await request.context.database.read(tokens_of, request.account_id)
 
 
-async def post_token(call: Call[NewToken, None]) -> Success:
-    return await call.house.store.write(add, call.account_id, call.body.token)
+async def post_token(request: Request[NewToken, None]) -> Success:
+    return await request.context.database.write(request.account_id, add, request.body.token)
 
 
-async def delete_token(call: Call[None, None]) -> Success:
-    return await call.house.store.write(remove, call.account_id, [call.path["token"]])
+async def delete_token(request: Request[None, None]) -> Success:
+    return await request.context.database.write(request.account_id, remove, [request.path["token"]])
 
 
-async def post_event(call: Call[PushEvent, None]) -> Pushed:
-    house, body, session_id = call.house, call.body, call.path["id"]
-    await house.store.read(sessions.owned, call.account_id, session_id)
+async def post_event(request: Request[PushEvent, None]) -> Pushed:
+    context, body, session_id = request.context, request.body, request.path["id"]
+    await context.database.read(sessions.owned, request.account_id, session_id)
     event = SessionEvent(session_id, body.kind, body.title, body.body, now_ms())
-    house.bus.publish((Ephemeral(Audience.session(call.account_id, session_id), event),))
-    pushed = await push(house, call.account_id, session_id, body)
+    context.bus.publish((Ephemeral(Audience.session(request.account_id, session_id), event),))
+    pushed = await push(context, request.account_id, session_id, body)
     log.info(
         "push of session %s of account %s: %s",
-        session_id, call.account_id, ", ".join(f"{name} {value}" for name, value in _said(pushed).items()),
+        session_id, request.account_id, ", ".join(f"{name} {value}" for name, value in _said(pushed).items()),
     )  # fmt: skip
     return pushed
 
@@ -245,16 +245,14 @@ def _said(pushed: Pushed) -> dict[str, Any]:
     return said
 
 
-async def closing(house: House) -> None:
+async def closing(context: ServerContext) -> None:
     """Ends the connections to other servers."""
-    await house.get(Outgoing).close()
+    await context.get(HttpClient).close()
 
 
 routes = [
     Route("GET", "/v1/push-tokens", get_tokens, answer=Tokens),
     Route("POST", "/v1/push-tokens", post_token, body=NewToken),
     Route("DELETE", "/v1/push-tokens/:token", delete_token),
-    Route(
-        "POST", "/v1/sessions/:id/push-event", post_event, body=PushEvent, answer=Pushed, refusals=[SESSION_NOT_FOUND]
-    ),
+    Route("POST", "/v1/sessions/:id/push-event", post_event, body=PushEvent, answer=Pushed, errors=[SESSION_NOT_FOUND]),
 ]

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light.house import House
-from happy_light.live import On
-from happy_light.rooms import Answer, Peer
-from happy_light.wire import In, Ok, Out, Text1
+from happy_light.context import ServerContext
+from happy_light.live import EventHandler
+from happy_light.live.registry import Answer, Client
+from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing
 
 APPEAR = 15.0  # s that a caller waits for a target to register (a daemon that reconnects)
 SETTLE = 0.05  # s that a target which just (re)appeared gets to register the rest of its methods
@@ -30,41 +30,41 @@ Key = tuple[str, str]
 
 
 # -------------------------------------------------------------------------------------------- wire
-class RpcCall(In):
+class RpcCall(Incoming):
     """`rpc-call`; params are passed on as they came, absent ones stay absent."""
 
-    method: Text1
+    method: NonEmptyStr
     params: Any = msgspec.UNSET
 
 
-class RpcRequest(Out):
+class RpcRequest(Outgoing):
     """`rpc-request` to the target, with an ack."""
 
     method: str
     params: Any = msgspec.UNSET
 
 
-class RpcResult(Out):
+class RpcResult(Outgoing):
     """Ack of `rpc-call`; an empty ack of the target leaves `result` out."""
 
     ok: Literal[True] = True
     result: Any = msgspec.UNSET
 
 
-class Named(In):
+class Named(Incoming):
     """`rpc-register`, `rpc-unregister` and what answers them."""
 
-    method: Text1
+    method: NonEmptyStr
 
 
-class RpcError(Out):
+class RpcError(Outgoing):
     """`rpc-error`: a method could not be registered or unregistered."""
 
     type: Literal["register", "unregister"]
     error: str
 
 
-class AppState(In):
+class AppState(Incoming):
     """`app-state`: everything but "active" counts as background."""
 
     state: str
@@ -74,52 +74,52 @@ class AppState(In):
 class Registry:
     """Who answers which method, and who waits for somebody who does."""
 
-    def __init__(self, house: House) -> None:
-        self._settings = house.settings
-        self._methods: dict[Key, dict[Peer, None]] = {}
-        self._of: dict[Peer, set[str]] = {}
+    def __init__(self, context: ServerContext) -> None:
+        self._settings = context.settings
+        self._methods: dict[Key, dict[Client, None]] = {}
+        self._of: dict[Client, set[str]] = {}
         self._waiting: dict[Key, list[Callable[[], None]]] = {}
         self._calls: dict[str, int] = {}
 
-    def register(self, peer: Peer, method: str) -> bool:
+    def register(self, client: Client, method: str) -> bool:
         """From now on `peer` answers, before older ones; whoever waited is woken. False: too many."""
-        mine = self._of.setdefault(peer, set())
+        mine = self._of.setdefault(client, set())
         if 0 < self._settings.account_methods <= len(mine) and method not in mine:
             return False
         mine.add(method)
-        key = (peer.account_id, method)
-        peers = self._methods.setdefault(key, {})
-        peers.pop(peer, None)
-        peers[peer] = None
+        key = (client.account_id, method)
+        clients = self._methods.setdefault(key, {})
+        clients.pop(client, None)
+        clients[client] = None
         for appeared in self._waiting.pop(key, ()):
             appeared()
         return True
 
-    def unregister(self, peer: Peer, method: str) -> None:
+    def unregister(self, client: Client, method: str) -> None:
         """`peer` no longer answers; others of the same method stay."""
-        self._of.get(peer, set()).discard(method)
-        key = (peer.account_id, method)
-        peers = self._methods.get(key)
-        if peers is not None:
-            peers.pop(peer, None)
-            if not peers:
+        self._of.get(client, set()).discard(method)
+        key = (client.account_id, method)
+        clients = self._methods.get(key)
+        if clients is not None:
+            clients.pop(client, None)
+            if not clients:
                 del self._methods[key]
 
-    def gone(self, peer: Peer) -> None:
+    def gone(self, client: Client) -> None:
         """Its socket ended."""
-        for method in tuple(self._of.get(peer, ())):
-            self.unregister(peer, method)
-        self._of.pop(peer, None)
+        for method in tuple(self._of.get(client, ())):
+            self.unregister(client, method)
+        self._of.pop(client, None)
 
-    def target(self, caller: Peer, method: str) -> Peer | None:
+    def target(self, caller: Client, method: str) -> Client | None:
         """The newest living socket that answers; the caller itself only if nobody else does."""
-        peers = self._methods.get((caller.account_id, method), {})
-        for peer in reversed(peers):
-            if peer is not caller and not peer.gone:
-                return peer
-        return caller if caller in peers else None
+        clients = self._methods.get((caller.account_id, method), {})
+        for client in reversed(clients):
+            if client is not caller and not client.gone:
+                return client
+        return caller if caller in clients else None
 
-    def await_target(self, caller: Peer, method: str, found: Callable[[Peer | None], None]) -> None:
+    def await_target(self, caller: Client, method: str, found: Callable[[Client | None], None]) -> None:
         """Calls `found` with whoever registers the method in time, or with None when nobody does."""
         key = (caller.account_id, method)
         loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ class Registry:
         def wait() -> None:
             self._waiting.setdefault(key, []).append(appeared)
 
-        def end(target: Peer | None) -> None:
+        def end(target: Client | None) -> None:
             nonlocal over
             over = True
             timer.cancel()
@@ -174,23 +174,23 @@ class Registry:
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def rpc_register(peer: Peer, data: Any) -> dict[str, Any]:
+def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
     method = _method(data)
-    if method is None or not peer.house.get(Registry).register(peer, method):
+    if method is None or not context.get(Registry).register(client, method):
         text = "Invalid method name" if method is None else "Too many methods"
-        peer.emit("rpc-error", RpcError("register", text))
+        client.emit("rpc-error", RpcError("register", text))
         return refuse(text)
-    peer.emit("rpc-registered", Named(method))
+    client.emit("rpc-registered", Named(method))
     return {"ok": True}
 
 
-def rpc_unregister(peer: Peer, data: Any) -> dict[str, Any]:
+def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
     method = _method(data)
     if method is None:
-        peer.emit("rpc-error", RpcError("unregister", "Invalid method name"))
+        client.emit("rpc-error", RpcError("unregister", "Invalid method name"))
         return refuse("Invalid method name")
-    peer.house.get(Registry).unregister(peer, method)
-    peer.emit("rpc-unregistered", Named(method))
+    context.get(Registry).unregister(client, method)
+    client.emit("rpc-unregistered", Named(method))
     return {"ok": True}
 
 
@@ -199,21 +199,21 @@ def _method(data: Any) -> str | None:
     return method if isinstance(method, str) and 0 < len(method) <= NAME_MAX else None
 
 
-def rpc_call(peer: Peer, data: Any, reply: Reply) -> None:
+def rpc_call(context: ServerContext, client: Client, data: Any, reply: Reply) -> None:
     """Passes the call on at once if somebody answers the method, else when one appears in time."""
     method = _method(data)
     if method is None:
         reply(refuse("Invalid parameters: method is required"))
         return
-    registry = peer.house.get(Registry)
-    if not registry.begin(peer.account_id):
+    registry = context.get(Registry)
+    if not registry.begin(client.account_id):
         reply(refuse("Too many calls are under way"))
         return
     request = RpcRequest(method, data.get("params", msgspec.UNSET))
 
     def end(outcome: str, answer: Any) -> None:
-        registry.end(peer.account_id)
-        peer.house.counters.call(outcome)
+        registry.end(client.account_id)
+        context.counters.call(outcome)
         reply(answer)
 
     def done(came: Answer) -> None:
@@ -224,30 +224,30 @@ def rpc_call(peer: Peer, data: Any, reply: Reply) -> None:
         else:
             end("disconnected", refuse("RPC target disconnected"))
 
-    def pass_on(target: Peer | None) -> None:
+    def pass_on(target: Client | None) -> None:
         if target is None:
             end("not_available", refuse("RPC method not available"))
-        elif target is peer:
+        elif target is client:
             end("same_socket", refuse("Cannot call RPC on the same socket"))
         else:
             target.call("rpc-request", request, TIMEOUT, done)
 
-    target = registry.target(peer, method)
+    target = registry.target(client, method)
     if target is not None:
         pass_on(target)
     else:
-        registry.await_target(peer, method, pass_on)
+        registry.await_target(client, method, pass_on)
 
 
-def ping(peer: Peer, data: Any) -> dict[str, Any]:
+def ping(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
     """The CLI waits for this ack before it exits."""
     return {}
 
 
-def app_state(peer: Peer, data: Any) -> dict[str, Any]:
+def app_state(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
     """Whether somebody looks at this client: pushes are left out then."""
     state = data.get("state") if isinstance(data, dict) else None
-    peer.app_state = "active" if state == "active" else "background"
+    client.app_state = "active" if state == "active" else "background"
     return {"ok": True}
 
 
@@ -256,16 +256,16 @@ def refuse(text: str) -> dict[str, Any]:
     return {"ok": False, "error": text}
 
 
-def disconnected(peer: Peer, reason: str) -> None:
+def disconnected(context: ServerContext, client: Client, reason: str) -> None:
     """Hook of the live edge."""
-    peer.house.get(Registry).gone(peer)
+    context.get(Registry).gone(client)
 
 
-says = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
+emits = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
 events = {
-    "rpc-register": On(rpc_register, refuse, None, Ok, like=Named),
-    "rpc-unregister": On(rpc_unregister, refuse, None, Ok, like=Named),
-    "rpc-call": On(rpc_call, refuse, None, RpcResult, like=RpcCall, replies=True),
-    "ping": On(ping, refuse, None),
-    "app-state": On(app_state, refuse, None, Ok, like=AppState),
+    "rpc-register": EventHandler(rpc_register, refuse, None, Ok, like=Named),
+    "rpc-unregister": EventHandler(rpc_unregister, refuse, None, Ok, like=Named),
+    "rpc-call": EventHandler(rpc_call, refuse, None, RpcResult, like=RpcCall, replies=True),
+    "ping": EventHandler(ping, refuse, None),
+    "app-state": EventHandler(app_state, refuse, None, Ok, like=AppState),
 }

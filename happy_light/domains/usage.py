@@ -14,20 +14,21 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Ephemeral
+from happy_light.context import ServerContext
 from happy_light.domains import sessions
-from happy_light.errors import SESSION_NOT_FOUND, Problem, Refused
-from happy_light.live import On
-from happy_light.rooms import Peer
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out, Text1
+from happy_light.errors import SESSION_NOT_FOUND, ApiError, ErrorResponse
+from happy_light.http.application import Request, Route
+from happy_light.live import EventHandler
+from happy_light.live.registry import Client
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 
 SECONDS = {"hour": 3600, "day": 86_400}
 _LARGEST = sys.float_info.max
 
 
 # -------------------------------------------------------------------------------------------- wire
-class UsageEvent(Out, tag_field="type", tag="usage"):
+class UsageEvent(Outgoing, tag_field="type", tag="usage"):
     """Ephemeral to user-scoped sockets; id is the session, timestamp in ms."""
 
     id: str
@@ -41,7 +42,7 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 Group = Literal["hour", "day"]
 
 
-class Query(In):
+class Query(Incoming):
     """POST /v1/usage/query; times in s, both included."""
 
     session_id: str | None = None
@@ -50,7 +51,7 @@ class Query(In):
     group_by: Group | None = None
 
 
-class Bucket(Out):
+class Bucket(Outgoing):
     """The reports made in one hour or day of UTC; timestamp is its beginning in s."""
 
     timestamp: int
@@ -59,7 +60,7 @@ class Bucket(Out):
     report_count: int
 
 
-class Usage(Out):
+class Usage(Outgoing):
     """The buckets that have reports, ascending."""
 
     usage: list[Bucket]
@@ -67,16 +68,16 @@ class Usage(Out):
     total_reports: int
 
 
-class Report(In):
+class Report(Incoming):
     """`usage-report`: tokens and cost by kind, each with a `total`."""
 
-    key: Text1
+    key: NonEmptyStr
     tokens: dict[str, float]
     cost: dict[str, float]
     session_id: str | None = None
 
 
-class ReportAck(Out):
+class ReportAck(Outgoing):
     """Ack of `usage-report`."""
 
     report_id: str
@@ -87,12 +88,12 @@ class ReportAck(Out):
 
 # -------------------------------------------------------------------------------------- operations
 def report(
-    tx: Tx, account_id: str, session_id: str | None, key: str, tokens: dict[str, Any], cost: dict[str, Any]
+    tx: Transaction, account_id: str, session_id: str | None, key: str, tokens: dict[str, Any], cost: dict[str, Any]
 ) -> ReportAck:
     """Stores the report, or puts it in the place of the one with the same session and key. Raises Refused."""
     if session_id is not None:
         sessions.owned(tx, account_id, session_id)
-    row = tx.one(
+    row = tx.fetch_one(
         "INSERT INTO usage_reports (id, account_id, session_id, key, tokens, cost, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account_id, ifnull(session_id, ''), key) DO UPDATE "
         "SET tokens = excluded.tokens, cost = excluded.cost, updated_at = excluded.updated_at "
@@ -106,15 +107,15 @@ def report(
     return ReportAck(*row)
 
 
-def summed(rx: Rx, account_id: str, query: Query) -> Usage:
+def summed(tx: ReadTransaction, account_id: str, query: Query) -> Usage:
     """What was reported, by hour or day (the default). Raises Refused."""
     sql, args = "account_id = ?", [account_id]
     if query.session_id:
-        sessions.owned(rx, account_id, query.session_id)
+        sessions.owned(tx, account_id, query.session_id)
         sql, args = "session_id = ? AND account_id = ?", [query.session_id, account_id]
     start = (query.start_time or 0) * 1000
     end = (query.end_time or 2**53) * 1000
-    rows = rx.all(
+    rows = tx.fetch_all(
         f"SELECT created_at, tokens, cost FROM usage_reports WHERE {sql} AND created_at BETWEEN ? AND ? "
         "ORDER BY created_at",
         (*args, start, end),
@@ -141,24 +142,24 @@ def _add(sums: dict[str, float], report: dict[str, Any]) -> None:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def post_query(call: Call[Query, None]) -> Usage:
-    return await call.house.store.read(summed, call.account_id, call.body)
+async def post_query(request: Request[Query, None]) -> Usage:
+    return await request.context.database.read(summed, request.account_id, request.body)
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def usage_report(peer: Peer, data: Any) -> asyncio.Future[ReportAck]:
+def usage_report(context: ServerContext, client: Client, data: Any) -> asyncio.Future[ReportAck]:
     """The payload's mistakes have texts of their own, so it is looked at by hand."""
     if not isinstance(data, dict):
-        raise Refused(Problem(400, "Invalid key"))
+        raise ApiError(ErrorResponse(400, "Invalid key"))
     key, tokens, cost, session_id = (data.get(name) for name in ("key", "tokens", "cost", "sessionId"))
     if not isinstance(key, str) or not key:
-        raise Refused(Problem(400, "Invalid key"))
+        raise ApiError(ErrorResponse(400, "Invalid key"))
     for name, numbers in (("tokens", tokens), ("cost", cost)):
         if not isinstance(numbers, dict) or not _is_number(numbers.get("total")):
-            raise Refused(Problem(400, f"Invalid {name} object - must include total"))
+            raise ApiError(ErrorResponse(400, f"Invalid {name} object - must include total"))
     if session_id is not None and (not isinstance(session_id, str) or not session_id):
-        raise Refused(Problem(400, "Invalid sessionId"))
-    return peer.house.store.write(report, peer.account_id, session_id, key, tokens, cost)  # type: ignore[arg-type]
+        raise ApiError(ErrorResponse(400, "Invalid sessionId"))
+    return context.database.write(client.account_id, report, session_id, key, tokens, cost)  # type: ignore[arg-type]
 
 
 def _is_number(value: Any) -> bool:
@@ -172,6 +173,6 @@ def refuse(text: str) -> dict[str, Any]:
 
 
 routes = [
-    Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, refusals=[SESSION_NOT_FOUND]),
+    Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, errors=[SESSION_NOT_FOUND]),
 ]
-events = {"usage-report": On(usage_report, refuse, None, ReportAck, like=Report)}
+events = {"usage-report": EventHandler(usage_report, refuse, None, ReportAck, like=Report)}

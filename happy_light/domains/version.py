@@ -13,11 +13,11 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from happy_light import web
-from happy_light.house import House
-from happy_light.store import Rx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.context import ServerContext
+from happy_light.http import application
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction
+from happy_light.wire import Incoming, Outgoing
 
 MINIMUM = (1, 4, 1)
 STORES = {
@@ -32,7 +32,7 @@ _SEMVER = re.compile(rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0
 
 
 # -------------------------------------------------------------------------------------------- wire
-class App(In, rename=None):
+class App(Incoming, rename=None):
     """POST /v1/version"""
 
     platform: str
@@ -40,13 +40,13 @@ class App(In, rename=None):
     app_id: str
 
 
-class Update(Out):
+class Update(Outgoing):
     """Where to get a newer app; null for one that is good enough."""
 
     update_url: str | None
 
 
-class Health(Out):
+class Health(Outgoing):
     """GET /health; timestamp in ISO 8601."""
 
     status: Literal["ok", "error"]
@@ -59,7 +59,7 @@ class Health(Out):
 class Echoes:
     """Words that an operator's command announced, and the requests to /health that carried them."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, context: ServerContext) -> None:
         self._expected: dict[str, tuple[str, dict[str, str]] | None] = {}
 
     def expect(self, word: str) -> None:
@@ -68,15 +68,15 @@ class Echoes:
         while len(self._expected) > ECHOES_MAX:
             del self._expected[next(iter(self._expected))]
 
-    def hear(self, call: Call[None, None]) -> None:
+    def hear(self, request: Request[None, None]) -> None:
         """Keeps the sender's address and the headers that proxies change, if a word was expected."""
         if not self._expected:
             return
-        word = call.header(ECHO)
+        word = request.header(ECHO)
         if word in self._expected:
-            headers = {name.decode(): value.decode("latin-1") for name, value in call.scope["headers"]}
+            headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"]}
             kept = {name: headers[name] for name in PROXY_HEADERS if name in headers}
-            self._expected[word] = ((call.scope["client"] or ("",))[0], kept)
+            self._expected[word] = ((request.scope["client"] or ("",))[0], kept)
 
     def take(self, word: str) -> tuple[str, dict[str, str]] | None:
         """What came with the word; it is forgotten then."""
@@ -92,29 +92,29 @@ def too_old(version: str) -> bool:
     return tuple(int(part) for part in match.groups()[:3]) < MINIMUM or match[4] is not None
 
 
-def answers(rx: Rx) -> bool:
+def answers(tx: ReadTransaction) -> bool:
     """Whether the database answers a real query."""
-    return rx.one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1)") is not None
+    return tx.fetch_one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1)") is not None
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def post_version(call: Call[App, None]) -> Update:
-    store = STORES.get(call.body.platform.lower())
-    return Update(store if store and too_old(call.body.version) else None)
+async def post_version(request: Request[App, None]) -> Update:
+    store = STORES.get(request.body.platform.lower())
+    return Update(store if store and too_old(request.body.version) else None)
 
 
-async def health(call: Call[None, None]) -> Health | Response:
-    call.house.get(Echoes).hear(call)
+async def health(request: Request[None, None]) -> Health | Response:
+    request.context.get(Echoes).hear(request)
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
-        await call.house.store.read(answers)
+        await request.context.database.read(answers)
     except Exception:
         body = Health("error", now, "happy-server", "Database connectivity failed")
-        return web.json_response(503, body)
+        return application.json_response(503, body)
     return Health("ok", now, "happy-server")
 
 
 routes = [
     Route("POST", "/v1/version", post_version, body=App, answer=Update, public=True),
-    Route("GET", "/health", health, answer=Health, others={503: Health}, public=True),
+    Route("GET", "/health", health, answer=Health, other_responses={503: Health}, public=True),
 ]

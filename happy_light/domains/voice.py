@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from happy_light import wire
+from happy_light.context import ServerContext
 from happy_light.errors import (
     ELEVENLABS_NOT_CONFIGURED,
     LIVEKIT_NOT_CONFIGURED,
     VOICE_SESSION_NOT_FOUND,
     VOICE_UNREACHABLE,
-    Refused,
+    ApiError,
 )
-from happy_light.house import House
-from happy_light.store import Rx, Tx
-from happy_light.web import Call, Route
-from happy_light.wire import In, Out
+from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction, Transaction
+from happy_light.wire import Incoming, Outgoing
 
 if TYPE_CHECKING:
     import httpx
@@ -48,13 +48,13 @@ SESSIONS_MAX: Final = 1_000  # remembered for one account; older ones are forgot
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Conversation(In):
+class Conversation(Incoming):
     """POST /v1/voice/conversations"""
 
     agent_id: str
 
 
-class Granted(Out):
+class Granted(Outgoing):
     """A conversation may begin."""
 
     conversation_token: str
@@ -66,7 +66,7 @@ class Granted(Out):
     allowed: Literal[True] = True
 
 
-class Denied(Out):
+class Denied(Outgoing):
     """A limit is reached."""
 
     reason: Literal["voice_hard_limit_reached", "subscription_required", "voice_conversation_limit_reached"]
@@ -76,7 +76,7 @@ class Denied(Out):
     allowed: Literal[False] = False
 
 
-class Usage(Out):
+class Usage(Outgoing):
     """GET /v1/voice/usage: of the last 30 days."""
 
     used_seconds: int
@@ -86,13 +86,13 @@ class Usage(Out):
     eleven_user_id: str
 
 
-class Room(In):
+class Room(Incoming):
     """POST /v1/voice/token: without a room it is the account's own, else that of one of its voice sessions."""
 
     room: str | None = None
 
 
-class Admission(Out):
+class Admission(Outgoing):
     """What lets into a LiveKit room."""
 
     token: str
@@ -100,7 +100,7 @@ class Admission(Out):
     room: str
 
 
-class Session(Out):
+class Session(Outgoing):
     """A new voice session and what lets into its room."""
 
     id: str
@@ -145,15 +145,15 @@ class _Subscribed(msgspec.Struct):
 class Services:
     """The way to ElevenLabs and RevenueCat: one client, made when it is first needed."""
 
-    def __init__(self, house: House) -> None:
-        self._settings = house.settings
+    def __init__(self, context: ServerContext) -> None:
+        self._settings = context.settings
         self._client: httpx.AsyncClient | None = None
 
     async def used(self, user_id: str) -> tuple[int, int]:
         """-> seconds and number of a user's conversations in the last 30 days. Raises Refused."""
         query = {"user_id": user_id, "created_after": int(time.time()) - PERIOD, "page_size": CONVERSATIONS_MAX}
         calls = (await self._ask_elevenlabs("/v1/convai/conversations", query, _Calls)).conversations
-        return int(sum(call.call_duration_secs or 0 for call in calls)), len(calls)
+        return int(sum(each.call_duration_secs or 0 for each in calls)), len(calls)
 
     async def token(self, user_id: str, agent_id: str) -> tuple[str, str]:
         """-> a token for a conversation, and its id. Raises Refused."""
@@ -162,7 +162,7 @@ class Services:
         conversation_id = _conversation_id(token)
         if conversation_id is None:
             log.warning("a conversation token of ElevenLabs names no conversation")
-            raise Refused(VOICE_UNREACHABLE)
+            raise ApiError(VOICE_UNREACHABLE)
         return token, conversation_id
 
     async def subscribes(self, account_id: str) -> bool:
@@ -199,7 +199,7 @@ class Services:
         except (msgspec.DecodeError, UnicodeError) as error:
             reason = f"not what is expected: {error}"
         log.warning("%s: %s", url, reason)
-        raise Refused(VOICE_UNREACHABLE)
+        raise ApiError(VOICE_UNREACHABLE)
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -219,13 +219,13 @@ def _conversation_id(token: str) -> str | None:
 
 
 # -------------------------------------------------------------------------------------- operations
-def eleven_user_id(house: House, account_id: str) -> str:
+def eleven_user_id(context: ServerContext, account_id: str) -> str:
     """How ElevenLabs knows an account: always the same, and nobody can tell the account from it."""
-    digest = hmac.digest(house.keys.secret.encode(), account_id.encode(), "sha256")
+    digest = hmac.digest(context.keys.secret.encode(), account_id.encode(), "sha256")
     return "u_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def remember(tx: Tx, account_id: str) -> tuple[str, str]:
+def remember(tx: Transaction, account_id: str) -> tuple[str, str]:
     """A new voice session. -> its id and its room, which nobody can guess."""
     id = wire.new_id()
     room = f"voice-{id}"
@@ -241,16 +241,18 @@ def remember(tx: Tx, account_id: str) -> tuple[str, str]:
     return id, room
 
 
-def owns(rx: Rx, account_id: str, room: str) -> bool:
+def owns(tx: ReadTransaction, account_id: str, room: str) -> bool:
     """Whether a room is that of one of the account's voice sessions."""
-    return rx.one("SELECT 1 FROM voice_sessions WHERE account_id = ? AND room = ?", (account_id, room)) is not None
+    return (
+        tx.fetch_one("SELECT 1 FROM voice_sessions WHERE account_id = ? AND room = ?", (account_id, room)) is not None
+    )
 
 
-def admission(house: House, account_id: str, room: str) -> Admission:
+def admission(context: ServerContext, account_id: str, room: str) -> Admission:
     """A LiveKit token for a room. Raises Refused."""
     import jwt
 
-    url, key, secret = _livekit(house)
+    url, key, secret = _livekit(context)
     now = int(time.time())
     claims = {
         "iss": key, "sub": account_id, "nbf": now, "exp": now + TOKEN_LIFETIME,
@@ -259,18 +261,18 @@ def admission(house: House, account_id: str, room: str) -> Admission:
     return Admission(jwt.encode(claims, secret, algorithm="HS256"), url, room)
 
 
-def _livekit(house: House) -> tuple[str, str, str]:
-    settings = house.settings
+def _livekit(context: ServerContext) -> tuple[str, str, str]:
+    settings = context.settings
     if not (settings.livekit_url and settings.livekit_api_key and settings.livekit_api_secret):
-        raise Refused(LIVEKIT_NOT_CONFIGURED)
+        raise ApiError(LIVEKIT_NOT_CONFIGURED)
     return settings.livekit_url, settings.livekit_api_key, settings.livekit_api_secret
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def _measure(house: House, account_id: str) -> Usage:
+async def _measure(context: ServerContext, account_id: str) -> Usage:
     """What the account used, and the limit that holds for it. Raises Refused."""
-    settings, services = house.settings, house.get(Services)
-    user_id = eleven_user_id(house, account_id)
+    settings, services = context.settings, context.get(Services)
+    user_id = eleven_user_id(context, account_id)
     seconds, count = await services.used(user_id)
     limit = settings.voice_max_seconds
     if settings.revenuecat_api_key and not await services.subscribes(account_id):
@@ -278,8 +280,8 @@ async def _measure(house: House, account_id: str) -> Usage:
     return Usage(seconds, limit, count, CONVERSATIONS_MAX, user_id)
 
 
-def _refusal(house: House, usage: Usage) -> Any:
-    if usage.used_seconds >= house.settings.voice_max_seconds:
+def _refusal(context: ServerContext, usage: Usage) -> Any:
+    if usage.used_seconds >= context.settings.voice_max_seconds:
         return "voice_hard_limit_reached"
     if usage.used_seconds >= usage.limit_seconds:
         return "subscription_required"
@@ -288,71 +290,71 @@ def _refusal(house: House, usage: Usage) -> Any:
     return None
 
 
-async def post_conversation(call: Call[Conversation, None]) -> Granted | Denied:
-    _need_elevenlabs(call.house)
-    agent_id = call.body.agent_id
+async def post_conversation(request: Request[Conversation, None]) -> Granted | Denied:
+    _need_elevenlabs(request.context)
+    agent_id = request.body.agent_id
     try:
         async with asyncio.timeout(DEADLINE):
-            usage = await _measure(call.house, call.account_id)
-            reason = _refusal(call.house, usage)
+            usage = await _measure(request.context, request.account_id)
+            reason = _refusal(request.context, usage)
             if reason is not None:
                 return Denied(reason, usage.used_seconds, usage.limit_seconds, agent_id)
-            token, conversation_id = await call.house.get(Services).token(usage.eleven_user_id, agent_id)
+            token, conversation_id = await request.context.get(Services).token(usage.eleven_user_id, agent_id)
     except TimeoutError:
-        raise Refused(VOICE_UNREACHABLE) from None
+        raise ApiError(VOICE_UNREACHABLE) from None
     user_id = usage.eleven_user_id
     return Granted(token, conversation_id, agent_id, user_id, usage.used_seconds, usage.limit_seconds)
 
 
-async def get_usage(call: Call[None, None]) -> Usage:
-    _need_elevenlabs(call.house)
+async def get_usage(request: Request[None, None]) -> Usage:
+    _need_elevenlabs(request.context)
     try:
         async with asyncio.timeout(DEADLINE):
-            return await _measure(call.house, call.account_id)
+            return await _measure(request.context, request.account_id)
     except TimeoutError:
-        raise Refused(VOICE_UNREACHABLE) from None
+        raise ApiError(VOICE_UNREACHABLE) from None
 
 
-def _need_elevenlabs(house: House) -> None:
-    if not house.settings.elevenlabs_api_key:
-        raise Refused(ELEVENLABS_NOT_CONFIGURED)
+def _need_elevenlabs(context: ServerContext) -> None:
+    if not context.settings.elevenlabs_api_key:
+        raise ApiError(ELEVENLABS_NOT_CONFIGURED)
 
 
-async def post_token(call: Call[Room, None]) -> Admission:
-    _livekit(call.house)
-    raw, kind = await call.read(), call.header(b"content-type")
+async def post_token(request: Request[Room, None]) -> Admission:
+    _livekit(request.context)
+    raw, kind = await request.read(), request.header(b"content-type")
     room = _TOKEN.decode_body(raw, kind).room if raw or kind else None  # a body is welcome, not needed
     if room is None:
-        room = f"voice-{call.account_id}"
-    elif not await call.house.store.read(owns, call.account_id, room):
-        raise Refused(VOICE_SESSION_NOT_FOUND)
-    return admission(call.house, call.account_id, room)
+        room = f"voice-{request.account_id}"
+    elif not await request.context.database.read(owns, request.account_id, room):
+        raise ApiError(VOICE_SESSION_NOT_FOUND)
+    return admission(request.context, request.account_id, room)
 
 
-async def post_session(call: Call[None, None]) -> Session:
-    _livekit(call.house)
-    id, room = await call.house.store.write(remember, call.account_id)
-    let_in = admission(call.house, call.account_id, room)
+async def post_session(request: Request[None, None]) -> Session:
+    _livekit(request.context)
+    id, room = await request.context.database.write(request.account_id, remember)
+    let_in = admission(request.context, request.account_id, room)
     return Session(id, room, let_in.token, let_in.url)
 
 
-async def closing(house: House) -> None:
+async def closing(context: ServerContext) -> None:
     """Before the store closes."""
-    await house.get(Services).close()
+    await context.get(Services).close()
 
 
 _ELEVENLABS = [ELEVENLABS_NOT_CONFIGURED, VOICE_UNREACHABLE]
 _TOKEN = Route(
     "POST", "/v1/voice/token", post_token, body=Room, answer=Admission, streams=True,
-    refusals=[LIVEKIT_NOT_CONFIGURED, VOICE_SESSION_NOT_FOUND],
+    errors=[LIVEKIT_NOT_CONFIGURED, VOICE_SESSION_NOT_FOUND],
 )  # fmt: skip
 
 routes = [
     Route(
         "POST", "/v1/voice/conversations", post_conversation, body=Conversation, answer=Granted | Denied,
-        refusals=_ELEVENLABS,
+        errors=_ELEVENLABS,
     ),
-    Route("GET", "/v1/voice/usage", get_usage, answer=Usage, refusals=_ELEVENLABS),
+    Route("GET", "/v1/voice/usage", get_usage, answer=Usage, errors=_ELEVENLABS),
     _TOKEN,
-    Route("POST", "/v1/voice/session", post_session, answer=Session, refusals=[LIVEKIT_NOT_CONFIGURED]),
+    Route("POST", "/v1/voice/session", post_session, answer=Session, errors=[LIVEKIT_NOT_CONFIGURED]),
 ]  # fmt: skip

@@ -6,9 +6,9 @@ import hashlib
 import sqlite3
 from typing import Final
 
-from happy_light.errors import StartError
-from happy_light.importing.columns import Damaged, ciphertext, integer
-from happy_light.importing.load import Progress, Report
+from happy_light.errors import OperatorError
+from happy_light.importing.convert import Damaged, ciphertext, integer
+from happy_light.importing.copy_tables import Progress, Report
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import TABLES
 
@@ -103,5 +103,5 @@ def _hash(content: str) -> bytes:
     return hashlib.sha256(content.encode()).digest()
 
 
-def _wrong(what: str) -> StartError:
-    return StartError(f"The check after the import failed, and nothing was changed: {what}.")
+def _wrong(what: str) -> OperatorError:
+    return OperatorError(f"The check after the import failed, and nothing was changed: {what}.")

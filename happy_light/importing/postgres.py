@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 from happy_light.importing import sources
 from happy_light.importing.sources import Row, quote
 
@@ -21,7 +21,7 @@ class Postgres:
         try:
             import psycopg
         except ImportError:
-            raise StartError(
+            raise OperatorError(
                 "Reading PostgreSQL needs psycopg; install it with: pipx inject happy-server-light 'psycopg[binary]' "
                 "(or pip install 'happy-server-light[postgres]')."
             ) from None
@@ -35,7 +35,7 @@ class Postgres:
             self._connection.read_only = True
             self._types = self._find()
         except psycopg.Error as error:
-            raise StartError(f"{self.name} cannot be read: {_plain(error, parts.password)}.") from error
+            raise OperatorError(f"{self.name} cannot be read: {_plain(error, parts.password)}.") from error
         self._cursors = 0
 
     def _find(self) -> dict[str, dict[str, str]]:
@@ -89,7 +89,7 @@ class Postgres:
                 cursor.execute(sql, arguments)
                 yield from cursor
         except self._errors as error:
-            raise StartError(f"{self.name} cannot be read: {_plain(error, None)}.") from error
+            raise OperatorError(f"{self.name} cannot be read: {_plain(error, None)}.") from error
 
     def close(self) -> None:
         self._connection.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from happy_light import store
-from happy_light.errors import StartError
+from happy_light.errors import OperatorError
 from happy_light.importing import sources
 from happy_light.importing.sources import Row, quote
 
@@ -28,9 +28,9 @@ class Sqlite:
             (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
             self._tables = self._find()
         except sqlite3.Error as error:
-            raise StartError(f"{path} cannot be read: {error}.") from error
+            raise OperatorError(f"{path} cannot be read: {error}.") from error
         if owner == store.APPLICATION_ID:
-            raise StartError(
+            raise OperatorError(
                 f"{path} is already a database of this program. To move it, copy the whole data folder (or use "
                 "backup and restore); for one account, use export and import."
             )
@@ -70,7 +70,7 @@ class Sqlite:
         try:
             yield from self._connection.execute(sql, arguments)
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise StartError(f"{self.name} cannot be read: {error}.") from error
+            raise OperatorError(f"{self.name} cannot be read: {error}.") from error
 
     def close(self) -> None:
         self._connection.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from happy_light.importing.columns import (
+from happy_light.importing.convert import (
     Damaged,
     base64,
     blob,

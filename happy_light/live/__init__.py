@@ -6,7 +6,7 @@ stack.py     what of python-socketio is ours instead      (only file that import
 takeover.py  the fast way of a websocket
 """
 
-from happy_light.live.edge import PATH, Hooks, Live, On, collect
-from happy_light.live.links import PACKET_MAX
+from happy_light.live.client import PACKET_MAX
+from happy_light.live.server import PATH, EventHandler, SocketHooks, SocketServer, collect
 
-__all__ = ["PACKET_MAX", "PATH", "Hooks", "Live", "On", "collect"]
+__all__ = ["PACKET_MAX", "PATH", "EventHandler", "SocketHooks", "SocketServer", "collect"]

@@ -21,11 +21,12 @@ from engineio.packet import PING as EIO_PING
 from engineio.packet import Packet as EioPacket
 
 from happy_light import wire
-from happy_light.live import links, takeover
-from happy_light.live.links import PACKET_MAX
+from happy_light.live import client as client_module
+from happy_light.live import takeover
+from happy_light.live.client import PACKET_MAX
 
 if TYPE_CHECKING:
-    from happy_light.live.edge import Live
+    from happy_light.live.server import SocketServer
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _size(item: Any) -> int:
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]
-    live: Live
+    live: SocketServer
 
     def create_queue(self, *args: Any, **kwargs: Any) -> _Queue:
         return _Queue(*args, **kwargs)
@@ -142,7 +143,7 @@ class _Socket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
             await super().receive(pkt)
         except (IndexError, ValueError, engineio.exceptions.EngineIOError) as error:
             log.info("a client sent what is no Engine.IO packet (%s)", type(error).__name__)
-            await links.abort(self)
+            await client_module.abort(self)
 
 
 class _Manager(socketio.AsyncManager):  # type: ignore[misc]
@@ -151,7 +152,7 @@ class _Manager(socketio.AsyncManager):  # type: ignore[misc]
     The library's own scans every room when a client goes.
     """
 
-    live: Live
+    live: SocketServer
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         if room is None:
@@ -180,7 +181,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     the handlers of `connect` and `disconnect` by events of these names.
     """
 
-    live: Live
+    live: SocketServer
 
     def _engineio_server_class(self) -> type[_Engine]:
         return _Engine
@@ -211,7 +212,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             log.info("a client sent what is no Socket.IO packet (%s); it is disconnected", type(error).__name__)
             engine = self.eio.sockets.get(eio_sid)
             if engine is not None:
-                await links.abort(engine)
+                await client_module.abort(engine)
 
     async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
         link = self.live.links.get(self.manager.sid_from_eio_sid(eio_sid, namespace or "/"))
@@ -228,7 +229,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         self.live.ended(eio_sid)
 
 
-def server(live: Live) -> Any:
+def server(live: SocketServer) -> Any:
     """The Socket.IO server of one live edge."""
     manager = _Manager()
     sio = _Server(

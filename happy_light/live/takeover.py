@@ -23,8 +23,8 @@ from websockets.server import ServerProtocol
 from happy_light import wire
 
 if TYPE_CHECKING:
-    from happy_light.live.edge import Live
-    from happy_light.live.links import Link
+    from happy_light.live.client import Link
+    from happy_light.live.server import SocketServer
 
 log = logging.getLogger(__name__)
 # The library logs what travels when its logger is at DEBUG; what travels is not for the log.
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     """A taken-over transport: the protocol behind it, and the engine's outgoing queue."""
 
     def __init__(
-        self, live: Live, engine: Any, transport: asyncio.Transport, original: asyncio.Protocol, maximum: int
+        self, live: SocketServer, engine: Any, transport: asyncio.Transport, original: asyncio.Protocol, maximum: int
     ) -> None:
         self.link: Link | None = None
         self._live = live
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
 class WebSocket:
     """What the engine calls for a websocket, in the place of its own class of that name."""
 
-    live: Live
+    live: SocketServer
 
     def __init__(self, handler: Any, server: Any) -> None:
         self._handler = handler

@@ -8,17 +8,17 @@ schema.py   making, migrating and recognising the file
 """
 
 from happy_light.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, look, prepare
-from happy_light.store.tx import Row, Rx, Tx
-from happy_light.store.writer import Store
+from happy_light.store.tx import ReadTransaction, Row, Transaction
+from happy_light.store.writer import Database
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
     "SCHEMA_VERSION",
+    "Database",
+    "ReadTransaction",
     "Row",
-    "Rx",
-    "Store",
-    "Tx",
+    "Transaction",
     "look",
     "prepare",
 ]

@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from happy_light.errors import Unavailable
+from happy_light.errors import ServiceUnavailable
 from happy_light.store.thread import ship
-from happy_light.store.tx import Rx
+from happy_light.store.tx import ReadTransaction
 
 R = TypeVar("R")
 
 _TOGETHER = 4  # reads whose answers travel together: bounds how long the first waits for the last
 WAITING_MAX = 10_000  # reads that may wait for one connection; more are refused, since memory is not endless
-_Read = tuple[asyncio.Future[Any], Callable[[Rx], Any]]
+_Read = tuple[asyncio.Future[Any], Callable[[ReadTransaction], Any]]
 _Done = tuple[asyncio.Future[Any], Any, Exception | None]
 
 
@@ -30,16 +30,16 @@ class Reader:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._rx = Rx(connection._conn)
+        self._rx = ReadTransaction(connection._conn)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
         self._lock = threading.Lock()
         self._busy = False
 
-    def read(self, operation: Callable[[Rx], R]) -> asyncio.Future[R]:
+    def read(self, operation: Callable[[ReadTransaction], R]) -> asyncio.Future[R]:
         """Runs `operation(rx)` on the connection's thread. Raises Unavailable when too many wait."""
         if len(self._waiting) >= WAITING_MAX:
-            raise Unavailable("Too many reads are waiting")
+            raise ServiceUnavailable("Too many reads are waiting")
         future: asyncio.Future[R] = self._loop.create_future()
         with self._lock:
             self._waiting.append((future, operation))

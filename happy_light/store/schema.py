@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from happy_light import wire
-from happy_light.errors import StartError
-from happy_light.store.tx import Rx
+from happy_light.errors import OperatorError
+from happy_light.store.tx import ReadTransaction
 
 log = logging.getLogger(__name__)
 
@@ -33,30 +33,30 @@ def text() -> str:
     for folder in (here, here.parent):
         if (file := folder / "schema.sql").is_file():
             return file.read_text("utf-8")
-    raise StartError("schema.sql is missing from the installation; install happy-server-light again.")
+    raise OperatorError("schema.sql is missing from the installation; install happy-server-light again.")
 
 
 @contextlib.contextmanager
-def look(path: Path) -> Iterator[Rx]:
+def look(path: Path) -> Iterator[ReadTransaction]:
     """A database to read from, whether or not a server runs on it. Raises StartError if it is none of ours."""
     if not path.is_file():
-        raise StartError(f"There is no database {path}; choose the data folder with --data-dir.")
+        raise OperatorError(f"There is no database {path}; choose the data folder with --data-dir.")
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be opened: {error}.") from error
+        raise OperatorError(f"The database {path} cannot be opened: {error}.") from error
     try:
         connection.execute("PRAGMA busy_timeout = 5000")
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if owner != APPLICATION_ID:
-            raise StartError(f"{path} is not a database of happy-server-light.")
+            raise OperatorError(f"{path} is not a database of happy-server-light.")
         if version != SCHEMA_VERSION:
             newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
-            raise StartError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
-        yield Rx(connection)
+            raise OperatorError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
+        yield ReadTransaction(connection)
     except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be read: {error}.") from error
+        raise OperatorError(f"The database {path} cannot be read: {error}.") from error
     finally:
         connection.close()
 
@@ -71,15 +71,15 @@ def prepare(path: Path) -> None:
         with contextlib.suppress(OSError):  # what is wrong with the place shows below
             path.touch(mode=0o600)
     except OSError as error:
-        raise StartError(f"The database {path} cannot be read: {error.strerror}.") from error
+        raise OperatorError(f"The database {path} cannot be read: {error.strerror}.") from error
     if head and head != b"SQLite format 3\0":
-        raise StartError(f"{path} is not a SQLite database; move it away or choose another data folder.")
+        raise OperatorError(f"{path} is not a SQLite database; move it away or choose another data folder.")
     try:
         version = _look(path) if head else 0
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             _migrate(connection, path, version)
     except sqlite3.Error as error:
-        raise StartError(f"The database {path} cannot be used: {error}.") from error
+        raise OperatorError(f"The database {path} cannot be used: {error}.") from error
 
 
 def _look(path: Path) -> int:
@@ -94,13 +94,13 @@ def _look(path: Path) -> int:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if owner != APPLICATION_ID and tables:
         if {"Account", "SessionMessage"} <= tables:
-            raise StartError(
+            raise OperatorError(
                 f"{path} was made by another Happy server and was not touched. Move it to another place and "
                 "take it over with: happy-server-light import <that file>"
             )
-        raise StartError(f"{path} belongs to another program and was not touched; choose another data folder.")
+        raise OperatorError(f"{path} belongs to another program and was not touched; choose another data folder.")
     if version > SCHEMA_VERSION:
-        raise StartError(
+        raise OperatorError(
             f"{path} was written by a newer happy-server-light (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); install that version or restore an older backup."
         )

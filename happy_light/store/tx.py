@@ -9,14 +9,14 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from happy_light.bus import Event
-from happy_light.errors import Unavailable
+from happy_light.errors import ServiceUnavailable
 from happy_light.store import written
 
 Row = tuple[Any, ...]
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-class Rx:
+class ReadTransaction:
     """A reading connection, as operations see it."""
 
     __slots__ = ("_connection",)
@@ -24,16 +24,16 @@ class Rx:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+    def fetch_one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
         """The first row, or None."""
         row: Row | None = self._connection.execute(sql, args).fetchone()
         return row
 
-    def all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+    def fetch_all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Every row."""
         return self._connection.execute(sql, args).fetchall()
 
-    def written(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
+    def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
         """The rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are none).
 
         The list is already JSON, good for nothing but to be put into an answer. Raises Unavailable if it is
@@ -43,11 +43,11 @@ class Rx:
         try:
             ((rows, found),) = self._connection.execute(row, args)
         except sqlite3.DataError:  # over 1 GB
-            raise Unavailable("The answer is too large; ask for fewer at a time") from None
+            raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
         return cast("list[S]", msgspec.Raw(b"[" + (rows or b"") + b"]")), found
 
 
-class Tx(Rx):
+class Transaction(ReadTransaction):
     """A transaction, as write operations see it. `now` is its time in ms."""
 
     __slots__ = ("_after", "_events", "now")

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -25,11 +25,11 @@ import aiosqlite
 from happy_light import wire
 from happy_light.bus import Bus, Event, Update, UpdateFrame
 from happy_light.counters import Timing
-from happy_light.errors import StartError, Unavailable
+from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.reader import Reader
 from happy_light.store.schema import prepare
 from happy_light.store.thread import on_thread, ship
-from happy_light.store.tx import Rx, Tx
+from happy_light.store.tx import ReadTransaction, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +56,15 @@ class _Unit:
 
     __slots__ = ("error", "function", "future", "result", "tx")
 
-    def __init__(self, function: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
         self.function = function
         self.future = future
-        self.tx: Tx | None = None
+        self.tx: Transaction | None = None
         self.result: Any = None
         self.error: BaseException | None = None
 
 
-class Store:
+class Database:
     """The database of one server. `open`, then `write` and `read`, then `close`."""
 
     def __init__(self, path: Path, bus: Bus) -> None:
@@ -109,7 +109,7 @@ class Store:
                     self._readers.append(Reader(reader))
                 opened.pop_all()
         except sqlite3.Error as error:
-            raise StartError(f"The database {path} cannot be used: {error}.") from error
+            raise OperatorError(f"The database {path} cannot be used: {error}.") from error
         self._closed = False
 
     async def _check_writing(self) -> None:
@@ -118,7 +118,7 @@ class Store:
             await self._writer.execute("UPDATE meta SET value = value WHERE false")  # BEGIN would say nothing either
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:  # the low byte is the kind of error
-                raise StartError(
+                raise OperatorError(
                     f"The database {self.path} cannot be written; give the user that runs the server the right to "
                     "write it, the files beside it and their folder."
                 ) from error
@@ -139,24 +139,47 @@ class Store:
             await self._writer.close()
 
     # ------------------------------------------------------------------------------------- reading
-    def read(self, operation: Callable[Concatenate[Rx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
+    def read(
+        self, operation: Callable[Concatenate[ReadTransaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[R]:
         """Runs `operation(rx, …)` on a reading thread. It sees everything committed before. Raises Unavailable."""
         if self._closed:  # nobody would ever answer
-            raise Unavailable("The server is stopping")
+            raise ServiceUnavailable("The server is stopping")
         self._turn = (self._turn + 1) % _READERS
-        return self._readers[self._turn].read(lambda rx: operation(rx, *args, **kwargs))
+        return self._readers[self._turn].read(lambda tx: operation(tx, *args, **kwargs))
 
     # ------------------------------------------------------------------------------------- writing
-    def write(self, operation: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
-        """Runs `operation(tx, …)` on the writer's thread; the result comes when it is on disk.
+    def write(
+        self,
+        account_id: str,
+        operation: Callable[Concatenate[Transaction, str, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> asyncio.Future[R]:
+        """Run `operation(tx, account_id, …)`, which changes what belongs to that account; see `write_for`."""
+        return self._enqueue(lambda tx: operation(tx, account_id, *args, **kwargs))
 
-        Writes run in the order of these calls. A caller that stops waiting does not cancel its write.
-        Raises what the operation raised (nothing of it is stored then), or Unavailable.
+    def write_for(
+        self,
+        account_ids: Sequence[str],
+        operation: Callable[Concatenate[Transaction, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> asyncio.Future[R]:
+        """Run `operation(tx, …)` on the writer's thread. The future is resolved when the commit is on disk.
+
+        `account_ids` names every account whose rows the operation reads in order to change them or for which it
+        publishes; () for rows that belong to no account. Writes run in the order of these calls. A caller that
+        stops waiting does not cancel its write. Raises what the operation raised (nothing of it is stored then),
+        or ServiceUnavailable.
         """
+        return self._enqueue(lambda tx: operation(tx, *args, **kwargs))
+
+    def _enqueue(self, function: Callable[[Transaction], R]) -> asyncio.Future[R]:
         if self._closed or len(self._pending) >= _PENDING_MAX:
-            raise Unavailable("The server is stopping" if self._closed else "Too many writes are waiting")
+            raise ServiceUnavailable("The server is stopping" if self._closed else "Too many writes are waiting")
         future: asyncio.Future[R] = self._loop.create_future()
-        unit = _Unit(lambda tx: operation(tx, *args, **kwargs), future)
+        unit = _Unit(function, future)
         with self._lock:
             self._pending.append(unit)
             if self._draining:
@@ -183,7 +206,7 @@ class Store:
         except sqlite3.Error as error:  # nobody's fault, so nobody is tried alone: each would wait as long again
             for unit in group:
                 unit.tx = None
-                unit.error = Unavailable("The server cannot write to its database")
+                unit.error = ServiceUnavailable("The server cannot write to its database")
             log.error("database: %s; %d writes are refused", error, len(group))
             self._loop.call_soon_threadsafe(self._finish, group, [])
             return
@@ -210,7 +233,7 @@ class Store:
     def _attempt(self, unit: _Unit, now: int) -> None:
         connection = self._writer_connection
         connection.execute("SAVEPOINT unit")
-        tx = Tx(connection, now)
+        tx = Transaction(connection, now)
         try:
             unit.result, unit.error = unit.function(tx), None
             unit.tx = tx
@@ -269,5 +292,5 @@ def _understandable(error: Exception) -> Exception:
     """A database error as what it means to a client; everything else as it is."""
     if isinstance(error, sqlite3.OperationalError):
         log.error("database: %s", error)
-        return Unavailable("The server cannot write to its database")
+        return ServiceUnavailable("The server cannot write to its database")
     return error

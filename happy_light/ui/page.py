@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from happy_light import __version__, addresses, origin
+from happy_light import __version__
 from happy_light.config import Settings
+from happy_light.context import ServerContext
 from happy_light.domains import version
-from happy_light.house import House
+from happy_light.http import addresses, forwarded
+from happy_light.http.application import Request
 from happy_light.ui.webapp import WebApp
-from happy_light.web import Call
 
 _QR_MAX: Final = 250  # characters; a longer address makes a code that no camera reads
 _REGISTRATION: Final = {
@@ -31,30 +32,30 @@ _REGISTRATION: Final = {
 }
 
 
-async def answer(call: Call[Any, Any]) -> Response:
+async def answer(request: Request[Any, Any]) -> Response:
     """The page as a browser gets it. The address on it is that of PUBLIC_URL, else of this request."""
-    settings = call.house.settings
-    url, asked = origin.of(settings, call.scope), origin.asked(settings, call.scope)
+    settings = request.context.settings
+    url, asked = forwarded.of(settings, request.scope), forwarded.asked(settings, request.scope)
     template, policy = _template()
     qr = await asyncio.to_thread(_figure, url)
     try:
-        await call.house.store.read(version.answers)
+        await request.context.database.read(version.answers)
         healthy = True
     except Exception:
         healthy = False
-    app = call.house.get(WebApp)
+    app = request.context.get(WebApp)
     body = template.substitute(
         url=escape(url),
         explicit="no" if settings.public_url is None else "yes",
         notice=_insecure(settings, asked),
         qr=qr,
-        reach=_reach(settings, url, call.scope["server"][1]),
+        reach=_reach(settings, url, request.scope["server"][1]),
         once=escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
         always=escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
         health="Healthy" if healthy else "The database does not answer",
         health_class="" if healthy else "bad",
         version=escape(__version__),
-        registration=escape(registration(call.house)),
+        registration=escape(registration(request.context)),
         webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if app.folder else "",
         webapp_state=(
             f'<a href="{app.prefix}">{app.prefix}</a>'
@@ -72,9 +73,9 @@ async def answer(call: Call[Any, Any]) -> Response:
     return Response(body, 200, headers, media_type="text/html")
 
 
-def registration(house: House) -> str:
+def registration(context: ServerContext) -> str:
     """Who may make an account, in words."""
-    return _REGISTRATION[house.settings.registration]
+    return _REGISTRATION[context.settings.registration]
 
 
 def is_loopback(url: str) -> bool:

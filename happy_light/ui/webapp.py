@@ -18,10 +18,12 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light import disk, media, web, wire
+from happy_light import wire
+from happy_light.blobs import local_files
 from happy_light.config import Settings
-from happy_light.house import House
-from happy_light.web import Call
+from happy_light.context import ServerContext
+from happy_light.http import application, content_types
+from happy_light.http.application import Request
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,8 @@ class Outside(Exception):
 class WebApp:
     """The configured web app; without a folder it answers nothing."""
 
-    def __init__(self, house: House) -> None:
-        settings = house.settings
+    def __init__(self, context: ServerContext) -> None:
+        settings = context.settings
         self.folder = settings.ui_dir
         self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
         self._script = script(settings)
@@ -73,42 +75,42 @@ class WebApp:
         """Whether GET / is the web app."""
         return self.folder is not None and not self.prefix
 
-    async def answer(self, call: Call[Any, Any]) -> Response:
+    async def answer(self, request: Request[Any, Any]) -> Response:
         """The answer to a GET that no route of the server's own takes."""
         if self.folder is None:
-            return web.not_found(call.scope)
-        raw: str = call.scope["raw_path"].decode("ascii")
+            return application.not_found(request.scope)
+        raw: str = request.scope["raw_path"].decode("ascii")
         if not self.prefix and (raw == "/ui" or raw.startswith("/ui/")):
-            return _redirect(raw[3:], call.scope["query_string"])
+            return _redirect(raw[3:], request.scope["query_string"])
         path = unquote(raw)
         if path == self.prefix or path.startswith(f"{self.prefix}/"):
             path, page = path[len(self.prefix) :], bool(self.prefix) or _OURS.match(path) is None
         elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
             page = False
         else:
-            return _nothing(call)
-        return await asyncio.to_thread(self._find, self.folder, path, page, call)
+            return _nothing(request)
+        return await asyncio.to_thread(self._find, self.folder, path, page, request)
 
-    def _find(self, folder: Path, path: str, page: bool, call: Call[Any, Any]) -> Response:
+    def _find(self, folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:
         """The file at a decoded path below the mount; in its absence index.html, if `page`."""
         try:
             file = below(folder, path)
         except Outside:
-            return _nothing(call)
+            return _nothing(request)
         answer = None
         if file is not None and file.name == _INDEX:
-            answer = self._page(file, call)
+            answer = self._page(file, request)
         elif file is not None:
-            answer = _file(file, path, call)
+            answer = _file(file, path, request)
         if answer is None and page:
             try:
                 file = below(folder, _INDEX)
             except Outside:
-                return _nothing(call)
-            answer = self._page(file, call) if file is not None else None
-        return answer or _nothing(call)
+                return _nothing(request)
+            answer = self._page(file, request) if file is not None else None
+        return answer or _nothing(request)
 
-    def _page(self, file: Path, call: Call[Any, Any]) -> Response | None:
+    def _page(self, file: Path, request: Request[Any, Any]) -> Response | None:
         """An index.html with the configuration and the welcome text."""
         try:
             body = with_config(file.read_bytes(), self._script)
@@ -116,9 +118,9 @@ class WebApp:
             log.warning("%s cannot be read: %s", file, error.strerror)
             return None
         headers = {**_PAGE_HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
-        if call.scope["raw_path"] == b"/":
+        if request.scope["raw_path"] == b"/":
             headers["vary"] = "accept"
-        if disk.is_known(headers["etag"], call.header(b"if-none-match") or ""):
+        if local_files.is_known(headers["etag"], request.header(b"if-none-match") or ""):
             return Response(None, 304, headers)
         return Response(body, 200, headers, media_type="text/html")
 
@@ -151,15 +153,15 @@ def _regular(path: str) -> os.stat_result | None:
     return about if stat.S_ISREG(about.st_mode) else None
 
 
-def _file(file: Path, path: str, call: Call[Any, Any]) -> Response | None:
+def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
     """A file as it is, or the compressed one beside it."""
     hashed = path.startswith(_HASHED) and not file.name.startswith(".")
     headers = {"cache-control": _IMMUTABLE if hashed else _REVALIDATE, "referrer-policy": "same-origin"}
-    kind = media.type_of(path.rpartition("/")[2])
+    kind = content_types.type_of(path.rpartition("/")[2])
     best = str(file)
     about = _regular(best)
     # A range of a compressed file is of no use to anyone.
-    accepted = (call.header(b"accept-encoding") or "") if call.header(b"range") is None else ""
+    accepted = (request.header(b"accept-encoding") or "") if request.header(b"range") is None else ""
     for coding, suffix in _CODINGS:
         other = _regular(f"{file}{suffix}")
         if other is None or about is None or other.st_mtime_ns < about.st_mtime_ns - _COPIED:
@@ -169,7 +171,7 @@ def _file(file: Path, path: str, call: Call[Any, Any]) -> Response | None:
             best = f"{file}{suffix}"
             headers["content-encoding"] = coding
             break
-    return disk.open_now(Path(best), kind, headers)
+    return local_files.open_now(Path(best), kind, headers)
 
 
 def accepts(header: str, name: str) -> bool:
@@ -217,7 +219,7 @@ def _redirect(path: str, query: bytes) -> Response:
     return Response(None, 302, {"location": target, "cache-control": _REVALIDATE})
 
 
-def _nothing(call: Call[Any, Any]) -> Response:
-    response = web.not_found(call.scope)
+def _nothing(request: Request[Any, Any]) -> Response:
+    response = application.not_found(request.scope)
     response.headers["cache-control"] = _REVALIDATE
     return response

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from tests.hardness import odd
-from tests.hardness.field import Field
-from tests.hardness.steps import EVENTS, ROUTES, Ask, Bytes, Elsewhere, Emit, Poll, Say, Send, Step, Talk, play
+from tests.hardness import payloads
+from tests.hardness.fuzz_actions import EVENTS, ROUTES, Ask, Bytes, Elsewhere, Emit, Poll, Say, Send, Step, Talk, play
+from tests.hardness.fuzz_target import Field
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -77,9 +77,9 @@ def asks(draw: Draw) -> Ask:
     headers = [draw(authorization), draw(content), *draw(st.lists(extra, max_size=2))]
     body = b""
     if route.method in ("POST", "PUT") or draw(st.integers(0, 9)) == 0:
-        body = draw(odd.bodies(route.body))
+        body = draw(payloads.bodies(route.body))
     return Ask(
-        name, draw(odd.targets(route.path, route.query, _known(route.path))),
+        name, draw(payloads.targets(route.path, route.query, _known(route.path))),
         tuple(header for header in headers if header is not None), body,
         head=draw(st.integers(0, 9)) == 0, chunked=draw(st.integers(0, 4)) == 0,
         cut=draw(st.integers(0, 50)) if draw(st.integers(0, 14)) == 0 else None,
@@ -107,10 +107,14 @@ lines = st.sampled_from([
     b"DELETE /v1/connect/github HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
     b"POST /v1/kv HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
 ])  # fmt: skip
-bytes_ = st.builds(Bytes, odd.garbled(lines), st.booleans())
+bytes_ = st.builds(Bytes, payloads.garbled(lines), st.booleans())
 elsewhere = st.builds(
     Elsewhere, st.sampled_from([200, 200, 200, 200, 201, 204, 302, 400, 401, 404, 429, 500]),
-    st.one_of(odd.spoilt(st.just(VENDORS)).map(odd.write), odd.spoilt(st.just(VENDORS), 1).map(odd.write), odd.odd),
+    st.one_of(
+        payloads.spoilt(st.just(VENDORS)).map(payloads.write),
+        payloads.spoilt(st.just(VENDORS), 1).map(payloads.write),
+        payloads.odd,
+    ),
     st.sampled_from(["application/json", "application/json", "text/html", "image/png"]),
 )  # fmt: skip
 
@@ -120,8 +124,8 @@ elsewhere = st.builds(
 def emits(draw: Draw) -> Emit:
     name = draw(st.sampled_from(sorted(EVENTS)))
     kind = EVENTS[name].data or EVENTS[name].like
-    anything = odd.any_json.map(odd.write)
-    near = anything if kind is None else odd.spoilt(odd.fitting(inspect.type_info(kind))).map(odd.write)
+    anything = payloads.any_json.map(payloads.write)
+    near = anything if kind is None else payloads.spoilt(payloads.fitting(inspect.type_info(kind))).map(payloads.write)
     args = [draw(st.one_of(near, near, near, near, anything))]
     match draw(st.integers(0, 9)):  # the wrong number of them
         case 0:
@@ -159,7 +163,9 @@ def says(draw: Draw) -> Say:
             return Say(draw(st.binary(max_size=30)), 2)
         case _:
             opcode = draw(st.sampled_from([0, 1, 1, 2, 8, 9, 10]))
-            payload = draw(st.one_of(odd.garbled(emits().map(lambda emit: emit.packet(5))), st.binary(max_size=20)))
+            payload = draw(
+                st.one_of(payloads.garbled(emits().map(lambda emit: emit.packet(5))), st.binary(max_size=20))
+            )
             return Say(payload[:125] if opcode >= 8 else payload, opcode, opcode >= 8 or draw(st.booleans()))
 
 
@@ -173,17 +179,17 @@ GOOD = [b'{"token":"$token"}', b'{"token":"$token","clientType":"session-scoped"
         b'{"token":"$token","clientType":"machine-scoped","machineId":"$machine"}']  # fmt: skip
 auths = st.one_of(
     *[st.sampled_from(GOOD)] * 5,
-    odd.spoilt(st.fixed_dictionaries({
+    payloads.spoilt(st.fixed_dictionaries({
         "token": st.just("$token"), "clientType": st.sampled_from(["user-scoped", "session-scoped", "machine-scoped"]),
         "sessionId": st.just("$session"), "machineId": st.just("$machine"), "happyClient": st.just("cli/1"),
         "appState": st.just("active"),
-    })).map(odd.write),
-    odd.any_json.map(odd.write),
+    })).map(payloads.write),
+    payloads.any_json.map(payloads.write),
 )  # fmt: skip
 answers = st.one_of(
     st.none(), st.sampled_from([b"[]", b'["x"]', b"[null]", b"[1,2]", b"[1e400]", b"[", b"{}", b"5",
     b'[{"ok":false}]']),
-    odd.any_json.map(lambda value: b"[" + odd.write(value) + b"]"),
+    payloads.any_json.map(lambda value: b"[" + payloads.write(value) + b"]"),
 )  # fmt: skip
 clean = st.lists(emits(), max_size=12)
 dirty = st.lists(st.one_of(emits(), says(), sends), max_size=6)
@@ -194,7 +200,7 @@ polls = st.builds(
     Poll,
     st.lists(st.one_of(
         st.just(b'40{"token":"$token"}'), emits().map(lambda emit: emit.packet(3)), st.sampled_from(PACKETS),
-        odd.garbled(emits().map(lambda emit: emit.packet(4) + b'\x1e42["ping"]\x1e2')), st.binary(max_size=20),
+        payloads.garbled(emits().map(lambda emit: emit.packet(4) + b'\x1e42["ping"]\x1e2')), st.binary(max_size=20),
     ), max_size=4).map(tuple),
     st.sampled_from([
         "EIO=4&transport=polling&sid=nosuch", "EIO=3&transport=polling&sid=$sid", "",

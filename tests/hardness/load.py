@@ -18,7 +18,7 @@ import psutil
 from tests.bench.load import Http
 from tests.client import Account, World, uid
 from tests.conftest import Process
-from tests.raw import Wire
+from tests.raw_connections import Wire
 
 MB = 1_000_000
 

@@ -12,7 +12,7 @@ socket artifact-read, artifact-create, artifact-update, artifact-delete
 
 from __future__ import annotations
 
-from happy_light.domains.artifacts import changes, lists
+from happy_light.domains.artifacts import commands, queries
 
-routes = [*lists.routes, *changes.routes]
-events = {**lists.events, **changes.events}
+routes = [*queries.routes, *commands.routes]
+events = {**queries.events, **commands.events}

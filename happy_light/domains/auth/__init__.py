@@ -11,13 +11,13 @@ GET  /v1/auth/me                 who the token belongs to
 
 from __future__ import annotations
 
-from happy_light.domains.auth import accounts, requests
-from happy_light.domains.auth.accounts import accepts, enter, window
-from happy_light.domains.auth.requests import PICKED_UP, UNANSWERED, Kind, approve, ask, find, tidy
+from happy_light.domains.auth import pairing, sign_in
+from happy_light.domains.auth.pairing import PICKED_UP, UNANSWERED, Kind, approve, ask, find, tidy
+from happy_light.domains.auth.sign_in import accepts, enter, window
 
 __all__ = [
     "PICKED_UP", "UNANSWERED", "Kind", "accepts", "approve", "ask", "enter", "find", "jobs", "routes", "tidy", "window",
 ]  # fmt: skip
 
-routes = [*accounts.routes, *requests.routes]
-jobs = requests.jobs
+routes = [*sign_in.routes, *pairing.routes]
+jobs = pairing.jobs

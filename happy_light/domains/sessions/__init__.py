@@ -13,10 +13,10 @@ socket update-metadata, update-state
 
 from __future__ import annotations
 
-from happy_light.domains.sessions import changes, lists
-from happy_light.domains.sessions.lists import owned
+from happy_light.domains.sessions import commands, queries
+from happy_light.domains.sessions.queries import owned
 
 __all__ = ["events", "owned", "routes"]
 
-routes = [*lists.routes, *changes.routes]
-events = changes.events
+routes = [*queries.routes, *commands.routes]
+events = commands.events

@@ -1,0 +1,1 @@
+"""What an operator does: accounts, registration, backup, doctor, prune, stats."""

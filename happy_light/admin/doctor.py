@@ -1,0 +1,176 @@
+"""What `doctor` finds on this computer: the folder, the database, the secret, the files, the clock, the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from happy_light import store, wire
+from happy_light.admin import prune
+from happy_light.admin.account_admin import account_files, session_files, subfolders
+from happy_light.auth import keys
+from happy_light.config import Settings
+from happy_light.errors import OperatorError
+from happy_light.store import ReadTransaction
+from happy_light.wire import Outgoing
+
+SPACE_MIN = 512 * 1024 * 1024  # bytes
+DRIFT_MAX = 120.0  # s; tokens that seem to come from the future are refused long before sessions look odd
+_SHOWN = 5  # examples in a text
+
+
+class Finding(Outgoing):
+    """What was looked at, how it is, and what to do about it ("" if nothing)."""
+
+    name: str
+    level: Literal["ok", "warning", "problem"]
+    text: str
+    cure: str = ""
+
+
+def everything_here(settings: Settings) -> Iterator[Finding]:
+    """All of it, one after the other."""
+    yield from folder(settings)
+    place = settings.database.parent
+    if place.is_dir():  # else what follows says that there is no database
+        yield space(shutil.disk_usage(place).free, _size(settings.database), place)
+    try:
+        with store.look(settings.database) as tx:
+            yield from database(tx, settings)
+    except OperatorError as error:
+        cure = "Start the server once, or restore a backup: happy-server-light restore ARCHIVE"
+        yield Finding("database", "problem", str(error), cure)
+
+
+def folder(settings: Settings) -> Iterator[Finding]:
+    """Modes and owner: what lies there lets its reader sign in as anybody."""
+    beside = [settings.database.with_name(settings.database.name + end) for end in ("", "-wal", "-shm")]
+    wrong = []
+    for path, mode in ((settings.data_dir, "700"), *((path, "600") for path in (settings.secret_file, *beside))):
+        if not path.exists():
+            continue
+        found = path.stat()
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            wrong.append(path)
+            text = f"{path} has mode {stat.S_IMODE(found.st_mode):o}: other users of this computer can get at it."
+            yield Finding("modes", "problem", text, f"chmod {mode} '{path}'")
+        if found.st_uid != os.geteuid():
+            wrong.append(path)
+            text = f"{path} belongs to user {found.st_uid}, but this is user {os.geteuid()}."
+            yield Finding("modes", "problem", text, f"Run as that user, or: chown {os.geteuid()} '{path}'")
+    if not wrong:
+        yield Finding("modes", "ok", f"{settings.data_dir} is for its owner only.")
+
+
+def space(free: int, needed: int, where: Path) -> Finding:
+    """`free` and `needed` in bytes: a backup or a migration copies the database."""
+    text = f"{free // 2**20:,} MiB are free on the disk of {where}."
+    if free < max(SPACE_MIN, needed):
+        cure = "Make room: happy-server-light prune --sessions-inactive 90d, or a larger disk."
+        return Finding("space", "problem", f"Only {text}", cure)
+    return Finding("space", "ok", text)
+
+
+def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
+    """Integrity, references, numbering, secret, clock, files."""
+    damage = [row[0] for row in tx.fetch_all(f"PRAGMA integrity_check({_SHOWN})")]
+    restore = "Stop the server and restore a backup: happy-server-light restore ARCHIVE --force"
+    if damage != ["ok"]:
+        yield Finding("integrity", "problem", f"{settings.database} is damaged: {'; '.join(damage)}.", restore)
+        return
+    yield Finding("integrity", "ok", f"{settings.database} is whole.")
+    yield _listed(
+        "references", "Nothing refers to what is not there.", "rows refer to what is not there", restore,
+        [f"{row[0]} row {row[1]} to {row[2]}" for row in tx.fetch_all("PRAGMA foreign_key_check")],
+    )  # fmt: skip
+    yield _listed(
+        "numbering", "Messages are numbered without gaps.", "sessions have gaps in the numbers of their messages",
+        "Harmless if they were taken over with it; else restore a backup and report it.", gaps(tx),
+    )  # fmt: skip
+    yield _secret(tx, settings)
+    yield clock(tx, wire.now_ms())
+    if tx.fetch_all("PRAGMA auto_vacuum")[0][0] != 2:
+        cure = f"Stop the server, then: sqlite3 '{settings.database}' 'PRAGMA auto_vacuum = 2; VACUUM'"
+        yield Finding("vacuum", "warning", "The database file cannot become smaller.", cure)
+    yield _leftovers(tx, settings)
+    yield _listed(
+        "files", "Every public file is there.", "public files are missing", "Restore them from a backup.",
+        [row[0] for row in tx.fetch_all("SELECT path FROM uploaded_files") if not (settings.files / row[0]).is_file()],
+    )  # fmt: skip
+
+
+def _listed(name: str, good: str, bad: str, cure: str, found: list[str]) -> Finding:
+    """A finding about a list of faults, which should be empty."""
+    if not found:
+        return Finding(name, "ok", good)
+    shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+    return Finding(name, "problem", f"{len(found)} {bad}: {shown}.", cure)
+
+
+def gaps(tx: ReadTransaction) -> list[str]:
+    """Sessions whose messages are not numbered one after the other up to the session's own number.
+
+    The first ones may be missing: `prune --messages-older` deletes them.
+    """
+    rows = tx.fetch_all(
+        "SELECT s.id, s.seq, count(m.seq), min(m.seq), max(m.seq) FROM sessions s "
+        "JOIN messages m ON m.session_id = s.id GROUP BY s.id "
+        "HAVING max(m.seq) <> s.seq OR max(m.seq) - min(m.seq) + 1 <> count(m.seq)"
+    )
+    return [f"{id} ({count} of {first} to {max(last, seq)})" for id, seq, count, first, last in rows]
+
+
+def _secret(tx: ReadTransaction, settings: Settings) -> Finding:
+    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
+    file = settings.secret_file
+    secret, source = settings.master_secret, "HANDY_MASTER_SECRET"
+    if not secret:
+        try:
+            secret, source = keys.secret_in(file) if file.exists() else "", str(file)
+        except OperatorError as error:
+            return Finding("secret", "problem", str(error), "Set HANDY_MASTER_SECRET, or mend the file.")
+    if not secret:
+        text = f"There is no master secret: HANDY_MASTER_SECRET is not set here and {file} is not there."
+        return Finding("secret", "problem", text, "Set it as the server has it; a new one would sign everyone out.")
+    if row is not None and row[0] != keys.Keys(secret).check_value():
+        text = f"{source} is not the secret that the database was made with; the server will not start with it."
+        return Finding("secret", "problem", text, f"Put the old secret back (HANDY_MASTER_SECRET or {file}).")
+    return Finding("secret", "ok", f"The master secret ({source}) is that of the database.")
+
+
+def clock(tx: ReadTransaction, now: int) -> Finding:
+    """`now` in ms. Nothing in the database can be younger than it."""
+    newest = max(
+        row[0] or 0
+        for row in tx.fetch_all(
+            "SELECT max(created_at) FROM accounts UNION ALL SELECT max(updated_at) FROM sessions UNION ALL "
+            "SELECT max(created_at) FROM (SELECT created_at FROM messages ORDER BY rowid DESC LIMIT 100)"
+        )
+    )
+    if newest > now + DRIFT_MAX * 1000:
+        text = f"The clock is {(newest - now) // 1000} s behind the newest entry of the database."
+        return Finding("clock", "problem", text, "Set the clock, and let it be kept (timedatectl set-ntp true).")
+    return Finding("clock", "ok", "The clock is not behind the database.")
+
+
+def _leftovers(tx: ReadTransaction, settings: Settings) -> Finding:
+    settled = time.time() - prune.SETTLED
+    found: list[Path] = []
+    for where, table in ((session_files(settings), "sessions"), (account_files(settings), "accounts")):
+        found += [f for f in prune.without_owner(tx, subfolders(where), table) if f.stat().st_mtime < settled]
+    finding = _listed(
+        "leftovers", "No files are left of deleted sessions and accounts.",
+        "folders are left of deleted sessions and accounts", "happy-server-light prune", [f.name for f in found],
+    )  # fmt: skip
+    if found:
+        finding.level = "warning"
+    return finding
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

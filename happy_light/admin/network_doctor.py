@@ -1,0 +1,258 @@
+"""What `doctor` finds in the network: who answers at the port, and whether PUBLIC_URL leads to this very server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from happy_light.admin import control, probe
+from happy_light.admin.doctor import DRIFT_MAX, Finding
+from happy_light.config import Settings
+from happy_light.http import addresses
+from happy_light.http.forwarded import is_trusted
+
+_TIMEOUT: Final = 10.0  # s for each step
+_ANSWER_MAX: Final = 100_000  # bytes
+_SOCKETS: Final = "/v1/updates/?EIO=4&transport="
+_HELLO: Final = '40{"token":""}'
+_REFUSAL: Final = "44"  # what a server that got the hello says: no token
+_UPGRADE: Final = (
+    "The proxy has to pass upgrades on. nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade"; Caddy and Traefik do by themselves.'
+)
+
+
+class _Unreachable(Exception):
+    """Nobody answers as expected; the text says how far it came."""
+
+
+def everything_outside(settings: Settings) -> Iterator[Finding]:
+    """All of it, one after the other."""
+    connection = control.connect(settings)
+    runs = connection is not None
+    if connection is not None:
+        connection.close()
+    yield from _port(settings, runs)
+    if settings.public_url is None:
+        yield Finding("public url", "ok", "PUBLIC_URL is not set: clients use the address of the computer.")
+    elif not runs:
+        text = f"Whether {settings.public_url} leads here can only be seen while the server runs."
+        yield Finding("public url", "warning", text, "Start the server and run doctor again.")
+    else:
+        yield from _public_url(settings, settings.public_url)
+    if settings.push_enabled:
+        yield from _expo(settings.expo_url)
+
+
+def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
+    if settings.port == 0:
+        yield Finding("port", "ok", "PORT is 0: the server takes any.")
+        return
+    url = addresses.url(settings, addresses.reachable(settings.host)[0], settings.port)
+    if not runs:
+        parts = urlsplit(url)
+        try:
+            socket.create_connection((str(parts.hostname), settings.port), _TIMEOUT).close()
+        except OSError:
+            yield Finding("port", "ok", f"No server runs, and port {settings.port} is free for it.")
+            return
+        text = f"No server runs on {settings.data_dir}, but something else listens at port {settings.port}."
+        yield Finding("port", "problem", text, "Stop what uses it, or choose another PORT.")
+        return
+    try:
+        heard = _echo(settings, url, ours=True)
+    except _Unreachable as error:
+        text = f"The server runs, but does not answer at {url}: {error}."
+        yield Finding("port", "problem", text, "Give doctor the HOST and PORT that the server has; see its log.")
+        return
+    if not heard.arrived:
+        yield Finding(
+            "port", "problem", f"Another server answers at {url}.",
+            "Give doctor the PORT that this server has, or stop the other one.",
+        )  # fmt: skip
+        return
+    yield Finding("port", "ok", f"The server answers at {url}.")
+
+
+# --------------------------------------------------------------------------------- from outside in
+def _public_url(settings: Settings, url: str) -> Iterator[Finding]:
+    try:
+        heard = _echo(settings, url)
+    except _Unreachable as error:
+        text = f"PUBLIC_URL {url} does not lead to this server: {error}."
+        yield Finding("public url", "problem", text, "Check PUBLIC_URL, DNS, the certificate and the proxy's target.")
+        return
+    if not heard.arrived:
+        text = f"PUBLIC_URL {url} leads to another server."
+        yield Finding("public url", "problem", text, "Let it point to this one, or change PUBLIC_URL.")
+        return
+    yield Finding("public url", "ok", f"PUBLIC_URL {url} leads to this server.")
+    yield from _headers(settings, url, heard)
+    for name, trip, cure in (
+        ("polling", _polling, "The proxy has to pass /v1/updates/ on with its query, GET and POST, uncached."),
+        ("websocket", _websocket, _UPGRADE),
+    ):
+        try:
+            trip(urlsplit(url))
+        except _Unreachable as error:
+            yield Finding(name, "problem", f"No {name} connection through {url}: {error}.", cure)
+        else:
+            yield Finding(name, "ok", f"A {name} connection through {url} works both ways.")
+
+
+def _headers(settings: Settings, url: str, heard: probe.Heard) -> Iterator[Finding]:
+    parts, seen = urlsplit(url), heard.headers
+    hosts = {seen.get("host", ""), seen.get("x-forwarded-host", "")}
+    wrong = False
+    if parts.netloc not in hosts:
+        wrong = True
+        text = f"Requests for {parts.netloc} arrive with Host {seen.get('host', 'missing')}."
+        yield Finding("proxy", "warning", text, "nginx: proxy_set_header Host $http_host;")
+    direct = settings.tls_cert is not None or parts.scheme == "http"
+    proto = seen.get("x-forwarded-proto", "" if not direct else parts.scheme)
+    if proto != parts.scheme:
+        wrong = True
+        text = f"Requests for {url} arrive with X-Forwarded-Proto {proto or 'missing'}."
+        yield Finding("proxy", "warning", text, "nginx: proxy_set_header X-Forwarded-Proto $scheme;")
+    forwarded = any(name in seen for name in ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"))
+    if forwarded and not is_trusted(heard.address, settings.trusted_proxies):
+        wrong = True
+        text = f"The proxy at {heard.address} is not trusted, so its X-Forwarded headers do not count."
+        yield Finding("proxy", "warning", text, f"Add {heard.address} to TRUSTED_PROXIES.")
+    if not wrong:
+        yield Finding("proxy", "ok", "Host and scheme arrive as they were sent.")
+
+
+def _echo(settings: Settings, url: str, *, ours: bool = False) -> probe.Heard:
+    """Sends a word to `url` and asks the running server whether it came. Raises _Unreachable."""
+    word = secrets.token_hex(16)
+    control.ask(settings, "echo.await", probe.Word(word))
+    with _http(urlsplit(url), ours) as connection:
+        status, headers, body = _request(connection, "GET", urlsplit(url).path + "/health", {"x-happy-echo": word})
+    if 300 <= status < 400:
+        raise _Unreachable(f"it redirects to {headers.get('location', 'nowhere')}")
+    try:
+        service = json.loads(body).get("service")
+    except (ValueError, AttributeError):
+        service = None
+    if service != "happy-server":
+        raise _Unreachable(f"it answers {status}, and is no Happy server")
+    heard = control.ask(settings, "echo.heard", probe.Word(word))
+    assert isinstance(heard, probe.Heard)
+    return heard
+
+
+@contextlib.contextmanager
+def _http(parts: SplitResult, ours: bool = False) -> Iterator[http.client.HTTPConnection]:
+    """`ours`: any certificate will do, on the computer itself."""
+    host = str(parts.hostname)
+    connection = (
+        http.client.HTTPSConnection(host, parts.port, timeout=_TIMEOUT, context=_context(ours))
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(host, parts.port, timeout=_TIMEOUT)
+    )
+    with contextlib.closing(connection):
+        yield connection
+
+
+def _context(ours: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ours:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _request(
+    connection: http.client.HTTPConnection, method: str, path: str, headers: dict[str, str], body: str | None = None
+) -> tuple[int, http.client.HTTPMessage, str]:
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read(_ANSWER_MAX).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unreachable(str(error) or type(error).__name__) from None
+
+
+def _polling(parts: SplitResult) -> None:
+    """A Socket.IO handshake over polling, there and back."""
+    path = f"{parts.path}{_SOCKETS}polling"
+    with _http(parts) as connection:
+        status, _, opened = _request(connection, "GET", path, {})
+        if status != 200 or not opened.startswith("0{"):
+            raise _Unreachable(f"the handshake is answered with {status}")
+        path += f"&sid={json.loads(opened[1:])['sid']}"
+        kind = {"content-type": "text/plain;charset=UTF-8"}
+        status, _, said = _request(connection, "POST", path, kind, _HELLO)
+        if status != 200 or said.lower() != "ok":
+            raise _Unreachable(f"what is posted is answered with {status}")
+        status, _, said = _request(connection, "GET", path, {})
+        if not said.startswith(_REFUSAL):
+            raise _Unreachable(f"the answer does not come back ({status})")
+
+
+def _websocket(parts: SplitResult) -> None:
+    """The same over a websocket."""
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
+    from wsproto.utilities import ProtocolError
+
+    secure = parts.scheme == "https"
+    host = str(parts.hostname)
+    try:
+        raw = socket.create_connection((host, parts.port or (443 if secure else 80)), _TIMEOUT)
+        with contextlib.closing(
+            _context(False).wrap_socket(raw, server_hostname=parts.hostname) if secure else raw
+        ) as s:
+            client = WSConnection(ConnectionType.CLIENT)
+            s.sendall(client.send(Request(host=parts.netloc, target=f"{parts.path}{_SOCKETS}websocket")))
+
+            def following(kind: type[Event]) -> Event:
+                while True:
+                    for event in client.events():
+                        if isinstance(event, RejectConnection):
+                            raise _Unreachable(f"the upgrade is answered with {event.status_code}")
+                        if isinstance(event, CloseConnection):
+                            raise _Unreachable("it is closed")
+                        if isinstance(event, kind):
+                            return event
+                    piece = s.recv(65_536)
+                    if not piece:
+                        raise _Unreachable("the connection ends")
+                    client.receive_data(piece)
+
+            following(AcceptConnection)
+            following(TextMessage)
+            s.sendall(client.send(TextMessage(_HELLO)))
+            answer = following(TextMessage)
+            assert isinstance(answer, TextMessage)
+            if not answer.data.startswith(_REFUSAL):
+                raise _Unreachable("the answer does not come back")
+    except (OSError, ProtocolError) as error:
+        raise _Unreachable(str(error) or type(error).__name__) from None
+
+
+def _expo(url: str) -> Iterator[Finding]:
+    """Any answer will do; its time is that of the world."""
+    parts = urlsplit(url)
+    try:
+        with _http(parts) as connection:
+            _, headers, _ = _request(connection, "HEAD", parts.path or "/", {})
+    except _Unreachable as error:
+        cure = f"Let this computer reach {parts.netloc}, or turn push messages off: HAPPY_SERVER_LIGHT_PUSH=false"
+        yield Finding("push", "problem", f"Expo at {parts.netloc} cannot be reached: {error}.", cure)
+        return
+    yield Finding("push", "ok", f"Expo at {parts.netloc} can be reached.")
+    with contextlib.suppress(TypeError, ValueError):
+        drift = time.time() - parsedate_to_datetime(headers["date"]).timestamp()
+        if abs(drift) > DRIFT_MAX:
+            text = f"The clock differs from that of {parts.netloc} by {drift:.0f} s."
+            yield Finding("clock", "problem", text, "Set the clock, and let it be kept (timedatectl set-ntp true).")

@@ -1,0 +1,1 @@
+"""Files: public files and private attachments."""

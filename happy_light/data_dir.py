@@ -1,0 +1,60 @@
+"""The data folder: made private, and used by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from happy_light.config import Settings
+from happy_light.errors import OperatorError
+
+
+def make(folder: Path, name: str = "data folder", option: str = "--data-dir") -> None:
+    """Creates a folder of the server, mode 0700, and tries whether it can be written. Raises StartError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise OperatorError(
+            f"The {name} {folder} cannot be written: {error.strerror}. Choose another with {option}."
+        ) from error
+
+
+@contextlib.contextmanager
+def hold(settings: Settings) -> Iterator[None]:
+    """Makes sure that no other process works on the folder or the database. Raises StartError with its pid."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(_lock(settings.data_dir, "server.pid"))
+        if settings.database.parent != settings.data_dir:  # two folders could name one database
+            held.enter_context(_lock(settings.database.parent, f"{settings.database.name}.pid"))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, name: str) -> Iterator[None]:
+    import fcntl
+
+    try:
+        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OperatorError(
+            f"The folder {folder} cannot hold the lock {name}: {error.strerror}. It has to exist and be writable; "
+            "--data-dir and --database-url choose another."
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+            raise OperatorError(
+                f"Another server (pid {pid}) runs on {folder}; stop it, or choose another folder with --data-dir."
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,85 @@
+"""Requests to other servers (Expo, GitHub): one client for all of them, made at the first request.
+
+Nothing that is sent or answered is logged here: both carry tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from happy_light import wire
+from happy_light.context import ServerContext
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+ANSWER_MAX: Final = 1024 * 1024  # bytes of an answer that are read
+TIMEOUT: Final = 10.0  # s that each step of a request may take; callers have deadlines of their own
+CONNECTIONS_MAX: Final = 20
+
+
+class NoAnswer(Exception):
+    """Nothing usable came back; the text says why in one word."""
+
+
+class Answer(msgspec.Struct):
+    """What another server answered. `kind` is its content type, without parameters."""
+
+    status: int
+    kind: str
+    body: bytes
+
+    def json(self, kind: type[T]) -> T:
+        """The body as that struct. Raises NoAnswer."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise NoAnswer("unreadable") from error
+
+
+class HttpClient:
+    """The client. One for each house: `house.get(Outgoing)`."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._client: httpx.AsyncClient | None = None
+
+    async def request(
+        self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None,
+        limit: int = ANSWER_MAX,
+    ) -> Answer:  # fmt: skip
+        """Sends `body` as JSON (None: no body) and reads at most `limit` bytes. Redirects are not followed.
+
+        Raises NoAnswer.
+        """
+        import httpx
+
+        if self._client is None:
+            limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=5)
+            self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits)
+        sent = {"accept": "application/json", "user-agent": "happy-server-light", **(headers or {})}
+        content = None
+        if body is not None:
+            content, sent["content-type"] = wire.encode(body), "application/json"
+        read = bytearray()
+        try:
+            async with self._client.stream(method, url, content=content, headers=sent) as response:
+                async for piece in response.aiter_bytes():
+                    read += piece
+                    if len(read) > limit:
+                        raise NoAnswer("too-large")
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                return Answer(response.status_code, kind, bytes(read))
+        except httpx.TimeoutException as error:
+            raise NoAnswer("timeout") from error
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a header that cannot be sent
+            raise NoAnswer("unreachable") from error
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        if self._client is not None:
+            await self._client.aclose()

@@ -1,0 +1,1 @@
+"""Pictures: their type, size and thumbhash."""

@@ -1,0 +1,113 @@
+"""Another server becomes this one: all of it, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from happy_light import data_dir, store
+from happy_light.auth.keys import Keys
+from happy_light.config import Settings
+from happy_light.errors import OperatorError
+from happy_light.importing import checks, copy_tables, install
+from happy_light.importing.copy_tables import Progress, Report
+from happy_light.importing.sources import Source
+from happy_light.importing.tables import ESSENTIAL
+
+
+def take_over(
+    source: Source,
+    settings: Settings,
+    secret: str,
+    files: Path | None,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+) -> Report:
+    """Builds a new database beside the data folder's own, checks it, and puts it in place.
+
+    A dry run does all but the last. Raises StartError, and nothing has changed then.
+    """
+    missing = ESSENTIAL - source.tables().keys()
+    if missing:
+        raise OperatorError(
+            f"{source.name} is no Happy server's database: it has no table {', '.join(sorted(missing))}."
+        )
+    with staging_of(settings, dry_run) as staging:
+        there = install.accounts_in(settings.database)
+        if there and not force and not dry_run:
+            raise OperatorError(
+                f"{settings.data_dir} already has {there} account{'s' * (there > 1)}. --force replaces them (the old "
+                "database is kept beside the new one); or choose another folder with --data-dir."
+            )
+        report = _build(source, staging, secret, files, progress, force)
+        if there:
+            report.notes.append(f"The {there} accounts in {settings.data_dir} {'would be' if dry_run else 'were'} "
+                                f"replaced{' (only with --force)' if not force else ''}.")  # fmt: skip
+        if settings.master_secret and settings.master_secret != secret:
+            report.notes.append("HANDY_MASTER_SECRET is another secret: unset it before the server starts.")
+        if not dry_run:
+            install.put(settings, staging, secret, report)
+    return report
+
+
+@contextlib.contextmanager
+def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
+    """A folder for the unfinished; the data folder is locked meanwhile, except for a dry run."""
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="happy-import-") as temporary:
+            yield Path(temporary)
+        return
+    data_dir.make(settings.data_dir)
+    staging = settings.database.parent / install.STAGING  # where a rename can take it to its place
+    with data_dir.hold(settings):
+        try:
+            shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
+            staging.mkdir(mode=0o700)
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _build(source: Source, staging: Path, secret: str, files: Path | None, progress: Progress, force: bool) -> Report:
+    path = staging / "database"
+    store.prepare(path)
+    target = sqlite3.connect(path, isolation_level=None)
+    try:
+        # Nobody else sees this file, and it is thrown away if anything goes wrong: no journal is needed.
+        for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF", "cache_size = -64000"):
+            target.execute(f"PRAGMA {pragma}").fetchall()
+        target.execute("BEGIN")
+        report = copy_tables.load(source, target, progress)
+        checks.check(source, target, report, progress)
+        _check_secret(target, secret, report, force)
+        target.execute("INSERT INTO meta (key, value) VALUES ('secret_check', ?)", (Keys(secret).check_value(),))
+        target.execute("COMMIT")
+        if files is not None:
+            install.stage_files(files, staging, target, report, progress)
+        elif "UploadedFile" in report.tables and report.tables["UploadedFile"].taken:
+            report.notes.append("No files folder was given (--files): avatars and attachments are missing.")
+        target.execute("PRAGMA journal_mode = WAL").fetchall()
+    except sqlite3.Error as error:
+        raise OperatorError(f"The new database cannot be written: {error}.") from error
+    finally:
+        target.close()
+    return report
+
+
+def _check_secret(target: sqlite3.Connection, secret: str, report: Report, force: bool) -> None:
+    """Tokens sealed at rest open with the right secret only."""
+    looked, opened = copy_tables.readable_tokens(target, secret)
+    if looked and not opened and not force:
+        raise OperatorError(
+            f"The master secret is not the other server's: it opens none of {looked} stored tokens, and everyone "
+            "would be signed out. Give the right one with --secret-file (--force takes this one all the same)."
+        )
+    if opened < looked:
+        report.notes.append(f"{looked - opened} of {looked} stored tokens cannot be read with this secret.")
+    report.checks["sealed tokens"] = opened
