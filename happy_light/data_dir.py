@@ -1,4 +1,4 @@
-"""The data folder: made private, and used by one process at a time."""
+"""The data folder: created for its owner only, and locked by the one process that uses it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
 
-def make(folder: Path, name: str = "data folder", option: str = "--data-dir") -> None:
-    """Creates a folder of the server, mode 0700, and tries whether it can be written. Raises StartError."""
+def create_private_dir(folder: Path, name: str = "data folder", option: str = "--data-dir") -> None:
+    """Create a folder with mode 0700 unless it exists, and check that it can be written.
+
+    `name` and `option` are what the error message calls it. Raises OperatorError.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
@@ -25,8 +28,8 @@ def make(folder: Path, name: str = "data folder", option: str = "--data-dir") ->
 
 
 @contextlib.contextmanager
-def hold(settings: Settings) -> Iterator[None]:
-    """Makes sure that no other process works on the folder or the database. Raises StartError with its pid."""
+def lock_data_dir(settings: Settings) -> Iterator[None]:
+    """Hold the locks of the data folder and of the database's folder. Raises OperatorError with the holder's pid."""
     with contextlib.ExitStack() as held:
         held.enter_context(_lock(settings.data_dir, "server.pid"))
         if settings.database.parent != settings.data_dir:  # two folders could name one database

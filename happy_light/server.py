@@ -48,8 +48,8 @@ class Server:
         """Opens everything and binds. Raises StartError; nothing is left open then."""
         settings = self.settings
         async with contextlib.AsyncExitStack() as opened:
-            data_dir.make(settings.data_dir)
-            opened.enter_context(data_dir.hold(settings))
+            data_dir.create_private_dir(settings.data_dir)
+            opened.enter_context(data_dir.lock_data_dir(settings))
             self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
@@ -58,7 +58,7 @@ class Server:
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
-                data_dir.make(settings.files_dir, "files folder", "--files-dir")
+                data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
             self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self._check_secret()

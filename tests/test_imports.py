@@ -26,7 +26,7 @@ ORDER = (
     {"store"},
     {"bus", "blobs", "data_dir", "images"},
     {"config"},
-    {"wire", "errors", "counters", "log_setup"},
+    {"wire", "errors", "counters", "log_setup", "atomic_write"},
 )
 ONLY = {
     "hypercorn": {"stack/hypercorn_server.py"},

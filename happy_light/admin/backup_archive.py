@@ -253,8 +253,8 @@ def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCa
     """
     if not archive.is_file():
         raise OperatorError(f"There is no archive {archive}.")
-    data_dir.make(settings.data_dir)
-    with data_dir.hold(settings):
+    data_dir.create_private_dir(settings.data_dir)
+    with data_dir.lock_data_dir(settings):
         there = [path for path in _places(settings) if path.is_file() or any(files_in(path))]
         if there and not force:
             raise OperatorError(

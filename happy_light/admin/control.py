@@ -166,7 +166,7 @@ def connect(settings: Settings) -> socket.socket | None:
 async def _do_here(settings: Settings, request: AdminRequest, what: msgspec.Struct, progress: ProgressCallback) -> Any:
     if not settings.database.is_file():
         raise OperatorError(f"There is no database {settings.database}; choose the data folder with --data-dir.")
-    with data_dir.hold(settings):
+    with data_dir.lock_data_dir(settings):
         store = Database(settings.database, Bus())
         await store.open()
         try:

@@ -18,7 +18,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Migrates after a copy. Raises StartError."""
     from happy_light import data_dir, store
 
-    data_dir.make(settings.data_dir)
-    with data_dir.hold(settings):
+    data_dir.create_private_dir(settings.data_dir)
+    with data_dir.lock_data_dir(settings):
         store.prepare(settings.database)
     print(f"{settings.database} is up to date (schema {store.SCHEMA_VERSION}).")

@@ -63,9 +63,9 @@ def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="happy-import-") as temporary:
             yield Path(temporary)
         return
-    data_dir.make(settings.data_dir)
+    data_dir.create_private_dir(settings.data_dir)
     staging = settings.database.parent / install.STAGING  # where a rename can take it to its place
-    with data_dir.hold(settings):
+    with data_dir.lock_data_dir(settings):
         try:
             shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
             staging.mkdir(mode=0o700)
