@@ -21,6 +21,7 @@ from happy_light.errors import (
 )
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import ok_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing, Version
@@ -177,15 +178,10 @@ def _ack(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str)
     return KeyAck(find(tx, account_id, session_id, machine_id))
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"ok": False, "error": text}
-
-
 _PATH = "/v1/access-keys/:sessionId/:machineId"
 routes = [
     Route("GET", _PATH, get, answer=MaybeKey, errors=[SESSION_OR_MACHINE_NOT_FOUND]),
     Route("POST", _PATH, post, body=NewKey, answer=Created, errors=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
     Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, errors=[ACCESS_KEY_NOT_FOUND]),
 ]
-events = {"access-key-get": EventHandler(access_key_get, refuse, None, KeyAck, like=Wanted)}
+events = {"access-key-get": EventHandler(access_key_get, ok_error, None, KeyAck, like=Wanted)}

@@ -12,7 +12,7 @@ socket machine-update-metadata, machine-update-state
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ from happy_light.domains.presence import Presence
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import result_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
@@ -311,11 +312,6 @@ def update_state(context: ServerContext, client: Client, data: UpdateState) -> a
     return context.database.write(client.account_id, set_state, data)
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"result": "error", "message": text}
-
-
 routes = [
     Route("GET", "/v1/machines", get_all, answer=list[Machine]),
     Route("POST", "/v1/machines", post, body=NewMachine, answer=OneRegistered),
@@ -339,6 +335,6 @@ routes = [
     ),
 ]
 events = {
-    "machine-update-metadata": EventHandler(update_metadata, refuse, UpdateMetadata, MetadataAck),
-    "machine-update-state": EventHandler(update_state, refuse, UpdateState, StateAck),
+    "machine-update-metadata": EventHandler(update_metadata, result_error, UpdateMetadata, MetadataAck),
+    "machine-update-state": EventHandler(update_state, result_error, UpdateState, StateAck),
 }

@@ -21,6 +21,7 @@ from happy_light.context import ServerContext
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import ok_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
@@ -241,11 +242,6 @@ def _append_one(
     return MessageAck(True, stored.id, stored.seq, stored.local_id)
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"ok": False, "error": text}
-
-
 routes = [
     Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, errors=[SESSION_NOT_FOUND]),
     Route(
@@ -259,4 +255,4 @@ routes = [
     Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, errors=[SESSION_NOT_FOUND]),
     Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, errors=[SESSION_NOT_FOUND]),
 ]
-events = {"message": EventHandler(message, refuse, SocketMessage, MessageAck)}
+events = {"message": EventHandler(message, ok_error, SocketMessage, MessageAck)}

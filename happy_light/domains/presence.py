@@ -17,6 +17,7 @@ from happy_light.bus import Audience, Ephemeral
 from happy_light.context import ServerContext
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
 from happy_light.live import EventHandler
+from happy_light.live.acks import ok_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing, now_ms
@@ -327,7 +328,7 @@ def session_end(context: ServerContext, client: Client, data: SessionEnd) -> Any
     """A session is over, whatever heartbeats still come."""
     at = moment(data.time)
     if at is None:
-        return refuse("Too old")
+        return ok_error("Too old")
     context.get(Presence).mute(("session", client.account_id, data.sid))
     return context.database.write(client.account_id, _end_ack, data.sid, at)
 
@@ -335,11 +336,6 @@ def session_end(context: ServerContext, client: Client, data: SessionEnd) -> Any
 def _end_ack(tx: Transaction, account_id: str, session_id: str, at: int) -> dict[str, bool]:
     end(tx, account_id, session_id, at)
     return {"ok": True}
-
-
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"ok": False, "error": text}
 
 
 def connected(context: ServerContext, client: Client) -> None:
@@ -366,8 +362,8 @@ async def closing(context: ServerContext) -> None:
 
 
 events = {
-    "session-alive": EventHandler(session_alive, refuse, SessionBeat, Ok),
-    "session-end": EventHandler(session_end, refuse, SessionEnd, Ok),
-    "machine-alive": EventHandler(machine_alive, refuse, MachineBeat, Ok),
+    "session-alive": EventHandler(session_alive, ok_error, SessionBeat, Ok),
+    "session-end": EventHandler(session_end, ok_error, SessionEnd, Ok),
+    "machine-alive": EventHandler(machine_alive, ok_error, MachineBeat, Ok),
 }
 jobs = {_flush: FLUSH_EVERY, _sweep: 60.0}

@@ -16,6 +16,7 @@ import msgspec
 
 from happy_light.context import ServerContext
 from happy_light.live import EventHandler
+from happy_light.live.acks import ok_error
 from happy_light.live.registry import Answer, Client
 from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing
 
@@ -179,7 +180,7 @@ def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str,
     if method is None or not context.get(Registry).register(client, method):
         text = "Invalid method name" if method is None else "Too many methods"
         client.emit("rpc-error", RpcError("register", text))
-        return refuse(text)
+        return ok_error(text)
     client.emit("rpc-registered", Named(method))
     return {"ok": True}
 
@@ -188,7 +189,7 @@ def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[st
     method = _method(data)
     if method is None:
         client.emit("rpc-error", RpcError("unregister", "Invalid method name"))
-        return refuse("Invalid method name")
+        return ok_error("Invalid method name")
     context.get(Registry).unregister(client, method)
     client.emit("rpc-unregistered", Named(method))
     return {"ok": True}
@@ -203,11 +204,11 @@ def rpc_call(context: ServerContext, client: Client, data: Any, reply: Reply) ->
     """Passes the call on at once if somebody answers the method, else when one appears in time."""
     method = _method(data)
     if method is None:
-        reply(refuse("Invalid parameters: method is required"))
+        reply(ok_error("Invalid parameters: method is required"))
         return
     registry = context.get(Registry)
     if not registry.begin(client.account_id):
-        reply(refuse("Too many calls are under way"))
+        reply(ok_error("Too many calls are under way"))
         return
     request = RpcRequest(method, data.get("params", msgspec.UNSET))
 
@@ -220,15 +221,15 @@ def rpc_call(context: ServerContext, client: Client, data: Any, reply: Reply) ->
         if came.ending == "answered":
             end("ok", RpcResult(result=came.args[0] if came.args else msgspec.UNSET))
         elif came.ending == "timeout":
-            end("timeout", refuse("operation has timed out"))
+            end("timeout", ok_error("operation has timed out"))
         else:
-            end("disconnected", refuse("RPC target disconnected"))
+            end("disconnected", ok_error("RPC target disconnected"))
 
     def pass_on(target: Client | None) -> None:
         if target is None:
-            end("not_available", refuse("RPC method not available"))
+            end("not_available", ok_error("RPC method not available"))
         elif target is client:
-            end("same_socket", refuse("Cannot call RPC on the same socket"))
+            end("same_socket", ok_error("Cannot call RPC on the same socket"))
         else:
             target.call("rpc-request", request, TIMEOUT, done)
 
@@ -251,11 +252,6 @@ def app_state(context: ServerContext, client: Client, data: Any) -> dict[str, An
     return {"ok": True}
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"ok": False, "error": text}
-
-
 def disconnected(context: ServerContext, client: Client, reason: str) -> None:
     """Hook of the live edge."""
     context.get(Registry).gone(client)
@@ -263,9 +259,9 @@ def disconnected(context: ServerContext, client: Client, reason: str) -> None:
 
 emits = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
 events = {
-    "rpc-register": EventHandler(rpc_register, refuse, None, Ok, like=Named),
-    "rpc-unregister": EventHandler(rpc_unregister, refuse, None, Ok, like=Named),
-    "rpc-call": EventHandler(rpc_call, refuse, None, RpcResult, like=RpcCall, replies=True),
-    "ping": EventHandler(ping, refuse, None),
-    "app-state": EventHandler(app_state, refuse, None, Ok, like=AppState),
+    "rpc-register": EventHandler(rpc_register, ok_error, None, Ok, like=Named),
+    "rpc-unregister": EventHandler(rpc_unregister, ok_error, None, Ok, like=Named),
+    "rpc-call": EventHandler(rpc_call, ok_error, None, RpcResult, like=RpcCall, replies=True),
+    "ping": EventHandler(ping, ok_error, None),
+    "app-state": EventHandler(app_state, ok_error, None, Ok, like=AppState),
 }

@@ -19,6 +19,7 @@ from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, ErrorResponse
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import success_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
@@ -167,12 +168,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"success": False, "error": text}
-
-
 routes = [
     Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, errors=[SESSION_NOT_FOUND]),
 ]
-events = {"usage-report": EventHandler(usage_report, refuse, None, ReportAck, like=Report)}
+events = {"usage-report": EventHandler(usage_report, success_error, None, ReportAck, like=Report)}

@@ -24,6 +24,7 @@ from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.live import client as client_module
 from happy_light.live import stack
+from happy_light.live.acks import ok_error
 from happy_light.live.client import Link, Packet
 from happy_light.live.registry import Client, Kind
 
@@ -105,7 +106,7 @@ class SocketServer:
         on = self.events.get(event)
         self.context.counters.event(event if on is not None else "unknown")
         if on is None:
-            link.acknowledge(id, {"ok": False, "error": f"Unknown event {event[:100]}"})
+            link.acknowledge(id, ok_error(f"Unknown event {event[:100]}"))
             return
         data = args[0] if args else None
         try:

@@ -11,10 +11,11 @@ from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
-from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, Named, acked, find, owned, refuse
+from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, Named, acked, find, owned
 from happy_light.errors import ARTIFACT_NOT_FOUND, ARTIFACT_OF_ANOTHER, SESSION_NOT_FOUND, ApiError, ErrorResponse
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import result_error
 from happy_light.live.registry import Client
 from happy_light.store import Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version
@@ -298,7 +299,7 @@ routes = [
           errors=[SESSION_NOT_FOUND, ARTIFACT_OF_ANOTHER]),
 ]  # fmt: skip
 events = {
-    "artifact-create": EventHandler(artifact_create, refuse, NewArtifact, ArtifactAck),
-    "artifact-update": EventHandler(artifact_update, refuse, None, ChangedAck | StaleAck, like=SocketChange),
-    "artifact-delete": EventHandler(artifact_delete, refuse, Named, DeletedAck),
+    "artifact-create": EventHandler(artifact_create, result_error, NewArtifact, ArtifactAck),
+    "artifact-update": EventHandler(artifact_update, result_error, None, ChangedAck | StaleAck, like=SocketChange),
+    "artifact-delete": EventHandler(artifact_delete, result_error, Named, DeletedAck),
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import ARTIFACT_NOT_FOUND, SESSION_NOT_FOUND, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import result_error
 from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Row
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
@@ -131,11 +132,6 @@ def artifact_read(context: ServerContext, client: Client, data: Named) -> asynci
     return context.database.read(lambda tx: acked(owned(tx, client.account_id, data.artifact_id)))
 
 
-def refuse(text: str) -> dict[str, Any]:
-    """The ack that says no."""
-    return {"result": "error", "message": text}
-
-
 routes = [
     Route("GET", "/v1/artifacts", get_newest, answer=list[ListedArtifact]),
     Route("GET", "/v1/artifacts/:id", get, answer=Artifact, errors=[ARTIFACT_NOT_FOUND]),
@@ -143,5 +139,5 @@ routes = [
           errors=[SESSION_NOT_FOUND]),
 ]  # fmt: skip
 events = {
-    "artifact-read": EventHandler(artifact_read, refuse, Named, ArtifactAck),
+    "artifact-read": EventHandler(artifact_read, result_error, Named, ArtifactAck),
 }

@@ -17,6 +17,7 @@ from happy_light.domains.sessions.queries import COLUMNS, ListedSession, Session
 from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
+from happy_light.live.acks import result_error_silent
 from happy_light.live.registry import Client
 from happy_light.store import Transaction
 from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
@@ -278,11 +279,6 @@ def update_state(context: ServerContext, client: Client, data: UpdateState) -> a
     return context.database.write(client.account_id, set_state, data)
 
 
-def refuse(_: str) -> dict[str, str]:
-    """The ack that says no; the original gives no reason here."""
-    return {"result": "error"}
-
-
 routes = [
     Route("POST", "/v1/sessions", post, body=NewSession, answer=OneSession),
     Route(
@@ -297,6 +293,6 @@ routes = [
     Route("DELETE", "/v1/sessions/:id", remove, errors=[SESSION_NOT_FOUND_OR_FOREIGN]),
 ]
 events = {
-    "update-metadata": EventHandler(update_metadata, refuse, UpdateMetadata, MetadataAck),
-    "update-state": EventHandler(update_state, refuse, UpdateState, StateAck),
+    "update-metadata": EventHandler(update_metadata, result_error_silent, UpdateMetadata, MetadataAck),
+    "update-state": EventHandler(update_state, result_error_silent, UpdateState, StateAck),
 }
