@@ -204,7 +204,7 @@ async def test_pending_heartbeats_are_on_disk_after_a_stop(start: Callable[..., 
 async def test_silence_of_ten_minutes_becomes_inactivity_and_is_announced(tmp_path: Path) -> None:
     bus = Bus()
     heard: list[Any] = []
-    bus.subscribe(heard.append)
+    bus.subscribe(Ephemeral, heard.append)
     store = Database(tmp_path / "db", bus)
     await store.open()
 

@@ -1,6 +1,35 @@
-"""Events, their audiences, and the bus that delivers them."""
+"""Events, their audiences, internal messages, and the bus that delivers them."""
 
-from happy_light.bus.events import Audience, Ephemeral, Event, Scope, Update, UpdateFrame
+from happy_light.bus.events import (
+    AccountDeleted,
+    Audience,
+    BusMessage,
+    Committed,
+    Ephemeral,
+    Event,
+    InternalMessage,
+    Muted,
+    RegistrationChanged,
+    Scope,
+    SignedOut,
+    Unmuted,
+    Update,
+)
 from happy_light.bus.memory import Bus
 
-__all__ = ["Audience", "Bus", "Ephemeral", "Event", "Scope", "Update", "UpdateFrame"]
+__all__ = [
+    "AccountDeleted",
+    "Audience",
+    "Bus",
+    "BusMessage",
+    "Committed",
+    "Ephemeral",
+    "Event",
+    "InternalMessage",
+    "Muted",
+    "RegistrationChanged",
+    "Scope",
+    "SignedOut",
+    "Unmuted",
+    "Update",
+]

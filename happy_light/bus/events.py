@@ -1,7 +1,8 @@
-"""Events and their audience.
+"""What travels over the bus: updates, ephemeral events and internal messages.
 
-An `Update` is numbered by the store (account `seq`) and published only after its commit; an
-`Ephemeral` is of the moment and stored nowhere (protocol.md section 14).
+An operation publishes an `Update` in its transaction. The store numbers it (account `seq`) and hands the bus a
+`Committed` once it is on disk. An `Ephemeral` has no number and is stored nowhere (docs/protocol.md section 14).
+An internal message tells every process of this server something that no client hears.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from happy_light import wire
 from happy_light.wire import Outgoing
 
 Scope = Literal["user", "session", "machine"]
 
 
 class Audience(NamedTuple):
-    """Who hears an event: the account's user-scoped sockets, and those of one session or machine."""
+    """Who receives an event: the account's user-scoped sockets, and those of one session or machine."""
 
     account_id: str
     scope: Scope = "user"
@@ -25,17 +27,17 @@ class Audience(NamedTuple):
 
     @classmethod
     def session(cls, account_id: str, session_id: str) -> Audience:
-        """That session's sockets and the user-scoped ones."""
+        """Return the audience of a session: its own sockets and the user-scoped ones."""
         return cls(account_id, "session", session_id)
 
     @classmethod
     def machine(cls, account_id: str, machine_id: str) -> Audience:
-        """That machine's sockets and the user-scoped ones."""
+        """Return the audience of a machine: its own sockets and the user-scoped ones."""
         return cls(account_id, "machine", machine_id)
 
 
-class UpdateFrame(Outgoing):
-    """The payload of the socket event `update`."""
+class UpdatePayload(Outgoing):
+    """The payload of the socket event `update`. `created_at` is in ms."""
 
     id: str
     seq: int
@@ -43,22 +45,75 @@ class UpdateFrame(Outgoing):
     created_at: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Update:
-    """A change that is on disk. `skip` is the socket that caused it and must not hear its echo."""
+    """A change that a transaction announces. `skip` is the id of the socket that must not receive it."""
 
-    to: Audience
+    audience: Audience
     body: msgspec.Struct
-    skip: object | None = None
-    frame: UpdateFrame | None = None  # set by the store when it takes the seq
+    skip: str | None = None
+
+    def commit(self, seq: int, now: int) -> Committed:
+        """Return the update as it is sent: with its `seq` and its time in ms, encoded."""
+        frame = wire.encode(UpdatePayload(wire.new_id()[-12:], seq, self.body, now))
+        return Committed(self.audience, seq, frame, self.skip)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An update that is on disk. `frame` is the JSON of its payload, encoded once for all receivers."""
+
+    audience: Audience
+    seq: int
+    frame: bytes
+    skip: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ephemeral:
-    """A sign of life; lost for whoever is not connected."""
+    """An event of the moment; whoever is not connected never receives it."""
 
-    to: Audience
+    audience: Audience
     body: msgspec.Struct
 
 
 Event = Update | Ephemeral
+"""What an operation may publish in its transaction."""
+
+
+class Muted(msgspec.Struct, frozen=True, tag="muted"):
+    """A session or machine has ended or was deleted: its late heartbeats no longer count."""
+
+    kind: Literal["session", "machine"]
+    account_id: str
+    id: str
+
+
+class Unmuted(msgspec.Struct, frozen=True, tag="unmuted"):
+    """A session or machine was loaded or registered again: its heartbeats count from now on."""
+
+    kind: Literal["session", "machine"]
+    account_id: str
+    id: str
+
+
+class SignedOut(msgspec.Struct, frozen=True, tag="signed-out"):
+    """An account was signed out everywhere: its sockets close and its cached tokens are verified again."""
+
+    account_id: str
+
+
+class AccountDeleted(msgspec.Struct, frozen=True, tag="account-deleted"):
+    """An account was deleted: its sockets close and whatever is kept in memory for it is dropped."""
+
+    account_id: str
+
+
+class RegistrationChanged(msgspec.Struct, frozen=True, tag="registration-changed"):
+    """Who may make an account has changed."""
+
+
+InternalMessage = Muted | Unmuted | SignedOut | AccountDeleted | RegistrationChanged
+"""What every process of the server must hear; no client does."""
+
+BusMessage = Committed | Ephemeral | InternalMessage

@@ -1,24 +1,33 @@
-"""The bus of a single process: events reach their subscribers in the order in which they are published."""
+"""The bus of a single process: messages reach their subscribers in the order in which they are published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from happy_light.bus.events import Event
+from happy_light.bus.events import BusMessage
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M")
 
 
 class Bus:
-    """Hands events to its subscribers, in the order in which they were published."""
+    """Hand every message to the subscribers of its type. Used on the event loop's thread only."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Callable[[Event], None]] = []
+        self._subscribers: dict[type, list[Callable[[Any], None]]] = {}
 
-    def subscribe(self, deliver: Callable[[Event], None]) -> None:
-        """`deliver` must not wait and must not raise."""
-        self._subscribers.append(deliver)
+    def subscribe(self, kind: type[M], receive: Callable[[M], None]) -> None:
+        """Call `receive` with every message of the type `kind`. It must not block."""
+        self._subscribers.setdefault(kind, []).append(receive)
 
-    def publish(self, events: Iterable[Event]) -> None:
-        """Only on the event loop's thread."""
-        for event in events:
-            for deliver in self._subscribers:
-                deliver(event)
+    def publish(self, *messages: BusMessage) -> None:
+        """Deliver the messages in this order, before returning. A subscriber that raises is logged."""
+        for message in messages:
+            for receive in self._subscribers.get(type(message), ()):
+                try:
+                    receive(message)
+                except Exception:
+                    log.exception("a subscriber of %s failed", type(message).__name__)

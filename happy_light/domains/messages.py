@@ -168,11 +168,11 @@ def page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery
 
 
 def append(
-    tx: Transaction, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: Client | None = None
+    tx: Transaction, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: str | None = None
 ) -> Appended:
     """Stores (content, localId) pairs, each localId once (the first wins), and announces the new ones.
 
-    `skip` is the socket that sent them and must not hear its echo. Raises Refused.
+    `skip` is the id of the socket that sent them and must not receive the updates. Raises Refused.
     """
     seq = last = _must_own(tx, account_id, session_id)
     to = Audience.session(account_id, session_id)
@@ -232,13 +232,13 @@ async def post(request: Request[NewMessages, None]) -> Appended:
 def message(context: ServerContext, client: Client, data: SocketMessage) -> asyncio.Future[MessageAck]:
     """Stores one message; everybody but the sender hears of it."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
-    return context.database.write(client.account_id, _append_one, client, data.sid, data.message, local_id)
+    return context.database.write(client.account_id, _append_one, client.sid, data.sid, data.message, local_id)
 
 
 def _append_one(
-    tx: Transaction, account_id: str, client: Client, session_id: str, content: str, local_id: str | None
+    tx: Transaction, account_id: str, skip: str, session_id: str, content: str, local_id: str | None
 ) -> MessageAck:
-    (stored,) = append(tx, account_id, session_id, [(content, local_id)], client).messages
+    (stored,) = append(tx, account_id, session_id, [(content, local_id)], skip).messages
     return MessageAck(True, stored.id, stored.seq, stored.local_id)
 
 

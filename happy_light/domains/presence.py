@@ -221,7 +221,7 @@ class Presence:
     def _take(self, key: Key, seen: _Seen, at: int, thinking: bool) -> None:
         seen.pending = max(seen.pending, at)
         seen.beaten = time.monotonic()
-        self._context.bus.publish((sign(key, True, at, thinking),))
+        self._context.bus.publish(sign(key, True, at, thinking))
 
     def _is_muted(self, key: Key) -> bool:
         until = self._muted.get(key)
@@ -262,7 +262,7 @@ class Presence:
         if grace is not None:
             grace.cancel()
         if key[0] == "machine":
-            self._context.bus.publish((sign(key, True, now_ms()),))
+            self._context.bus.publish(sign(key, True, now_ms()))
 
     def disconnected(self, client: Client, reason: str) -> None:
         """The last socket of a machine went: it is offline. Of a session: it may come back at once."""
@@ -270,7 +270,7 @@ class Presence:
         if key is None or self._context.closing or self._context.clients.standing_for(key[1], key[0], key[2]):
             return
         if key[0] == "machine":
-            self._context.bus.publish((sign(key, False, now_ms()),))
+            self._context.bus.publish(sign(key, False, now_ms()))
         elif reason not in _CLEAN:
             return
         loop = asyncio.get_running_loop()

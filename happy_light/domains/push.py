@@ -229,7 +229,7 @@ async def post_event(request: Request[PushEvent, None]) -> Pushed:
     context, body, session_id = request.context, request.body, request.path["id"]
     await context.database.read(sessions.owned, request.account_id, session_id)
     event = SessionEvent(session_id, body.kind, body.title, body.body, now_ms())
-    context.bus.publish((Ephemeral(Audience.session(request.account_id, session_id), event),))
+    context.bus.publish(Ephemeral(Audience.session(request.account_id, session_id), event))
     pushed = await push(context, request.account_id, session_id, body)
     log.info(
         "push of session %s of account %s: %s",

@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from happy_light import wire
 from happy_light.auth import authentication
-from happy_light.bus import Event, Update
+from happy_light.bus import Committed, Ephemeral
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.limits import Limits
@@ -83,21 +83,21 @@ class SocketServer:
         self.sio = stack.server(self)
         self.sio.on("connect", self._connect)
         self.sio.on("disconnect", self._disconnect)
-        context.bus.subscribe(self.deliver)
+        context.bus.subscribe(Committed, self.deliver)
+        context.bus.subscribe(Ephemeral, self.deliver)
 
     # ------------------------------------------------------------------------------------- sending
-    def deliver(self, event: Event) -> None:
-        """Sends an event to its audience; encoded once. Every update leaves through here."""
+    def deliver(self, event: Committed | Ephemeral) -> None:
+        """Send an event to its audience, encoded once for all receivers."""
         packet = None
-        skip = None
-        for client in self.context.clients.of(event.to):
+        skip = event.skip if isinstance(event, Committed) else None
+        for client in self.context.clients.of(event.audience):
             if packet is None:
-                if isinstance(event, Update):
-                    packet = Packet(b"2" + wire.encode(["update", event.frame]))
-                    skip = event.skip
+                if isinstance(event, Committed):
+                    packet = Packet(b'2["update",%b]' % event.frame)
                 else:
                     packet = Packet(b"2" + wire.encode(["ephemeral", event.body]))
-            if client is not skip:
+            if client.sid != skip:
                 client.send(packet)
 
     # ----------------------------------------------------------------------------------- receiving

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from happy_light import wire
-from happy_light.bus import Bus, Event, Update, UpdateFrame
+from happy_light.bus import Bus, Committed, Ephemeral, Update
 from happy_light.counters import Timing
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.reader import Reader
@@ -244,9 +244,9 @@ class Database:
             unit.tx, unit.error = None, _understandable(error)
         connection.execute("RELEASE unit")
 
-    def _finish(self, group: list[_Unit], events: list[Event]) -> None:
+    def _finish(self, group: list[_Unit], events: list[Committed | Ephemeral]) -> None:
         """On the event loop: what is on disk is announced first, then the callers wake."""
-        self._bus.publish(events)
+        self._bus.publish(*events)
         for unit in group:
             if unit.tx is not None:
                 for effect in unit.tx._after:
@@ -262,13 +262,13 @@ class Database:
                 unit.future.set_result(unit.result)
 
 
-def _number(connection: sqlite3.Connection, group: list[_Unit], now: int) -> list[Event]:
+def _number(connection: sqlite3.Connection, group: list[_Unit], now: int) -> list[Committed | Ephemeral]:
     """Gives every update of the group its account's next seq, inside the transaction."""
     events = [event for unit in group if unit.tx is not None for event in unit.tx._events]
     counts: dict[str, int] = {}
     for event in events:
         if isinstance(event, Update):
-            counts[event.to.account_id] = counts.get(event.to.account_id, 0) + 1
+            counts[event.audience.account_id] = counts.get(event.audience.account_id, 0) + 1
     following: dict[str, int] = {}
     for account_id, count in counts.items():
         row = connection.execute(
@@ -276,15 +276,16 @@ def _number(connection: sqlite3.Connection, group: list[_Unit], now: int) -> lis
         ).fetchone()
         if row is not None:  # an account that this very group deleted has nobody to tell
             following[account_id] = row[0] - count + 1
-    numbered: list[Event] = []
+    numbered: list[Committed | Ephemeral] = []
     for event in events:
         if isinstance(event, Update):
-            seq = following.get(event.to.account_id)
+            seq = following.get(event.audience.account_id)
             if seq is None:
                 continue
-            following[event.to.account_id] = seq + 1
-            event.frame = UpdateFrame(wire.new_id()[-12:], seq, event.body, now)
-        numbered.append(event)
+            following[event.audience.account_id] = seq + 1
+            numbered.append(event.commit(seq, now))
+        else:
+            numbered.append(event)
     return numbered
 
 
