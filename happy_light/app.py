@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from happy_light import live
+from happy_light import live, openapi
 from happy_light.context import ServerContext
 from happy_light.domains import (
     access_keys,
@@ -20,7 +19,6 @@ from happy_light.domains import (
     auth,
     client_logs,
     connect,
-    docs,
     feed,
     files,
     github,
@@ -28,22 +26,20 @@ from happy_light.domains import (
     machines,
     messages,
     people,
-    presence,
     push,
-    rpc,
     sessions,
     usage,
     version,
     voice,
 )
-from happy_light.errors import ServiceUnavailable
+from happy_light.domains.docs import endpoints as docs
+from happy_light.domains.presence import handlers as presence
+from happy_light.domains.rpc import handlers as rpc
 from happy_light.http.application import HttpApplication, Route
 from happy_light.live import EventHandler, SocketHooks, SocketServer
 from happy_light.live.polling import Door
 from happy_light.openapi import Tables
 from happy_light.ui import routes as front
-
-log = logging.getLogger(__name__)
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
@@ -71,20 +67,14 @@ def tables() -> Tables:
     return Tables(routes(), events(), emits, [domain.__doc__ or "" for domain in DOMAINS])
 
 
+def describe() -> openapi.Schema:
+    """Return the OpenAPI document of everything a client can meet here."""
+    return openapi.document(tables())
+
+
 def jobs() -> dict[Job, float]:
     """What runs again and again, and every how many seconds."""
     return {job: every for domain in DOMAINS for job, every in getattr(domain, "jobs", {}).items()}
-
-
-async def close(context: ServerContext) -> None:
-    """Lets every domain bring its memory to disk, before the store closes. What cannot be written is logged."""
-    for domain in DOMAINS:
-        closing = getattr(domain, "closing", None)
-        if closing is not None:
-            try:
-                await closing(context)
-            except ServiceUnavailable as error:
-                log.error("at the stop: %s", error)
 
 
 class App:
@@ -97,7 +87,6 @@ class App:
         )
         self.live = SocketServer(context, events(), hooks)
         self._door = Door(self.live)
-        context.get(docs.Docs).tables = tables()
         self._edge: ASGIApp = HttpApplication(context, routes(), front.fallback(context))
         self._cors = CORSMiddleware(
             self._edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]

@@ -45,7 +45,7 @@ def create_temporary(target: Path) -> BufferedWriter:
     For callers that cannot use `atomic_file`; they call `publish`, and then close and remove the temporary file.
     """
     path = target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
-    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: PTH123 Path.open has none
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def publish(file: BufferedWriter, target: Path, *, overwrite: bool = True) -> None:

@@ -1,36 +1,60 @@
-"""What every room of the house shares: settings, store, bus, keys, the connected sockets."""
+"""What the parts of one server share: settings, database, bus, keys, clients, and the state of each domain."""
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus
+from happy_light.clients import ClientRegistry
 from happy_light.config import Settings
 from happy_light.counters import Counters
-from happy_light.live.registry import ClientRegistry
+from happy_light.domains.client_log import ClientLog
+from happy_light.domains.docs.documents import Documents
+from happy_light.domains.presence.tracker import PresenceTracker
+from happy_light.domains.probes import Probes
+from happy_light.domains.rpc.registry import RpcRegistry
+from happy_light.domains.upload_rate import UploadRate
+from happy_light.errors import ServiceUnavailable
+from happy_light.http.limits import Limits
+from happy_light.http_client import HttpClient
 from happy_light.store import Database
+from happy_light.ui.web_app_config import WebApp
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class ServerContext:
-    """One server's parts. Domains with a memory of their own keep it here (`house.get(Presence)`)."""
+    """The parts of one server. Endpoints and socket handlers get it; the state classes in it never see it.
 
-    def __init__(self, settings: Settings, database: Database, bus: Bus, keys: Keys) -> None:
+    `describe` returns the OpenAPI document of the application (`app.describe`).
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, bus: Bus, keys: Keys, describe: Callable[[], Mapping[str, Any]]
+    ) -> None:
         self.settings = settings
         self.database = database
         self.bus = bus
         self.keys = keys
         self.clients = ClientRegistry()
         self.counters = Counters()
-        self.closing = False
-        """Set when the server stops: sockets that end now end with it."""
-        self._memories: dict[type, object] = {}
+        self.limits = Limits(settings)
+        self.http_client = HttpClient()
+        self.presence = PresenceTracker(settings, database, bus, self.clients)
+        self.rpc = RpcRegistry(settings)
+        self.upload_rate = UploadRate()
+        self.client_log = ClientLog(settings.data_dir / "clients.log")
+        self.probes = Probes()
+        self.documents = Documents(describe)
+        self.web_app = WebApp(settings)
 
-    def get(self, kind: type[T]) -> T:
-        """The one instance of a domain's memory, made as `kind(house)` on first use."""
-        memory = self._memories.get(kind)
-        if memory is None:
-            memory = self._memories[kind] = kind(self)  # type: ignore[call-arg]
-        return cast("T", memory)
+    async def close(self) -> None:
+        """Write what is only in memory to the database and close connections; call it before the database closes."""
+        try:
+            await self.presence.close()
+        except ServiceUnavailable as error:
+            log.error("heartbeats cannot be written: %s", error)
+        await self.http_client.close()

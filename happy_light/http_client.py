@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from happy_light import wire
-from happy_light.context import ServerContext
 
 if TYPE_CHECKING:
     import httpx
@@ -43,14 +42,14 @@ class Answer(msgspec.Struct):
 
 
 class HttpClient:
-    """The client. One for each house: `house.get(Outgoing)`."""
+    """The HTTP client of one server; ServerContext makes it and closes it."""
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
 
     async def request(
-        self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None,
-        limit: int = ANSWER_MAX,
+        self, method: str, url: str, *, query: Mapping[str, str | int] | None = None, body: Any = None,
+        headers: Mapping[str, str] | None = None, limit: int = ANSWER_MAX,
     ) -> Answer:  # fmt: skip
         """Sends `body` as JSON (None: no body) and reads at most `limit` bytes. Redirects are not followed.
 
@@ -67,7 +66,7 @@ class HttpClient:
             content, sent["content-type"] = wire.encode(body), "application/json"
         read = bytearray()
         try:
-            async with self._client.stream(method, url, content=content, headers=sent) as response:
+            async with self._client.stream(method, url, params=query, content=content, headers=sent) as response:
                 async for piece in response.aiter_bytes():
                     read += piece
                     if len(read) > limit:

@@ -62,7 +62,7 @@ class Server:
             self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self._check_secret()
-            self.context = ServerContext(settings, self.database, bus, self.keys)
+            self.context = ServerContext(settings, self.database, bus, self.keys, app.describe)
             self._opened = opened.pop_all()
         self.host, self.port = self.socket.getsockname()[:2]
 
@@ -106,7 +106,7 @@ class Server:
         ended = serving.done()
         serving.cancel()
         try:
-            await app.close(self.context)
+            await self.context.close()
         finally:
             await self.close()  # whatever happens: an open database keeps the process alive
         if ended:
@@ -122,7 +122,7 @@ class Server:
 
     async def _until_stop(self) -> None:
         await self._stopping.wait()
-        self.context.closing = True
+        self.context.presence.stopping = True
         await self.app.live.close()
 
     def stop(self) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from happy_light import config
 from happy_light.blobs import local_files
-from happy_light.domains import attachments
-from happy_light.errors import ServiceUnavailable
+from happy_light.domains import attachments, upload_rate
+from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.store import ReadTransaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
@@ -229,12 +229,12 @@ async def test_sixty_uploads_a_minute_each_account_by_itself(world: World) -> No
 
 def test_the_minute_ends_and_the_count_does_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(attachments.time, "monotonic", lambda: now)
-    monkeypatch.setattr(attachments, "ACCOUNTS_MAX", 100)
-    uploads = attachments.Uploads(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(upload_rate.time, "monotonic", lambda: now)
+    monkeypatch.setattr(upload_rate, "ACCOUNTS_MAX", 100)
+    uploads = upload_rate.UploadRate()
     for _ in range(60):
         uploads.count("alice")
-    with pytest.raises(attachments.ApiError):
+    with pytest.raises(ApiError):
         uploads.count("alice")
     now = 60.0
     uploads.count("alice")

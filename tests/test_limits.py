@@ -108,7 +108,7 @@ async def test_proxies_are_trusted_as_networks_however_many_there_are(start: Cal
 def test_addresses_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ADDRESSES_MAX", 10)
     settings = SimpleNamespace(sign_in_rate=1, trusted_proxies=())
-    counted = limits.Limits(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
+    counted = limits.Limits(settings)  # type: ignore[arg-type]
     for i in range(100):
         counted.request({"client": (f"192.0.2.{i}", 1), "headers": []})
         with pytest.raises(ApiError):

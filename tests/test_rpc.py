@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from happy_light.domains import rpc
+from happy_light.domains.rpc import handlers
 from happy_light.server import Server
 from tests.client import Account, Socket, World, uid
 
@@ -144,8 +144,8 @@ async def test_nobody_for_15_seconds_is_not_available(world: World) -> None:
 async def test_a_target_that_does_not_answer_is_a_timeout(
     inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert rpc.TIMEOUT == 30
-    monkeypatch.setattr(rpc, "TIMEOUT", 1.0)
+    assert handlers.TIMEOUT == 30
+    monkeypatch.setattr(handlers, "TIMEOUT", 1.0)
     server = await inside()
     async with World(server.url) as world:
         alice = await world.account()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from happy_light.admin.context import AdminContext, AdminRequest, ProgressCallback
-from happy_light.domains import version
+from happy_light.domains.probes import Probes
 from happy_light.errors import OperatorError
 from happy_light.wire import Outgoing
 
@@ -23,19 +23,19 @@ class Heard(Outgoing):
 
 
 async def announce(admin: AdminContext, what: Word, progress: ProgressCallback) -> Heard:
-    _echoes(admin).expect(what.word)
+    _probes(admin).expect(what.word)
     return Heard(False)
 
 
 async def heard(admin: AdminContext, what: Word, progress: ProgressCallback) -> Heard:
-    seen = _echoes(admin).take(what.word)
+    seen = _probes(admin).take(what.word)
     return Heard(False) if seen is None else Heard(True, seen[0], seen[1])
 
 
-def _echoes(admin: AdminContext) -> version.Echoes:
+def _probes(admin: AdminContext) -> Probes:
     if admin.context is None:
         raise OperatorError("No server runs.")
-    return admin.context.get(version.Echoes)
+    return admin.context.probes
 
 
 requests = {"echo.await": AdminRequest(Word, Heard, announce), "echo.heard": AdminRequest(Word, Heard, heard)}

@@ -8,9 +8,9 @@ import time
 from happy_light import __version__
 from happy_light.admin.account_admin import size_of
 from happy_light.admin.context import AdminContext, AdminRequest, Nothing, ProgressCallback
+from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing, client_type
-from happy_light.live.registry import Client
 from happy_light.store import SCHEMA_VERSION, Database, ReadTransaction
 from happy_light.wire import Outgoing
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from happy_light.context import ServerContext
-from happy_light.store import ReadTransaction
+from happy_light.auth.keys import Tokens
+from happy_light.store import Database, ReadTransaction
 
 
 def _tokens_since(tx: ReadTransaction, account_id: str) -> int | None:
@@ -12,9 +12,8 @@ def _tokens_since(tx: ReadTransaction, account_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-async def account_of(context: ServerContext, token: str) -> str | None:
+async def account_of(database: Database, tokens: Tokens, token: str) -> str | None:
     """The account id of a valid token whose account exists and was not signed out since, else None."""
-    tokens = context.keys.tokens
     known = tokens.cached(token)
     if known is not None:
         return known
@@ -24,7 +23,7 @@ async def account_of(context: ServerContext, token: str) -> str | None:
     claims, lasting = verified
     while True:
         generation = tokens.generation
-        since = await context.database.read(_tokens_since, claims.account_id)
+        since = await database.read(_tokens_since, claims.account_id)
         if since is None or claims.issued_at < since:
             return None
         if generation == tokens.generation:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
+from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.errors import (
     ACCESS_KEY_EXISTS,
@@ -22,7 +23,6 @@ from happy_light.errors import (
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
-from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing, Version
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -24,7 +23,6 @@ from starlette.responses import Response
 
 from happy_light.blobs import local_files
 from happy_light.config import Settings
-from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
@@ -42,9 +40,6 @@ from happy_light.store import ReadTransaction
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
-UPLOADS_MAX: Final = 60  # that an account may request in WINDOW
-WINDOW: Final = 60.0  # s
-ACCOUNTS_MAX: Final = 100_000  # whose requests are counted; past that the longest counted is forgotten
 STALE: Final = 3600  # s after which an unfinished upload is a leftover
 _FILE: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc")
 _FLAT: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")  # no path in it
@@ -86,26 +81,6 @@ class Stored(Outgoing):
 
 
 # -------------------------------------------------------------------------------------- operations
-class Uploads:
-    """How many uploads each account requested in its current minute."""
-
-    def __init__(self, context: ServerContext) -> None:
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the minute
-
-    def count(self, account_id: str) -> None:
-        """One more. Raises Refused if it is one too many."""
-        now = time.monotonic()
-        while self._counts:
-            oldest, (started, _) = next(iter(self._counts.items()))
-            if now - started < WINDOW and len(self._counts) <= ACCOUNTS_MAX:
-                break
-            del self._counts[oldest]
-        started, count = self._counts.get(account_id, (now, 0))
-        if count >= UPLOADS_MAX:
-            raise ApiError(TOO_MANY_UPLOADS)
-        self._counts[account_id] = (started, count + 1)
-
-
 def named(session_id: str, ref: str) -> str:
     """The file's name in a ref. Raises Refused if it is none of that session's."""
     prefix = f"sessions/{session_id}/attachments/"
@@ -138,7 +113,7 @@ def leftovers(tx: ReadTransaction, settings: Settings) -> list[Path]:
 # --------------------------------------------------------------------------------------- endpoints
 async def request_upload(request: Request[NewAttachment, None]) -> Upload:
     session_id = request.path["id"]
-    request.context.get(Uploads).count(request.account_id)
+    request.context.upload_rate.count(request.account_id)
     await request.context.database.read(sessions.owned, request.account_id, session_id)
     name = f"{uuid.uuid4()}.enc"
     return Upload(f"sessions/{session_id}/attachments/{name}", _url(request, name))

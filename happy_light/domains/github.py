@@ -39,7 +39,7 @@ from happy_light.errors import (
 )
 from happy_light.http import forwarded
 from happy_light.http.application import Request, Route
-from happy_light.http_client import HttpClient, NoAnswer
+from happy_light.http_client import NoAnswer
 from happy_light.images import inspection
 from happy_light.images.inspection import Picture
 from happy_light.store import ReadTransaction, Transaction
@@ -209,7 +209,7 @@ async def _token(context: ServerContext, code: str) -> str:
         "client_id": settings.github_client_id, "client_secret": settings.github_client_secret, "code": code,
     }  # fmt: skip
     url = f"{settings.github_url}/login/oauth/access_token"
-    grant = (await context.get(HttpClient).request("POST", url, body=body)).json(_Grant)
+    grant = (await context.http_client.request("POST", url, body=body)).json(_Grant)
     if grant.access_token is None:
         raise _Failed(grant.error[:100] if grant.error else "server_error")
     return grant.access_token
@@ -218,7 +218,7 @@ async def _token(context: ServerContext, code: str) -> str:
 async def _user(context: ServerContext, token: str) -> tuple[_User, str]:
     """Whose token it is, and the whole profile as JSON. Raises _Failed."""
     try:
-        answer = await context.get(HttpClient).request(
+        answer = await context.http_client.request(
             "GET", f"{context.settings.github_api_url}/user", headers={"authorization": f"Bearer {token}"}
         )
         if answer.status == 200:
@@ -234,7 +234,7 @@ async def _picture(context: ServerContext, url: str | None) -> Picture | None:
     if url is None or not url.startswith(("https://", "http://")):
         return None
     try:
-        answer = await context.get(HttpClient).request(
+        answer = await context.http_client.request(
             "GET", url, headers={"accept": "image/png, image/jpeg"}, limit=inspection.BYTES_MAX
         )
     except NoAnswer as error:

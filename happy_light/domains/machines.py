@@ -18,13 +18,12 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
+from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains.presence import Presence
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
-from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
 
@@ -282,12 +281,12 @@ async def get(request: Request[None, None]) -> OneMachine:
 
 async def post(request: Request[NewMachine, None]) -> OneRegistered:
     answer = await request.context.database.write(request.account_id, register, request.body)
-    request.context.get(Presence).unmute(("machine", request.account_id, request.body.id))
+    request.context.presence.unmute(("machine", request.account_id, request.body.id))
     return answer
 
 
 async def remove(request: Request[None, None]) -> Success:
-    request.context.get(Presence).mute(("machine", request.account_id, request.path["id"]))
+    request.context.presence.mute(("machine", request.account_id, request.path["id"]))
     return await request.context.database.write(request.account_id, delete, request.path["id"])
 
 

@@ -21,7 +21,7 @@ from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND
 from happy_light.http.application import Request, Route
-from happy_light.http_client import HttpClient, NoAnswer
+from happy_light.http_client import NoAnswer
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success, new_id, now_ms
 
@@ -192,7 +192,7 @@ async def _send_batch(context: ServerContext, batch: list[str], message: dict[st
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
     body = [{"to": token, **message} for token in batch]
     try:
-        answer = await context.get(HttpClient).request("POST", context.settings.expo_url, body=body, headers=headers)
+        answer = await context.http_client.request("POST", context.settings.expo_url, body=body, headers=headers)
         if answer.status != 200:
             log.warning("Expo answered a push with status %d", answer.status)
             return [f"expo-status-{answer.status}"] * len(batch)
@@ -243,11 +243,6 @@ def _said(pushed: Pushed) -> dict[str, Any]:
     said: dict[str, Any] = msgspec.to_builtins(pushed)
     del said["success"]
     return said
-
-
-async def closing(context: ServerContext) -> None:
-    """Ends the connections to other servers."""
-    await context.get(HttpClient).close()
 
 
 routes = [

@@ -14,13 +14,13 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Ephemeral
+from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, ErrorResponse
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import success_error
-from happy_light.live.registry import Client
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 

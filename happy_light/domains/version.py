@@ -13,7 +13,6 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from happy_light.context import ServerContext
 from happy_light.http import application
 from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction
@@ -24,9 +23,6 @@ STORES = {
     "ios": "https://apps.apple.com/us/app/happy-claude-code-client/id6748571505",
     "android": "https://play.google.com/store/apps/details?id=com.ex3ndr.happy",
 }
-ECHO = b"x-happy-echo"
-ECHOES_MAX = 16
-PROXY_HEADERS = ("host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded")
 _NUMBER = "(0|[1-9][0-9]{0,15})"
 _SEMVER = re.compile(rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
@@ -55,34 +51,6 @@ class Health(Outgoing):
     error: str | msgspec.UnsetType = msgspec.UNSET
 
 
-# ------------------------------------------------------------------------------------------ memory
-class Echoes:
-    """Words that an operator's command announced, and the requests to /health that carried them."""
-
-    def __init__(self, context: ServerContext) -> None:
-        self._expected: dict[str, tuple[str, dict[str, str]] | None] = {}
-
-    def expect(self, word: str) -> None:
-        """A request with this word will come. The oldest words are forgotten."""
-        self._expected[word] = None
-        while len(self._expected) > ECHOES_MAX:
-            del self._expected[next(iter(self._expected))]
-
-    def hear(self, request: Request[None, None]) -> None:
-        """Keeps the sender's address and the headers that proxies change, if a word was expected."""
-        if not self._expected:
-            return
-        word = request.header(ECHO)
-        if word in self._expected:
-            headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"]}
-            kept = {name: headers[name] for name in PROXY_HEADERS if name in headers}
-            self._expected[word] = ((request.scope["client"] or ("",))[0], kept)
-
-    def take(self, word: str) -> tuple[str, dict[str, str]] | None:
-        """What came with the word; it is forgotten then."""
-        return self._expected.pop(word, None)
-
-
 # -------------------------------------------------------------------------------------- operations
 def too_old(version: str) -> bool:
     """Whether an app's version is below the minimum, or no version at all. A pre-release is too old."""
@@ -104,7 +72,7 @@ async def post_version(request: Request[App, None]) -> Update:
 
 
 async def health(request: Request[None, None]) -> Health | Response:
-    request.context.get(Echoes).hear(request)
+    request.context.probes.receive(request.scope)
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
         await request.context.database.read(answers)

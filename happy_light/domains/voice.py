@@ -17,11 +17,12 @@ import logging
 import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from happy_light import wire
+from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import (
     ELEVENLABS_NOT_CONFIGURED,
@@ -31,11 +32,9 @@ from happy_light.errors import (
     ApiError,
 )
 from happy_light.http.application import Request, Route
+from happy_light.http_client import HttpClient, NoAnswer
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
-
-if TYPE_CHECKING:
-    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +142,11 @@ class _Subscribed(msgspec.Struct):
 
 
 class Services:
-    """The way to ElevenLabs and RevenueCat: one client, made when it is first needed."""
+    """The requests to ElevenLabs and RevenueCat."""
 
-    def __init__(self, context: ServerContext) -> None:
-        self._settings = context.settings
-        self._client: httpx.AsyncClient | None = None
+    def __init__(self, settings: Settings, http_client: HttpClient) -> None:
+        self._settings = settings
+        self._http_client = http_client
 
     async def used(self, user_id: str) -> tuple[int, int]:
         """-> seconds and number of a user's conversations in the last 30 days. Raises Refused."""
@@ -180,31 +179,15 @@ class Services:
 
     async def _ask(self, url: str, query: dict[str, Any], headers: dict[str, str], kind: type[Any]) -> Any:
         """A service's answer as `kind`; that it fails is told, since the client can do nothing about it."""
-        import httpx
-
-        if self._client is None:
-            self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=20), timeout=DEADLINE)
-        body = bytearray()
         try:
-            async with self._client.stream("GET", url, params=query, headers=headers) as response:
-                if response.status_code == 200:
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) > ANSWER_MAX:
-                            raise httpx.DecodingError("more than we read")
-                    return msgspec.json.decode(body, type=kind)
-                reason = f"status {response.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = type(error).__name__
-        except (msgspec.DecodeError, UnicodeError) as error:
-            reason = f"not what is expected: {error}"
+            answer = await self._http_client.request("GET", url, query=query, headers=headers, limit=ANSWER_MAX)
+            if answer.status == 200:
+                return answer.json(kind)
+            reason = f"status {answer.status}"
+        except NoAnswer as error:
+            reason = str(error)
         log.warning("%s: %s", url, reason)
         raise ApiError(VOICE_UNREACHABLE)
-
-    async def close(self) -> None:
-        """Ends its connections."""
-        if self._client is not None:
-            await self._client.aclose()
 
 
 def _conversation_id(token: str) -> str | None:
@@ -271,7 +254,7 @@ def _livekit(context: ServerContext) -> tuple[str, str, str]:
 # --------------------------------------------------------------------------------------- endpoints
 async def _measure(context: ServerContext, account_id: str) -> Usage:
     """What the account used, and the limit that holds for it. Raises Refused."""
-    settings, services = context.settings, context.get(Services)
+    settings, services = context.settings, Services(context.settings, context.http_client)
     user_id = eleven_user_id(context, account_id)
     seconds, count = await services.used(user_id)
     limit = settings.voice_max_seconds
@@ -299,7 +282,8 @@ async def post_conversation(request: Request[Conversation, None]) -> Granted | D
             reason = _refusal(request.context, usage)
             if reason is not None:
                 return Denied(reason, usage.used_seconds, usage.limit_seconds, agent_id)
-            token, conversation_id = await request.context.get(Services).token(usage.eleven_user_id, agent_id)
+            services = Services(request.context.settings, request.context.http_client)
+            token, conversation_id = await services.token(usage.eleven_user_id, agent_id)
     except TimeoutError:
         raise ApiError(VOICE_UNREACHABLE) from None
     user_id = usage.eleven_user_id
@@ -336,11 +320,6 @@ async def post_session(request: Request[None, None]) -> Session:
     id, room = await request.context.database.write(request.account_id, remember)
     let_in = admission(request.context, request.account_id, room)
     return Session(id, room, let_in.token, let_in.url)
-
-
-async def closing(context: ServerContext) -> None:
-    """Before the store closes."""
-    await context.get(Services).close()
 
 
 _ELEVENLABS = [ELEVENLABS_NOT_CONFIGURED, VOICE_UNREACHABLE]

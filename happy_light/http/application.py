@@ -30,7 +30,7 @@ from happy_light.errors import (
     ErrorResponse,
     ServiceUnavailable,
 )
-from happy_light.http.limits import FREE, Limits
+from happy_light.http.limits import FREE
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class HttpApplication:
     def __init__(self, context: ServerContext, routes: Iterable[Route], fallback: Route | None = None) -> None:
         self.context = context
         self.fallback = fallback
-        self._limits = context.get(Limits)
+        self._limits = context.limits
         self._static: dict[tuple[str, str], Route] = {}
         self._tree: dict[str, Any] = {}
         self._below: dict[tuple[str, str], Route] = {}
@@ -355,7 +355,7 @@ async def authorize(request: Request[Any, Any]) -> str:
     header = request.header(b"authorization")
     if header is None or not header.startswith("Bearer "):
         raise ApiError(MISSING_AUTHORIZATION)
-    account_id = await authentication.account_of(request.context, header[7:])
+    account_id = await authentication.account_of(request.context.database, request.context.keys.tokens, header[7:])
     if account_id is None:
         raise ApiError(INVALID_TOKEN)
     return account_id

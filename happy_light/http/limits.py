@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from happy_light.context import ServerContext
+from happy_light.config import Settings
 from happy_light.errors import TOO_MANY_REQUESTS, ApiError
 from happy_light.http.forwarded import is_trusted
 
@@ -24,8 +24,8 @@ FREE: Final = 64 * 1024  # bytes of a body that count for nothing: small request
 class Limits:
     """What is counted for one server. Every limit is a setting; 0 switches it off."""
 
-    def __init__(self, context: ServerContext) -> None:
-        self._settings = context.settings
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Address: (requests it may still make, the monotonic s of that)."""
         self._strangers: dict[str, int] = {}

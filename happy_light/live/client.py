@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from happy_light import wire
+from happy_light.clients import Answer, Client, Kind
 from happy_light.live import takeover
-from happy_light.live.registry import Answer, Client, Kind
 
 if TYPE_CHECKING:
     from happy_light.live.server import SocketServer
@@ -45,7 +45,7 @@ class Link(Client):
     __slots__ = ("_calls", "_connection", "_ids", "_in_flight", "_live", "_when_idle", "address", "engine")
 
     def __init__(self, live: SocketServer, sid: str, account_id: str, kind: Kind, id: str, engine: Any) -> None:
-        super().__init__(live.context, sid, account_id, kind, id)
+        super().__init__(sid, account_id, kind, id)
         self.engine = engine
         self.address = ""
         """Where its connection comes from, as `Limits.address` says it."""

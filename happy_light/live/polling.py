@@ -15,7 +15,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from happy_light.errors import BadRequest
 from happy_light.http.application import Request, refuse_unread
-from happy_light.http.limits import Limits
 from happy_light.live import PACKET_MAX, SocketServer
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ class Door:
 
     def __init__(self, live: SocketServer) -> None:
         self._live = live
-        self._limits = live.context.get(Limits)
+        self._limits = live.context.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]

@@ -19,14 +19,13 @@ from starlette.types import Scope
 from happy_light import wire
 from happy_light.auth import authentication
 from happy_light.bus import Committed, Ephemeral
+from happy_light.clients import Client, Kind
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ServiceUnavailable
-from happy_light.http.limits import Limits
 from happy_light.live import client as client_module
 from happy_light.live import stack
 from happy_light.live.acks import ok_error
 from happy_light.live.client import Link, Packet
-from happy_light.live.registry import Client, Kind
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class SocketServer:
         self.hooks = hooks
         self.links: dict[str | None, Link] = {}
         self._expected: dict[str, tuple[asyncio.TimerHandle, str]] = {}
-        self._limits = context.get(Limits)
+        self._limits = context.limits
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calling: set[Link] = set()
         self.sio = stack.server(self)
@@ -209,7 +208,7 @@ class SocketServer:
                 kind, id = "machine", auth.get("machineId")
                 if not isinstance(id, str) or not id:
                     raise stack.Refusal("Machine ID required for machine-scoped clients")
-        account_id = await authentication.account_of(self.context, token)
+        account_id = await authentication.account_of(self.context.database, self.context.keys.tokens, token)
         if account_id is None:
             raise stack.Refusal("Invalid authentication token")
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")

@@ -22,7 +22,6 @@ from happy_light.context import ServerContext
 from happy_light.domains import version
 from happy_light.http import addresses, forwarded
 from happy_light.http.application import Request
-from happy_light.ui.webapp import WebApp
 
 _QR_MAX: Final = 250  # characters; a longer address makes a code that no camera reads
 _REGISTRATION: Final = {
@@ -43,7 +42,7 @@ async def answer(request: Request[Any, Any]) -> Response:
         healthy = True
     except Exception:
         healthy = False
-    app = request.context.get(WebApp)
+    app = request.context.web_app
     body = template.substitute(
         url=escape(url),
         explicit="no" if settings.public_url is None else "yes",

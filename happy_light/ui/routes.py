@@ -12,28 +12,28 @@ from starlette.responses import PlainTextResponse, Response
 
 from happy_light.context import ServerContext
 from happy_light.http.application import Request, Route
-from happy_light.ui import page
-from happy_light.ui.webapp import WELCOME, WebApp, accepts
+from happy_light.ui import page, webapp
+from happy_light.ui.webapp import WELCOME, accepts
 
 
 async def root(request: Request[None, None]) -> Response:
-    app = request.context.get(WebApp)
+    app = request.context.web_app
     accept = request.header(b"accept") or ""
     browser = accepts(accept, "text/html")
     if app.at_root and (browser or not accepts(accept, "text/plain")):
-        return await app.answer(request)
+        return await webapp.answer(request)
     if browser:
         return await page.answer(request)
     return PlainTextResponse(WELCOME, headers={"vary": "accept"})
 
 
 async def anything(request: Request[Any, Any]) -> Response:
-    return await request.context.get(WebApp).answer(request)
+    return await webapp.answer(request)
 
 
 def fallback(context: ServerContext) -> Route | None:
     """Where requests go that are for no other route; None without a web app."""
-    if context.get(WebApp).folder is None:
+    if context.web_app.folder is None:
         return None
     return Route("GET", "/*", anything, answer=bytes, public=True)
 

@@ -18,19 +18,16 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light import wire
 from happy_light.blobs import local_files
-from happy_light.config import Settings
-from happy_light.context import ServerContext
 from happy_light.http import application, content_types
 from happy_light.http.application import Request
+from happy_light.ui.web_app_config import INDEX
 
 log = logging.getLogger(__name__)
 
 WELCOME: Final = "Welcome to Happy Server!"
 """The apps accept a custom server by this text."""
 
-_INDEX: Final = "index.html"
 _HASHED: Final = ("/_expo/", "/assets/")
 """Folders in which a build's file names carry a hash of what is in them."""
 _ABSOLUTE: Final = (*_HASHED, "/.well-known/")
@@ -58,71 +55,57 @@ class Outside(Exception):
     """A path that leads out of the folder, or tries to."""
 
 
-class WebApp:
-    """The configured web app; without a folder it answers nothing."""
+async def answer(request: Request[Any, Any]) -> Response:
+    """The answer to a GET that no route of the server's own takes."""
+    app = request.context.web_app
+    if app.folder is None:
+        return application.not_found(request.scope)
+    raw: str = request.scope["raw_path"].decode("ascii")
+    if not app.prefix and (raw == "/ui" or raw.startswith("/ui/")):
+        return _redirect(raw[3:], request.scope["query_string"])
+    path = unquote(raw)
+    if path == app.prefix or path.startswith(f"{app.prefix}/"):
+        path, page = path[len(app.prefix) :], bool(app.prefix) or _OURS.match(path) is None
+    elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
+        page = False
+    else:
+        return _nothing(request)
+    return await asyncio.to_thread(_find, app.folder, path, page, request)
 
-    def __init__(self, context: ServerContext) -> None:
-        settings = context.settings
-        self.folder = settings.ui_dir
-        self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
-        self._script = script(settings)
-        # os.path says no where Path raises: for a folder that may not be looked into.
-        if self.folder is not None and not os.path.isfile(self.folder / _INDEX):  # noqa: PTH113
-            log.warning("the web app's folder %s has no %s; it answers as soon as there is one", self.folder, _INDEX)
 
-    @property
-    def at_root(self) -> bool:
-        """Whether GET / is the web app."""
-        return self.folder is not None and not self.prefix
-
-    async def answer(self, request: Request[Any, Any]) -> Response:
-        """The answer to a GET that no route of the server's own takes."""
-        if self.folder is None:
-            return application.not_found(request.scope)
-        raw: str = request.scope["raw_path"].decode("ascii")
-        if not self.prefix and (raw == "/ui" or raw.startswith("/ui/")):
-            return _redirect(raw[3:], request.scope["query_string"])
-        path = unquote(raw)
-        if path == self.prefix or path.startswith(f"{self.prefix}/"):
-            path, page = path[len(self.prefix) :], bool(self.prefix) or _OURS.match(path) is None
-        elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
-            page = False
-        else:
-            return _nothing(request)
-        return await asyncio.to_thread(self._find, self.folder, path, page, request)
-
-    def _find(self, folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:
-        """The file at a decoded path below the mount; in its absence index.html, if `page`."""
+def _find(folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:
+    """The file at a decoded path below the mount; in its absence index.html, if `page`."""
+    try:
+        file = below(folder, path)
+    except Outside:
+        return _nothing(request)
+    answer = None
+    if file is not None and file.name == INDEX:
+        answer = _page(file, request)
+    elif file is not None:
+        answer = _file(file, path, request)
+    if answer is None and page:
         try:
-            file = below(folder, path)
+            file = below(folder, INDEX)
         except Outside:
             return _nothing(request)
-        answer = None
-        if file is not None and file.name == _INDEX:
-            answer = self._page(file, request)
-        elif file is not None:
-            answer = _file(file, path, request)
-        if answer is None and page:
-            try:
-                file = below(folder, _INDEX)
-            except Outside:
-                return _nothing(request)
-            answer = self._page(file, request) if file is not None else None
-        return answer or _nothing(request)
+        answer = _page(file, request) if file is not None else None
+    return answer or _nothing(request)
 
-    def _page(self, file: Path, request: Request[Any, Any]) -> Response | None:
-        """An index.html with the configuration and the welcome text."""
-        try:
-            body = with_config(file.read_bytes(), self._script)
-        except OSError as error:
-            log.warning("%s cannot be read: %s", file, error.strerror)
-            return None
-        headers = {**_PAGE_HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
-        if request.scope["raw_path"] == b"/":
-            headers["vary"] = "accept"
-        if local_files.is_known(headers["etag"], request.header(b"if-none-match") or ""):
-            return Response(None, 304, headers)
-        return Response(body, 200, headers, media_type="text/html")
+
+def _page(file: Path, request: Request[Any, Any]) -> Response | None:
+    """An index.html with the configuration and the welcome text."""
+    try:
+        body = with_config(file.read_bytes(), request.context.web_app.script)
+    except OSError as error:
+        log.warning("%s cannot be read: %s", file, error.strerror)
+        return None
+    headers = {**_PAGE_HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    if request.scope["raw_path"] == b"/":
+        headers["vary"] = "accept"
+    if local_files.is_known(headers["etag"], request.header(b"if-none-match") or ""):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, media_type="text/html")
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -184,24 +167,6 @@ def accepts(header: str, name: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------- pages
-def script(settings: Settings) -> bytes:
-    """The element that tells the app which server it belongs to."""
-    config: dict[str, Any] = {
-        "serverUrl": settings.public_url,
-        "disableAnalytics": True,
-        **(settings.inject_html_config or {}),
-    }
-    members = []
-    for name, value in config.items():
-        # The app joins texts: it needs an absolute origin without a slash at its end, which the page knows.
-        unknown = name == "serverUrl" and value is None
-        members.append(wire.encode(name) + b":" + (b"location.origin" if unknown else wire.encode(value)))
-    text = b"{" + b",".join(members) + b"}"
-    for character, escaped in ((b"<", b"\\u003c"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")):
-        text = text.replace(character, escaped)
-    return b"<script>window.__HAPPY_CONFIG__ = " + text + b";</script>"
-
-
 def with_config(page: bytes, element: bytes) -> bytes:
     """A page with the element right after <head…>, before any script of its own, and the welcome text at its end."""
     place = next((match.end() for match in _HEAD.finditer(page) if match[1]), None)

@@ -9,6 +9,7 @@ import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
+from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, Named, acked, find, owned
@@ -16,7 +17,6 @@ from happy_light.errors import ARTIFACT_NOT_FOUND, ARTIFACT_OF_ANOTHER, SESSION_
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
-from happy_light.live.registry import Client
 from happy_light.store import Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version
 

@@ -10,15 +10,14 @@ import msgspec
 from happy_light import wire
 from happy_light.blobs import local_files
 from happy_light.bus import Audience, Update
+from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains import presence
-from happy_light.domains.presence import Presence
+from happy_light.domains.presence import tracker
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, Session, listed, owned
 from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error_silent
-from happy_light.live.registry import Client
 from happy_light.store import Transaction
 from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
 
@@ -170,7 +169,7 @@ def create(tx: Transaction, account_id: str, new: NewSession) -> OneSession:
 
 def archive(tx: Transaction, account_id: str, session_id: str) -> Success:
     """Makes it inactive. Raises Refused."""
-    presence.end(tx, account_id, session_id, tx.now)
+    tracker.end(tx, account_id, session_id, tx.now)
     return Success()
 
 
@@ -251,18 +250,18 @@ async def post_change(request: Request[SessionChange, None]) -> Changed | Stale:
 
 async def post(request: Request[NewSession, None]) -> OneSession:
     answer = await request.context.database.write(request.account_id, create, request.body)
-    request.context.get(Presence).unmute(("session", request.account_id, answer.session.id))
+    request.context.presence.unmute(("session", request.account_id, answer.session.id))
     return answer
 
 
 async def post_archive(request: Request[Any, None]) -> Success:
-    request.context.get(Presence).mute(("session", request.account_id, request.path["id"]))
+    request.context.presence.mute(("session", request.account_id, request.path["id"]))
     return await request.context.database.write(request.account_id, archive, request.path["id"])
 
 
 async def remove(request: Request[None, None]) -> Success:
     session_id = request.path["id"]
-    request.context.get(Presence).mute(("session", request.account_id, session_id))
+    request.context.presence.mute(("session", request.account_id, session_id))
     answer = await request.context.database.write(request.account_id, delete, session_id)
     await local_files.remove(
         request.context.settings.attachments_of(session_id)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from happy_light.bus import Audience
-
-if TYPE_CHECKING:
-    from happy_light.context import ServerContext
 
 Kind = Literal["user", "session", "machine"]
 
@@ -17,10 +14,9 @@ Kind = Literal["user", "session", "machine"]
 class Client(ABC):
     """A connected client, as handlers see it. The edge (live/) makes and feeds it."""
 
-    __slots__ = ("account_id", "app_state", "context", "gone", "happy_client", "id", "kind", "sid")
+    __slots__ = ("account_id", "app_state", "gone", "happy_client", "id", "kind", "sid")
 
-    def __init__(self, context: ServerContext, sid: str, account_id: str, kind: Kind, id: str) -> None:
-        self.context = context
+    def __init__(self, sid: str, account_id: str, kind: Kind, id: str) -> None:
         self.sid = sid
         self.account_id = account_id
         self.kind: Kind = kind

@@ -1,10 +1,4 @@
-"""Who is there: heartbeats, ends, and the silence that follows (protocol.md section 15).
-
-    socket  session-alive, session-end, machine-alive
-
-Heartbeats come every few seconds from everyone, so they live in memory: ownership is cached, the
-database gets one write per flush for all of them, and nobody waits for it.
-"""
+"""Who is there: what is known of heartbeats, and what follows from silence (docs/protocol.md section 15)."""
 
 from __future__ import annotations
 
@@ -13,14 +7,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from happy_light.bus import Audience, Ephemeral
-from happy_light.context import ServerContext
+from happy_light.bus import Audience, Bus, Ephemeral
+from happy_light.clients import Client, ClientRegistry
+from happy_light.config import Settings
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
-from happy_light.live import EventHandler
-from happy_light.live.acks import ok_error
-from happy_light.live.registry import Client
-from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing, now_ms
+from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.wire import Outgoing, now_ms
 
 Kind = Literal["session", "machine"]
 Key = tuple[Kind, str, str]
@@ -39,28 +31,6 @@ _CLEAN = ("client disconnect", "transport close")
 
 
 # -------------------------------------------------------------------------------------------- wire
-class SessionBeat(Incoming):
-    """`session-alive`; time in ms."""
-
-    sid: NonEmptyStr
-    time: int | float
-    thinking: Any = None
-
-
-class SessionEnd(Incoming):
-    """`session-end`; time in ms."""
-
-    sid: NonEmptyStr
-    time: int | float
-
-
-class MachineBeat(Incoming):
-    """`machine-alive`; time in ms."""
-
-    machine_id: NonEmptyStr
-    time: int | float
-
-
 class Activity(Outgoing, tag_field="type", tag="activity"):
     """Ephemeral about a session."""
 
@@ -160,11 +130,16 @@ class _Seen:
         self.beaten = now  # monotonic s
 
 
-class Presence:
+class PresenceTracker:
     """What is known of everybody's heartbeats."""
 
-    def __init__(self, context: ServerContext) -> None:
-        self._context = context
+    def __init__(self, settings: Settings, database: Database, bus: Bus, clients: ClientRegistry) -> None:
+        self._settings = settings
+        self._database = database
+        self._bus = bus
+        self._clients = clients
+        self.stopping = False
+        """Set when the server stops: sockets that end now end with it."""
         self._known: dict[Key, _Seen] = {}
         self._muted: dict[Key, float] = {}
         self._graces: dict[Key, asyncio.TimerHandle] = {}
@@ -201,7 +176,7 @@ class Presence:
     async def _look_up_and_take(self, key: Key, at: int, thinking: bool) -> bool:
         while True:
             generation = self._generation
-            active = await self._context.database.read(look_up, key)
+            active = await self._database.read(look_up, key)
             if generation == self._generation:  # nothing ended or was deleted while we looked
                 break
         if active is None or self._is_muted(key):
@@ -221,7 +196,7 @@ class Presence:
     def _take(self, key: Key, seen: _Seen, at: int, thinking: bool) -> None:
         seen.pending = max(seen.pending, at)
         seen.beaten = time.monotonic()
-        self._context.bus.publish(sign(key, True, at, thinking))
+        self._bus.publish(sign(key, True, at, thinking))
 
     def _is_muted(self, key: Key) -> bool:
         until = self._muted.get(key)
@@ -241,12 +216,12 @@ class Presence:
                 beats.append((key, seen.pending))
                 seen.pending, seen.active, seen.written = 0, True, now
         if beats:
-            await self._context.database.write_for((), record, beats)
+            await self._database.write_for((), record, beats)
 
     async def sweep(self) -> None:
         """Once a minute: silence becomes inactivity, and what is remembered for nothing is forgotten."""
         await self.flush(everything=True)
-        for key in await self._context.database.write_for((), sweep):
+        for key in await self._database.write_for((), sweep):
             self._known.pop(key, None)
         now = time.monotonic()
         self._known = {key: seen for key, seen in self._known.items() if seen.beaten > now - SILENT / 1000}
@@ -262,29 +237,27 @@ class Presence:
         if grace is not None:
             grace.cancel()
         if key[0] == "machine":
-            self._context.bus.publish(sign(key, True, now_ms()))
+            self._bus.publish(sign(key, True, now_ms()))
 
     def disconnected(self, client: Client, reason: str) -> None:
         """The last socket of a machine went: it is offline. Of a session: it may come back at once."""
         key = _key_of(client)
-        if key is None or self._context.closing or self._context.clients.standing_for(key[1], key[0], key[2]):
+        if key is None or self.stopping or self._clients.standing_for(key[1], key[0], key[2]):
             return
         if key[0] == "machine":
-            self._context.bus.publish(sign(key, False, now_ms()))
+            self._bus.publish(sign(key, False, now_ms()))
         elif reason not in _CLEAN:
             return
         loop = asyncio.get_running_loop()
-        self._graces[key] = loop.call_later(
-            self._context.settings.session_grace, self._nobody_came, key, time.monotonic()
-        )
+        self._graces[key] = loop.call_later(self._settings.session_grace, self._nobody_came, key, time.monotonic())
 
     def _nobody_came(self, key: Key, since: float) -> None:
         self._graces.pop(key, None)
         seen = self._known.get(key)
-        if self._context.closing or (seen is not None and seen.beaten > since):
+        if self.stopping or (seen is not None and seen.beaten > since):
             return
         self._known.pop(key, None)
-        self._context.database.write_for((key[1],), retire, key, key[0] == "session").add_done_callback(_logged)
+        self._database.write_for((key[1],), retire, key, key[0] == "session").add_done_callback(_logged)
 
     async def close(self) -> None:
         """What is pending goes to disk; the sockets that end now end with the server."""
@@ -299,71 +272,3 @@ def _key_of(client: Client) -> Key | None:
 
 def _logged(future: asyncio.Future[Any]) -> None:
     future.exception()  # the store has written it to the log
-
-
-# ----------------------------------------------------------------------------------------- sockets
-def session_alive(context: ServerContext, client: Client, beat: SessionBeat) -> Any:
-    """A session lives; -> `{ok}`, whether it counted."""
-    presence = context.get(Presence)
-    return _acked(presence.beat(("session", client.account_id, beat.sid), beat.time, beat.thinking is True))
-
-
-def machine_alive(context: ServerContext, client: Client, beat: MachineBeat) -> Any:
-    """A machine lives; -> `{ok}`, whether it counted."""
-    presence = context.get(Presence)
-    return _acked(presence.beat(("machine", client.account_id, beat.machine_id), beat.time, False))
-
-
-def _acked(counted: Any) -> Any:
-    if isinstance(counted, bool):
-        return {"ok": counted}
-
-    async def later() -> dict[str, bool]:
-        return {"ok": await counted}
-
-    return later()
-
-
-def session_end(context: ServerContext, client: Client, data: SessionEnd) -> Any:
-    """A session is over, whatever heartbeats still come."""
-    at = moment(data.time)
-    if at is None:
-        return ok_error("Too old")
-    context.get(Presence).mute(("session", client.account_id, data.sid))
-    return context.database.write(client.account_id, _end_ack, data.sid, at)
-
-
-def _end_ack(tx: Transaction, account_id: str, session_id: str, at: int) -> dict[str, bool]:
-    end(tx, account_id, session_id, at)
-    return {"ok": True}
-
-
-def connected(context: ServerContext, client: Client) -> None:
-    """Hook of the live edge."""
-    context.get(Presence).connected(client)
-
-
-def disconnected(context: ServerContext, client: Client, reason: str) -> None:
-    """Hook of the live edge."""
-    context.get(Presence).disconnected(client, reason)
-
-
-async def _flush(context: ServerContext) -> None:
-    await context.get(Presence).flush()
-
-
-async def _sweep(context: ServerContext) -> None:
-    await context.get(Presence).sweep()
-
-
-async def closing(context: ServerContext) -> None:
-    """Before the store closes."""
-    await context.get(Presence).close()
-
-
-events = {
-    "session-alive": EventHandler(session_alive, ok_error, SessionBeat, Ok),
-    "session-end": EventHandler(session_end, ok_error, SessionEnd, Ok),
-    "machine-alive": EventHandler(machine_alive, ok_error, MachineBeat, Ok),
-}
-jobs = {_flush: FLUSH_EVERY, _sweep: 60.0}

@@ -1,25 +1,16 @@
-"""What the server says about itself; made from its tables at the first request and kept.
-
-GET /openapi.json   every route, as OpenAPI 3.1
-GET /docs           routes, socket events and shapes on one page
-"""
+"""The description of the server as one HTML page."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
+from collections.abc import Mapping
 from html import escape
-from typing import Annotated, Any
+from typing import Any
 
-from starlette.responses import HTMLResponse, Response
+from happy_light import wire
 
-from happy_light import openapi, wire
-from happy_light.context import ServerContext
-from happy_light.http.application import Request, Route
-from happy_light.openapi import Schema, Tables
+Schema = Mapping[str, Any]
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
@@ -35,30 +26,7 @@ _ANYWHERE = ("408", "413", "415", "500", "503")  # may be the answer of any rout
 _LIMITS = (("minimum", "from"), ("minLength", "of length"), ("maximum", "to"), ("maxLength", "to"))
 
 
-class Docs:
-    """The two documents. The application gives `tables` before it serves."""
-
-    tables: Tables
-
-    def __init__(self, context: ServerContext) -> None:
-        self._json: bytes | None = None
-        self._page: str | None = None
-
-    def json(self) -> bytes:
-        """The OpenAPI document, encoded."""
-        if self._json is None:
-            self._json = wire.encode(openapi.document(self.tables))
-        return self._json
-
-    def page(self) -> str:
-        """The same and the socket events, to read."""
-        if self._page is None:
-            self._page = page(openapi.document(self.tables))
-        return self._page
-
-
-# ----------------------------------------------------------------------------------------- the page
-def page(document: Schema) -> str:
+def render(document: Schema) -> str:
     """A document of openapi.py as HTML that needs nothing else."""
     socket = document["x-socket"]
     title = f"{document['info']['title']} {document['info']['version']}"
@@ -89,7 +57,7 @@ def page(document: Schema) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
 
 
@@ -172,27 +140,3 @@ def _prose(text: str) -> str:
 
 def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
-
-
-# --------------------------------------------------------------------------------------- endpoints
-async def get_json(request: Request[None, None]) -> Response:
-    text = await asyncio.to_thread(request.context.get(Docs).json)  # the first one takes some 50 ms
-    return Response(text, media_type="application/json; charset=utf-8")
-
-
-async def get_page(request: Request[None, None]) -> Response:
-    text = await asyncio.to_thread(request.context.get(Docs).page)
-    style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    headers = {
-        "content-security-policy": f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'",
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-    }
-    return HTMLResponse(text, headers=headers)
-
-
-routes = [
-    Route("GET", "/openapi.json", get_json, answer=dict[str, Any], public=True),
-    Route("GET", "/docs", get_page, answer=Annotated[str, "text/html"], public=True),
-]

@@ -1,0 +1,34 @@
+"""The file that holds what clients log: bounded, with one older file beside it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from happy_light import wire
+
+FILE_MAX: Final = 10 * 1024 * 1024  # bytes of the file before it is started anew
+
+
+class ClientLog:
+    """`clients.log` in the data folder: a line of JSON for every entry."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+
+    def append(self, entry: msgspec.Struct) -> None:
+        """Writes a line; runs on any thread. Raises OSError."""
+        received = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = wire.encode({"received": received, **msgspec.to_builtins(entry)}) + b"\n"
+        with self._lock:
+            if self.path.exists() and self.path.stat().st_size + len(line) > FILE_MAX:
+                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "ab") as file:
+                file.write(line)

@@ -1,0 +1,1 @@
+"""The description that the server makes of itself."""

@@ -1,0 +1,1 @@
+"""Presence of sessions and machines: heartbeats, ends and silence. tracker.py is its state."""

@@ -1,0 +1,1 @@
+"""Calls from one client of an account to another. registry.py is its state."""
