@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test test-slow check bench settings format clean crash fuzz load soak
+.PHONY: help run test test-slow test-lowest test-newest cover check bench settings format clean crash fuzz load soak
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/made: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,31 @@ test: .venv/made ## run the tests that are quick
 
 test-slow: .venv/made ## run those that start servers of their own or wait for real timeouts
 	$(BIN)/pytest -m slow
+
+.venv-lowest/made: pyproject.toml tests/lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --editable '.[dev,fast]' --constraint tests/lowest.txt
+	@touch $@
+
+test-lowest: .venv-lowest/made ## run the quick tests with the lowest versions of the dependencies
+	.venv-lowest/bin/pytest
+
+test-newest: ## run the quick tests with the newest versions of the dependencies
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev,fast]'
+	.venv-newest/bin/pytest
+
+# Tests start servers with an environment of their own, so coverage is switched on by a .pth file, which Python reads at
+# each start. It lies in a virtual environment that is for this target only.
+cover: .venv/made ## print how much of happy_light the quick tests run, server processes included
+	$(PYTHON) -m venv --clear .venv-cover
+	.venv-cover/bin/pip install --quiet --editable '.[dev,fast]'
+	.venv-cover/bin/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'cover.pth').write_text( \
+	    'import os; os.environ.update(COVERAGE_PROCESS_START=\'$(CURDIR)/.coveragerc\', COVERAGE_FILE=\'$(CURDIR)/.coverage\'); import coverage; coverage.process_startup()')"
+	rm -f .coverage .coverage.*
+	.venv-cover/bin/pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 check: .venv/made ## lint and type-check: ruff, mypy strict
 	$(BIN)/ruff check
@@ -51,4 +76,4 @@ soak: .venv/made ## ten minutes of everything, with the memory
 	$(BIN)/python -m tests.hardness.load 600
 
 clean: ## remove what was made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf .venv .venv-lowest .venv-newest .venv-cover .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache dist build
