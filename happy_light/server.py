@@ -20,7 +20,7 @@ from happy_light.admin import prune
 from happy_light.admin.context import AdminContext
 from happy_light.admin.control import Control
 from happy_light.admin.metrics import Metrics
-from happy_light.auth import keys
+from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus
 from happy_light.config import Settings
@@ -28,7 +28,7 @@ from happy_light.context import ServerContext
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
 from happy_light.stack import hypercorn_server
-from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.store import Database
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +59,12 @@ class Server:
             opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
-            self.keys = Keys(keys.master_secret(settings.master_secret, settings.secret_file))
+            self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
             await self.keys.warm()
-            await self._check_secret()
+            await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
             self.context = ServerContext(settings, self.database, bus, self.keys, app.describe)
             self._opened = opened.pop_all()
         self.host, self.port = self.socket.getsockname()[:2]
-
-    async def _check_secret(self) -> None:
-        value = self.keys.check_value()
-        known = await self.database.read(_secret_check)
-        if known is None:
-            await self.database.write_for((), _remember_secret, value)
-        elif known != value:
-            raise OperatorError(
-                f"The master secret is not the one that {self.settings.database} was made with; with it "
-                "everyone would be signed out and vendor tokens unreadable. Put the old secret back "
-                f"(HANDY_MASTER_SECRET or {self.settings.secret_file})."
-            )
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answers until `stop`; then everything acknowledged is on disk and every socket closed."""
@@ -238,12 +226,3 @@ def bind(host: str, port: int) -> socket.socket:
         raise OperatorError(text) from error
     listener.setblocking(False)
     return listener
-
-
-def _secret_check(tx: ReadTransaction) -> str | None:
-    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
-    return None if row is None else row[0]
-
-
-def _remember_secret(tx: Transaction, value: str) -> None:
-    tx.execute("INSERT INTO meta (key, value) VALUES ('secret_check', ?)", (value,))

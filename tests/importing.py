@@ -10,7 +10,7 @@ from typing import Any
 
 import nacl.signing
 
-from happy_light.auth.keys import Signer
+from happy_light.auth.tokens import Signer
 from tests.client import Account, World
 from tests.other_servers import NOW, SECRET
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from happy_light.auth.keys import Vault
+from happy_light.auth.sealing import Vault
 
 SECRET = "the-other-server's-secret"
 NOW = 1_790_000_000_123

@@ -184,7 +184,7 @@ async def test_no_bearer_is_a_missing_header(world: World, header: str | None) -
 async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
     import jwt
 
-    from happy_light.auth.keys import Signer
+    from happy_light.auth.tokens import Signer
 
     alice = await world.account()
     head, payload, signature = alice.token.split(".")

@@ -12,7 +12,7 @@ import httpx
 import nacl.signing
 import pytest
 
-from happy_light.auth.keys import Challenges
+from happy_light.auth.challenges import Challenges
 from tests.client import Account, World, b64
 from tests.conftest import SECRET, Process
 from tests.test_people import execute

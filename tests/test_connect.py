@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from happy_light.auth.keys import Vault
+from happy_light.auth.sealing import Vault
 from tests.client import World
 from tests.conftest import SECRET, Process
 

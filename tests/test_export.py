@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from happy_light.auth.keys import Vault
+from happy_light.auth.sealing import Vault
 from tests.client import Account, World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.importing import command, imported, refused

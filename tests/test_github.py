@@ -19,7 +19,8 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from happy_light.auth.keys import Keys, Vault
+from happy_light.auth.keys import Keys
+from happy_light.auth.sealing import Vault
 from happy_light.images import inspection, thumbhash
 from tests.client import Account, World
 from tests.conftest import SECRET, Process

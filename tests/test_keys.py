@@ -12,7 +12,8 @@ from typing import Any
 import jwt
 import pytest
 
-from happy_light.auth import keys
+from happy_light.auth.derivation import derive
+from happy_light.auth.keys import Keys
 from happy_light.domains import github
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors.json").read_text("utf-8"))
@@ -21,29 +22,29 @@ PERSISTENT, TREE = VECTORS["persistent"], VECTORS["keyTree"]
 
 
 @pytest.fixture(scope="module")
-def ours() -> keys.Keys:
-    return keys.Keys(SECRET)
+def ours() -> Keys:
+    return Keys(SECRET)
 
 
 def test_derivation() -> None:
-    assert keys.derive(SECRET, "handy Persistent Token").hex() == PERSISTENT["derived"]
+    assert derive(SECRET, "handy Persistent Token").hex() == PERSISTENT["derived"]
 
 
-def test_public_keys_of_both_signers(ours: keys.Keys) -> None:
+def test_public_keys_of_both_signers(ours: Keys) -> None:
     assert ours.tokens.signer.public_key.hex() == PERSISTENT["publicKey"]
     assert ours.github.public_key.hex() == VECTORS["ephemeral"]["publicKey"]
 
 
-def test_tokens_of_the_original_are_good(ours: keys.Keys) -> None:
+def test_tokens_of_the_original_are_good(ours: Keys) -> None:
     verified = ours.tokens.verify(PERSISTENT["token"])
     assert verified is not None
-    assert verified[0].account_id == PERSISTENT["accountId"]
+    assert verified.account_id == PERSISTENT["accountId"]
     claims = ours.tokens.signer.verify(PERSISTENT["terminalToken"])
     assert claims is not None
     assert (claims["sub"], claims["session"]) == (PERSISTENT["accountId"], PERSISTENT["session"])
 
 
-def test_tokens_of_ours_look_like_the_originals(ours: keys.Keys) -> None:
+def test_tokens_of_ours_look_like_the_originals(ours: Keys) -> None:
     token = ours.tokens.signer.mint("account", session="request")
     theirs = jwt.decode(PERSISTENT["terminalToken"], options={"verify_signature": False})
     claims = jwt.decode(token, options={"verify_signature": False})
@@ -54,14 +55,14 @@ def test_tokens_of_ours_look_like_the_originals(ours: keys.Keys) -> None:
     assert claims["iat"] == claims["nbf"] <= time.time()
 
 
-def test_the_key_tree_and_what_the_original_sealed(ours: keys.Keys) -> None:
+def test_the_key_tree_and_what_the_original_sealed(ours: Keys) -> None:
     vault = ours.vault
     assert vault.root.hex() == TREE["root"]
     assert vault.key(TREE["path"]).hex() == TREE["key"]
     assert vault.open(TREE["path"], base64.b64decode(TREE["stored"])) == TREE["plaintext"]
 
 
-def test_what_is_sealed_can_be_opened_with_its_path_and_secret_only(ours: keys.Keys) -> None:
+def test_what_is_sealed_can_be_opened_with_its_path_and_secret_only(ours: Keys) -> None:
     vault, path = ours.vault, ["user", "a", "github", "token"]
     for plain in ("", "gho_ü", "x" * 100_000):
         sealed = vault.seal(path, plain)
@@ -72,10 +73,10 @@ def test_what_is_sealed_can_be_opened_with_its_path_and_secret_only(ours: keys.K
         assert vault.open(["user", "b", "github", "token"], sealed) is None
         for spoilt in (b"", b"\0", sealed[:-1], sealed[:20], sealed + b"x", bytes([*sealed[:-1], sealed[-1] ^ 1])):
             assert vault.open(path, spoilt) is None
-    assert keys.Keys("another").vault.open(TREE["path"], base64.b64decode(TREE["stored"])) is None
+    assert Keys("another").vault.open(TREE["path"], base64.b64decode(TREE["stored"])) is None
 
 
-def test_a_state_is_good_for_five_minutes_and_nothing_else_is_one(ours: keys.Keys) -> None:
+def test_a_state_is_good_for_five_minutes_and_nothing_else_is_one(ours: Keys) -> None:
     state = github.make_state(ours.github, "account")
     claims = jwt.decode(state, options={"verify_signature": False})
     assert claims["iss"] == "github-happy"
@@ -84,7 +85,7 @@ def test_a_state_is_good_for_five_minutes_and_nothing_else_is_one(ours: keys.Key
     old = ours.github.mint("account", issued_at=int(time.time()) - 400, exp=int(time.time()) - 100)
     for bad in (
         "", "bad", "a.b.c", state[:-3], old, ours.tokens.signer.mint("account"), ours.github.mint("account"),
-        keys.Keys("another").github.mint("account", exp=int(time.time()) + 300), "x" * 5000,
+        Keys("another").github.mint("account", exp=int(time.time()) + 300), "x" * 5000,
         f"{state}{os.urandom(2).hex()}",
     ):  # fmt: skip
         assert github.account_of_state(ours.github, bad) is None

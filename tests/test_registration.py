@@ -9,7 +9,7 @@ import httpx
 import nacl.signing
 import pytest
 
-from happy_light.auth import keys
+from happy_light.auth.fingerprints import fingerprint
 from tests.client import World, b64
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -30,7 +30,7 @@ async def sign_in(url: str, key: nacl.signing.SigningKey) -> httpx.Response:
 
 def new_key() -> tuple[nacl.signing.SigningKey, str]:
     key = nacl.signing.SigningKey.generate()
-    return key, keys.fingerprint(bytes(key.verify_key))
+    return key, fingerprint(bytes(key.verify_key))
 
 
 async def test_closed_refuses_new_keys_with_a_sentence_and_logs_their_fingerprint(start) -> None:

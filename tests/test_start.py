@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from happy_light.auth import keys
+from happy_light.auth import master_secret
 from happy_light.errors import OperatorError
 from tests.client import World
 from tests.conftest import SECRET, Process
@@ -146,9 +146,9 @@ def test_an_empty_secret_file_is_refused(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from happy_light import keys\n"
+        "import sys, time; from pathlib import Path; from happy_light.auth import master_secret\n"
         "while time.time() < float(sys.argv[2]): pass\n"
-        "print(keys.master_secret(None, Path(sys.argv[1])))"
+        "print(master_secret.find_or_create(None, Path(sys.argv[1])))"
     )
     moment = str(time.time() + 2)
     running = [
@@ -387,5 +387,5 @@ def test_ephemeral_does_not_go_with_a_folder(tmp_path: Path) -> None:
 
 def test_the_secret_of_a_start_that_fails_is_never_shown(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as error:
-        keys.master_secret(None, tmp_path / "nowhere" / "secret")
+        master_secret.find_or_create(None, tmp_path / "nowhere" / "secret")
     assert str(error.value).startswith("The master secret ")

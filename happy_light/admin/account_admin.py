@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from happy_light.admin.context import AdminContext, AdminRequest, ProgressCallback
-from happy_light.auth import keys
+from happy_light.auth.fingerprints import fingerprint, parse_fingerprint
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction, Transaction
@@ -55,7 +55,7 @@ def find(tx: ReadTransaction, text: str) -> str:
     row = tx.fetch_one("SELECT id FROM accounts WHERE id = ? OR username = ?", (text, text))
     if row is not None:
         return str(row[0])
-    wanted = keys.fingerprint_of(text)
+    wanted = parse_fingerprint(text)
     for id, public_key in tx.fetch_all("SELECT id, public_key FROM accounts") if wanted else []:
         if _fingerprint(public_key) == wanted:
             return str(id)
@@ -120,7 +120,7 @@ def _by_account(tx: ReadTransaction, sql: str, only: str | None, width: int) -> 
 
 def _fingerprint(public_key: str) -> str:
     """Of the column public_key; an account whose deletion was interrupted has none."""
-    return "being deleted" if public_key.startswith("deleted ") else keys.fingerprint(bytes.fromhex(public_key))
+    return "being deleted" if public_key.startswith("deleted ") else fingerprint(bytes.fromhex(public_key))
 
 
 def _file_sizes(tx: ReadTransaction, settings: Settings, only: str | None) -> dict[str, int]:

@@ -21,7 +21,8 @@ import msgspec
 from happy_light import __version__, data_dir, store, wire
 from happy_light.admin.account_admin import files_in
 from happy_light.admin.context import ProgressCallback
-from happy_light.auth.keys import Keys, secret_in
+from happy_light.auth import master_secret
+from happy_light.auth.keys import Keys
 from happy_light.blobs.local_files import PART
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -61,15 +62,14 @@ def secret_of(settings: Settings, database: Path) -> str | None:
     """The master secret that this database was made with, if it is known here."""
     candidates = [settings.master_secret]
     if settings.secret_file.is_file():
-        candidates.append(secret_in(settings.secret_file))
+        candidates.append(master_secret.read(settings.secret_file))
     return next((secret for secret in candidates if secret and fits(secret, database)), None)
 
 
 def fits(secret: str, database: Path) -> bool:
     """Whether it is the secret of this database; one that never ran has none yet."""
     with store.look(database) as tx:
-        row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
-    return row is None or row[0] == Keys(secret).check_value()
+        return master_secret.matches(tx, Keys(secret)) is not False
 
 
 def write(settings: Settings, target: Path, with_secret: bool, progress: ProgressCallback) -> Manifest:
@@ -305,7 +305,12 @@ def _check(settings: Settings, manifest: Manifest, staging: Path) -> None:
             + ("Unset it: the archive has the right one." if manifest.secret else "Set it to that server's.")
         )
     own = settings.secret_file
-    if not manifest.secret and not settings.master_secret and own.is_file() and not fits(secret_in(own), database):
+    if (
+        not manifest.secret
+        and not settings.master_secret
+        and own.is_file()
+        and not fits(master_secret.read(own), database)
+    ):
         raise OperatorError(f"{own} is not the secret of the server that was backed up; put the right one there.")
     if manifest.secret and not fits((staging / SECRET).read_text("utf-8"), database):
         raise OperatorError("The secret in the archive is not that of its database.")

@@ -13,7 +13,8 @@ from typing import Literal
 from happy_light import store, wire
 from happy_light.admin import prune
 from happy_light.admin.account_admin import account_files, session_files, subfolders
-from happy_light.auth import keys
+from happy_light.auth import master_secret
+from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
@@ -126,18 +127,17 @@ def gaps(tx: ReadTransaction) -> list[str]:
 
 
 def _secret(tx: ReadTransaction, settings: Settings) -> Finding:
-    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
     file = settings.secret_file
     secret, source = settings.master_secret, "HANDY_MASTER_SECRET"
     if not secret:
         try:
-            secret, source = keys.secret_in(file) if file.exists() else "", str(file)
+            secret, source = master_secret.read(file) if file.exists() else "", str(file)
         except OperatorError as error:
             return Finding("secret", "problem", str(error), "Set HANDY_MASTER_SECRET, or mend the file.")
     if not secret:
         text = f"There is no master secret: HANDY_MASTER_SECRET is not set here and {file} is not there."
         return Finding("secret", "problem", text, "Set it as the server has it; a new one would sign everyone out.")
-    if row is not None and row[0] != keys.Keys(secret).check_value():
+    if master_secret.matches(tx, Keys(secret)) is False:
         text = f"{source} is not the secret that the database was made with; the server will not start with it."
         return Finding("secret", "problem", text, f"Put the old secret back (HANDY_MASTER_SECRET or {file}).")
     return Finding("secret", "ok", f"The master secret ({source}) is that of the database.")

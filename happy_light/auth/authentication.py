@@ -1,33 +1,36 @@
-"""Who is calling: a token and the account behind it. Used by both edges."""
+"""Who is calling: the account of a token. Used by HTTP and by sockets."""
 
 from __future__ import annotations
 
-from happy_light.auth.keys import Tokens
+from happy_light.auth.tokens import Tokens
 from happy_light.store import Database, ReadTransaction
 
 
-def _tokens_since(tx: ReadTransaction, account_id: str) -> int | None:
-    """When the account was last signed out everywhere (s); None if there is no such account."""
-    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
-    return None if row is None else int(row[0])
+async def authenticate(database: Database, tokens: Tokens, token: str) -> str | None:
+    """Return the id of the account whose token this is; None if it is not valid now.
 
-
-async def account_of(database: Database, tokens: Tokens, token: str) -> str | None:
-    """The account id of a valid token whose account exists and was not signed out since, else None."""
-    known = tokens.cached(token)
-    if known is not None:
-        return known
-    verified = tokens.verify(token)
-    if verified is None:
+    Not valid are tokens of accounts that do not exist, and those from before the account's last sign-out
+    everywhere.
+    """
+    account_id = tokens.cached(token)
+    if account_id is not None:
+        return account_id
+    claims = tokens.verify(token)
+    if claims is None:
         return None
-    claims, lasting = verified
     while True:
-        generation = tokens.generation
+        revocations = tokens.revocations
         since = await database.read(_tokens_since, claims.account_id)
         if since is None or claims.issued_at < since:
             return None
-        if generation == tokens.generation:
-            break  # else somebody was signed out while we looked, perhaps this one
-    if lasting:
-        tokens.remember(token, claims)
+        if revocations == tokens.revocations:
+            break
+        # An account was signed out or deleted during the read, and it may be this one: read again.
+    tokens.remember(token, claims)
     return claims.account_id
+
+
+def _tokens_since(tx: ReadTransaction, account_id: str) -> int | None:
+    """Return when the account was last signed out everywhere (s); None if there is no such account."""
+    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
+    return None if row is None else int(row[0])

@@ -41,12 +41,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Does it, in the running server if there is one. Raises StartError."""
     from happy_light import store
     from happy_light.admin import account_admin, control, registration
-    from happy_light.auth import keys
+    from happy_light.auth.fingerprints import parse_fingerprint
 
     if (arguments.account is None) != (arguments.what == "list"):
         raise OperatorError("`accounts list` takes no account." if arguments.account else "Say which account is meant.")
     if arguments.what == "allow":
-        fingerprint = keys.fingerprint_of(arguments.account)
+        fingerprint = parse_fingerprint(arguments.account)
         if fingerprint is None:
             raise OperatorError(
                 f"{arguments.account!r} is no public key (32 bytes in hex or base64) and no fingerprint."

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import Final
 
-from happy_light.auth.keys import Vault
+from happy_light.auth.sealing import Vault
 from happy_light.errors import UNKNOWN_VENDOR, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction

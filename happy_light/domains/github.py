@@ -22,7 +22,7 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from happy_light import wire
-from happy_light.auth.keys import Signer
+from happy_light.auth.tokens import Signer
 from happy_light.blobs import local_files
 from happy_light.bus import Audience, Update
 from happy_light.config import Settings

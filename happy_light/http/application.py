@@ -355,7 +355,7 @@ async def authorize(request: Request[Any, Any]) -> str:
     header = request.header(b"authorization")
     if header is None or not header.startswith("Bearer "):
         raise ApiError(MISSING_AUTHORIZATION)
-    account_id = await authentication.account_of(request.context.database, request.context.keys.tokens, header[7:])
+    account_id = await authentication.authenticate(request.context.database, request.context.keys.tokens, header[7:])
     if account_id is None:
         raise ApiError(INVALID_TOKEN)
     return account_id

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from happy_light import store
-from happy_light.auth import keys
+from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -20,6 +20,8 @@ from happy_light.importing import install
 from happy_light.importing.account_export import TABLES, Lines
 from happy_light.importing.copy_tables import Moved, Progress, Report
 from happy_light.importing.server_import import staging_of
+from happy_light.store import Transaction
+from happy_light.wire import now_ms
 
 _ID: Final = re.compile(r"[\w-]+", re.ASCII)
 _ATTACHMENT: Final = re.compile(r"attachments/sessions/([\w-]+)/[0-9a-fA-F-]{36}\.enc", re.ASCII)
@@ -58,7 +60,7 @@ def adopt(
             for pragma in ("foreign_keys = ON", "synchronous = FULL", "busy_timeout = 5000"):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("BEGIN IMMEDIATE")
-            _remember_secret(connection, own, settings)
+            master_secret.match_or_record(Transaction(connection, now_ms()), own, settings.secret_file)
             report, gone = _Adoption(connection, lines, staging, own, secret, progress).run(force)
             if dry_run:
                 connection.execute("ROLLBACK")
@@ -77,18 +79,7 @@ def adopt(
 def _own_secret(settings: Settings, given: str | None, dry_run: bool) -> Keys:
     if dry_run and not settings.master_secret and not settings.secret_file.exists():
         return Keys(given or "a secret that is yet to be made")
-    return Keys(keys.master_secret(settings.master_secret, settings.secret_file))
-
-
-def _remember_secret(connection: sqlite3.Connection, own: Keys, settings: Settings) -> None:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'secret_check'").fetchone()
-    if row is None:
-        connection.execute("INSERT INTO meta (key, value) VALUES ('secret_check', ?)", (own.check_value(),))
-    elif row[0] != own.check_value():
-        raise OperatorError(
-            f"The master secret is not the one that {settings.database} was made with; put the old one back "
-            f"(HANDY_MASTER_SECRET or {settings.secret_file})."
-        )
+    return Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
 
 
 class _Adoption:

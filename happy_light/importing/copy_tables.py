@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from happy_light.auth.keys import Vault
+from happy_light.auth.sealing import Vault
 from happy_light.importing.convert import Damaged
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import EMPTY, TABLES, UNUSED, Table

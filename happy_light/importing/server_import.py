@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from happy_light import data_dir, store
+from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -17,6 +18,8 @@ from happy_light.importing import checks, copy_tables, install
 from happy_light.importing.copy_tables import Progress, Report
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import ESSENTIAL
+from happy_light.store import Transaction
+from happy_light.wire import now_ms
 
 
 def take_over(
@@ -86,7 +89,7 @@ def _build(source: Source, staging: Path, secret: str, files: Path | None, progr
         report = copy_tables.load(source, target, progress)
         checks.check(source, target, report, progress)
         _check_secret(target, secret, report, force)
-        target.execute("INSERT INTO meta (key, value) VALUES ('secret_check', ?)", (Keys(secret).check_value(),))
+        master_secret.record(Transaction(target, now_ms()), Keys(secret))
         target.execute("COMMIT")
         if files is not None:
             install.stage_files(files, staging, target, report, progress)

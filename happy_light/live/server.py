@@ -208,7 +208,7 @@ class SocketServer:
                 kind, id = "machine", auth.get("machineId")
                 if not isinstance(id, str) or not id:
                     raise stack.Refusal("Machine ID required for machine-scoped clients")
-        account_id = await authentication.account_of(self.context.database, self.context.keys.tokens, token)
+        account_id = await authentication.authenticate(self.context.database, self.context.keys.tokens, token)
         if account_id is None:
             raise stack.Refusal("Invalid authentication token")
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")

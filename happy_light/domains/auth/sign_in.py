@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from happy_light import wire
-from happy_light.auth import keys
-from happy_light.auth.keys import Challenges
+from happy_light.auth.challenges import Challenges, verify_signature
+from happy_light.auth.fingerprints import fingerprint
 from happy_light.context import ServerContext
 from happy_light.domains import account
 from happy_light.domains.account import Profile
@@ -55,10 +55,10 @@ def enter(tx: Transaction, public_key: bytes, registration: str) -> tuple[str, i
     row = tx.fetch_one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
     if row is not None:
         return row[0], row[1]
-    fingerprint = keys.fingerprint(public_key)
-    let_in = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (fingerprint,))
+    short_name = fingerprint(public_key)
+    let_in = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (short_name,))
     if not let_in and not accepts(tx, tx.now, registration):
-        raise ApiError(REGISTRATION_CLOSED, fingerprint=fingerprint)
+        raise ApiError(REGISTRATION_CLOSED, fingerprint=short_name)
     id = wire.new_id()
     tx.execute(
         "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
@@ -122,7 +122,7 @@ async def with_signature(
     made_at = context.keys.challenges.made_at(challenge, public_key)
     if made_at is None and ours_only:
         raise ApiError(INVALID_CHALLENGE)
-    if not keys.verify_signature(public_key, challenge, signature):
+    if not verify_signature(public_key, challenge, signature):
         raise ApiError(INVALID_SIGNATURE)
     registration = context.settings.registration
     try:

@@ -1,0 +1,123 @@
+"""Signed tokens: JWTs with the algorithm, issuer and key of the original server (docs/protocol.md section 16)."""
+
+from __future__ import annotations
+
+import functools
+import time
+import uuid
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from happy_light.auth.derivation import derive
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+LEEWAY: Final = 2  # s that a token's times may lie ahead of the clock
+CACHE_MAX: Final = 10_000  # verified tokens kept
+TOKEN_MAX: Final = 4_096  # characters of a token; ours have about 350
+
+
+class Claims(msgspec.Struct):
+    """What a verified token says. `issued_at` in s; `expires`: whether the token has an end."""
+
+    account_id: str
+    issued_at: int
+    expires: bool
+
+
+class Signer:
+    """Signs and verifies the JWTs of one issuer with EdDSA. The key is derived from the secret at the first use."""
+
+    def __init__(self, secret: str, issuer: str, usage: str) -> None:
+        self._secret = secret
+        self._issuer = issuer
+        self._usage = usage
+
+    @functools.cached_property
+    def _key(self) -> Ed25519PrivateKey:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, self._usage)[:32])
+
+    @functools.cached_property
+    def _public(self) -> Any:
+        return self._key.public_key()
+
+    def warm(self) -> None:
+        """Derive the key now (0.1 s) instead of at the first use."""
+        assert self._public is not None
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32 bytes that tokens are verified with."""
+        raw: bytes = self._public.public_bytes_raw()
+        return raw
+
+    def mint(self, subject: str, issued_at: int | None = None, **extra: Any) -> str:
+        """Return a token for `subject` with `extra` claims at the top level. `issued_at` in s, now by default."""
+        import jwt
+
+        now = int(time.time()) if issued_at is None else issued_at
+        claims = {
+            "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": str(uuid.uuid4()),
+        }  # fmt: skip
+        # The original server's header has no `typ`; PyJWT leaves it out when it is None.
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"typ": None})
+
+    def verify(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a valid token of this issuer, else None."""
+        import jwt
+
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token, self._public, algorithms=["EdDSA"], issuer=self._issuer, leeway=LEEWAY,
+                options={"verify_aud": False, "require": ["sub"]},
+            )  # fmt: skip
+        except (jwt.InvalidTokenError, ValueError, RecursionError):
+            return None
+        return claims
+
+
+class Tokens:
+    """The tokens of accounts, with a bounded cache of those that were verified."""
+
+    def __init__(self, secret: str) -> None:
+        self.signer = Signer(secret, "handy", "handy Persistent Token")
+        self._cache: OrderedDict[str, Claims] = OrderedDict()
+        self.revocations = 0
+        """How often `forget` was called: a check that began before the newest revocation must be repeated."""
+
+    def cached(self, token: str) -> str | None:
+        """Return the account of a token that was verified before and not revoked since, else None."""
+        claims = self._cache.get(token)
+        return None if claims is None else claims.account_id
+
+    def verify(self, token: str) -> Claims | None:
+        """Return the claims of a token with a valid signature, issuer and times, else None.
+
+        Whether the account exists and accepts tokens of that age is not checked here.
+        """
+        if len(token) > TOKEN_MAX:
+            return None
+        claims = self.signer.verify(token)
+        if claims is None or not isinstance(claims["sub"], str):
+            return None
+        issued = claims.get("iat", 0)
+        return Claims(claims["sub"], int(issued) if isinstance(issued, int | float) else 0, "exp" in claims)
+
+    def remember(self, token: str, claims: Claims) -> None:
+        """Make `cached` answer for this token. A token that expires is not kept, so it is verified every time."""
+        if claims.expires:
+            return
+        self._cache[token] = claims
+        if len(self._cache) > CACHE_MAX:
+            self._cache.popitem(last=False)
+
+    def forget(self, account_id: str) -> None:
+        """Drop an account's tokens from the cache, because it was deleted or signed out everywhere."""
+        self.revocations += 1
+        for token in [token for token, claims in self._cache.items() if claims.account_id == account_id]:
+            del self._cache[token]
