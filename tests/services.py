@@ -28,7 +28,9 @@ import psutil
 import psycopg
 import redis
 from psycopg import conninfo, sql
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 START_SECONDS = 30.0  # a PostgreSQL that was killed replays its log first
 STOP_SECONDS = 20.0
@@ -330,7 +332,7 @@ class Redis(Service):
 
     def _answers(self) -> bool:
         try:
-            with redis.Redis(port=self.port, socket_timeout=5) as client:
+            with redis.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
                 return bool(client.ping())
         except RedisError:  # not yet listening, or still reading what it had kept
             return False
