@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test test-slow test-lowest test-newest cover check bench settings format clean crash fuzz load soak
+.PHONY: help run test test-slow test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ settings: .venv/made ## write the table of settings into the README
 	$(BIN)/happy-server-light config --markdown > .settings.md
 	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' README.md
 	@rm -f .settings.md README.md.old
+
+schema: .venv/made ## derive the PostgreSQL schema from schema.sql
+	$(BIN)/python -m tools.postgres_schema
 
 crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write
 	$(BIN)/python -m tests.hardness.crash 100
