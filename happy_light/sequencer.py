@@ -16,6 +16,8 @@ What holds for every account with sockets here, whatever comes in and in whateve
 6. A hint that is lost makes known too low; a sweep, which says what seq the database has, puts it right.
 
 From 5 and 6: a socket that connected at position S hears S + 1, S + 2, … without a gap, and all of it in the end.
+A client that comes from another process may have heard more than position already: its socket must be spared what is
+handed out up to there. One that has heard less is first sent the outbox from there to position.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 # ---------------------------------------------------------------------------------------- one by one
@@ -314,3 +314,18 @@ def test_a_late_answer_to_an_account_that_went_and_came_changes_nothing() -> Non
     assert made.opened("a", 12, 2.0) == []
     assert made.read(gap, [(11, "11"), (12, "12")], 2.0) == []
     assert made.position("a") == 12
+
+
+def test_rows_beyond_a_hole_wait_for_the_next_read() -> None:
+    made = opened()
+    made.swept("a", 13, 0.0)
+    (gap,) = made.due(1.0, 9)
+    assert made.read(gap, [(11, "11"), (13, "13")], 1.0) == numbered(11)
+    assert made.due(1.0, 9) == [Gap("a", 12, 13)]
+
+
+def test_rows_that_were_not_known_of_are_not_missed_later() -> None:
+    made = opened()
+    assert made.read(Gap("a", 11, 12), [(11, "11"), (12, "12")], 0.0) == numbered(11, 12)  # of an earlier socket
+    made.swept("a", 12, 0.0)
+    assert made.wakes() is None
