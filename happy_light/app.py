@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light import live, openapi
+from happy_light.admin import api as admin_api
 from happy_light.context import ServerContext
 from happy_light.domains import (
     access_keys,
@@ -64,7 +65,8 @@ def tables() -> Tables:
     emits: dict[str, type[Any]] = {}
     for domain in DOMAINS:
         emits.update(getattr(domain, "emits", {}))
-    return Tables(routes(), events(), emits, [domain.__doc__ or "" for domain in DOMAINS])
+    docs = [module.__doc__ or "" for module in (*DOMAINS, *admin_api.MODULES)]
+    return Tables([*routes(), *admin_api.routes()], events(), emits, docs)
 
 
 def describe() -> openapi.Schema:

@@ -41,6 +41,8 @@ class ServerContext:
         self.keys = keys
         self.clients = ClientRegistry()
         self.counters = Counters()
+        self.serving = False
+        """Set while a server answers requests; false for a command that works on the data folder by itself."""
         self.limits = Limits(settings)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)

@@ -6,9 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
+
+_ADDRESS_MAX: Final = 100  # bytes that the address of a unix socket can have, with some room
 
 
 def create_private_dir(folder: Path, name: str = "data folder", option: str = "--data-dir") -> None:
@@ -59,5 +62,18 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """Yield an address for a unix socket at `path`: a long path goes through the opened folder (Linux)."""
+    if len(os.fsencode(path)) <= _ADDRESS_MAX:
+        yield str(path)
+        return
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{handle}/{path.name}"
     finally:
         os.close(handle)

@@ -25,6 +25,11 @@ _REF: Final = "#/components/schemas/"
 _ROW: Final = re.compile(r"^\s*(GET|POST|PUT|DELETE)\s+(/\S*) {2,}(\S.*)$", re.MULTILINE)
 _EVERY: Final = {500: "An unexpected error", 503: "Not possible now: the disk is full, or too much waits"}
 _READING: Final = {408: "The body did not arrive in time", 413: "The body is too large"}
+_ADMIN: Final = (
+    "Not on the public port: these routes answer on the unix socket admin.sock in the data folder, to its owner only. "
+    'Long work answers with newline-delimited JSON: `{"done", "total"}` while it runs, and last `{"result"}` or '
+    '`{"error"}`.'
+)
 
 Schema = dict[str, Any]
 
@@ -60,6 +65,7 @@ def document(tables: Tables) -> Schema:
             "description": "Times are milliseconds since the epoch; bytes are standard padded base64. An unknown "
             'path is 404 `{"error": "Not found", "path", "method"}`. HEAD works where GET does.',
         },
+        "tags": [{"name": "admin", "description": _ADMIN}],
         "paths": paths,
         "components": {
             "schemas": shapes.components,
@@ -73,7 +79,7 @@ def document(tables: Tables) -> Schema:
         },
     }
     # Structs of one name are told apart by their module; where it lies in our package says nothing to others.
-    short: Schema = wire.decode(wire.encode(whole).replace(b"happy_light.domains.", b""))
+    short: Schema = wire.decode(wire.encode(whole).replace(b"happy_light.domains.", b"").replace(b"happy_light.", b""))
     return short
 
 
@@ -241,7 +247,9 @@ def _content(route: Route, shapes: _Shapes) -> Schema:
     """The 200's body by content type: Annotated[str, "text/html"] names it, else the type tells."""
     kind = route.answer
     if get_origin(kind) is Annotated:
-        return {content_type: {"schema": {"type": "string"}} for content_type in get_args(kind)[1:]}
+        plain, *content_types = get_args(kind)
+        schema = {"type": "string"} if plain is str else shapes.of(plain)
+        return {key: {"schema": schema} for key in content_types}
     if kind is str:
         return {"text/plain": {"schema": {"type": "string"}}}
     if kind is bytes:

@@ -29,9 +29,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert command(tmp_path, "--version").stdout == f"happy-server-light {__version__}\n"
     overview = command(tmp_path, "--help").stdout
     for each in COMMANDS:
-        assert re.search(rf"^    {each.NAME} ", overview, re.MULTILINE), each.NAME
-        ended = command(tmp_path, each.NAME, "--help")
-        assert ended.returncode == 0 and ended.stdout.startswith(f"usage: happy-server-light {each.NAME} "), each.NAME
+        assert re.search(rf"^    {each.name} ", overview, re.MULTILINE), each.name
+        ended = command(tmp_path, each.name, "--help")
+        assert ended.returncode == 0 and ended.stdout.startswith(f"usage: happy-server-light {each.name} "), each.name
     ended = command(tmp_path, "nonsense")
     assert ended.returncode == 2 and "argument command: invalid choice: 'nonsense'" in ended.stderr
     assert command(tmp_path, "--prot", "1").returncode == 2
@@ -55,11 +55,11 @@ def test_health_of_a_running_server(start: Callable[..., Process], tmp_path: Pat
     server = start()
     for arguments in (("--url", server.url), ("--url", f"{server.url}/"), ("--port", server.url.rpartition(":")[2])):
         ended = command(tmp_path, "health", *arguments)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{server.url} is well\n", "")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{server.url} is healthy\n", "")
     assert server.stop() == 0
     ended = command(tmp_path, "health", "--url", server.url)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"{server.url} is not well: Connection refused\n"
+    assert ended.stderr == f"{server.url} is not healthy: Connection refused\n"
 
 
 class Odd(http.server.BaseHTTPRequestHandler):
@@ -92,7 +92,7 @@ def test_health_of_others(odd: str, tmp_path: Path) -> None:
         ("", "it is another program"),
     ):
         ended = command(tmp_path, "health", "--url", odd + path)
-        assert (ended.returncode, ended.stderr) == (1, f"{odd}{path} is not well: {problem}\n")
+        assert (ended.returncode, ended.stderr) == (1, f"{odd}{path} is not healthy: {problem}\n")
     assert command(tmp_path, "health", "--quiet", "--port", str(free_port())).returncode == 1
     for arguments in (("--url", "nonsense"), ("--port", "0")):
         ended = command(tmp_path, "health", *arguments)

@@ -216,4 +216,4 @@ def test_every_row_has_a_name_of_its_own() -> None:
 def test_the_readme_has_the_table() -> None:
     found = re.search(r"<!-- settings.*?-->\n(.*)<!-- end of settings -->", README.read_text("utf-8"), re.DOTALL)
     assert found is not None
-    assert found[1] == config.table(), "run `make settings`"
+    assert found[1] == config.markdown_table(), "run `make settings`"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from happy_light.admin import doctor
+from happy_light.admin import doctor_local
 from tests.client import World, uid
 from tests.commands import run
 from tests.conftest import Process
@@ -134,9 +134,9 @@ async def test_no_secret_and_a_wrong_one(process: Process) -> None:
 
 def test_space() -> None:
     where = Path("/data")
-    assert doctor.space(2**30, 0, where).level == "ok"
-    assert doctor.space(2**28, 0, where).level == "problem"
-    assert doctor.space(2**30, 2**31, where).level == "problem"
+    assert doctor_local.space(2**30, 0, where).level == "ok"
+    assert doctor_local.space(2**28, 0, where).level == "problem"
+    assert doctor_local.space(2**30, 2**31, where).level == "problem"
 
 
 async def test_leftover_files_are_a_warning_and_prune_is_the_cure(process: Process, own: World) -> None:

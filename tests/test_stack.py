@@ -23,7 +23,8 @@ from happy_light import config, wire
 from happy_light.bus import Audience, Ephemeral
 from happy_light.live import server as live_server
 from happy_light.live import takeover
-from happy_light.server import Server, report
+from happy_light.server import Server
+from happy_light.server.process import report_exception
 from tests.client import World
 from tests.conftest import SECRET, Process
 from tests.raw_connections import Connection, Wire
@@ -122,12 +123,12 @@ def test_uvloop_is_used_where_it_is_installed_and_not_needed(installed: bool, tm
     program = (
         "import asyncio, sys\n"
         f"{'' if installed else missing}\n"
-        "from happy_light import config, server\n"
+        "from happy_light import config\nfrom happy_light.server import process\n"
         "settings = config.load({}, {'data_dir': sys.argv[1], 'port': '0', 'metrics_enabled': 'false'})\n"
         "def ready(server):\n"
         "    print(type(asyncio.get_running_loop()).__module__)\n"
         "    server.stop()\n"
-        "server.run(settings, ready)\n"
+        "process.run(settings, ready)\n"
     ).replace('sys.modules["uvloop"]', "sys.modules['uvloop']")
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -158,7 +159,7 @@ async def test_only_what_clients_and_stops_cut_off_is_not_reported(
 
     def told(error: BaseException, **more: Any) -> bool:
         caplog.clear()
-        report(server, loop, {"message": "m", "exception": error, **more})
+        report_exception(server, loop, {"message": "m", "exception": error, **more})
         return bool(caplog.records)
 
     with caplog.at_level(logging.ERROR, "asyncio"):

@@ -94,7 +94,7 @@ async def test_stats_tell_the_same_with_and_without_a_server(process: Process, o
     assert running["server"]["writer"]["writes"] >= 3
     assert stopped["server"] is None
     text = await run(process.folder, "stats")
-    assert "does not run" in text.out
+    assert "not running" in text.out
 
 
 def test_records_are_exact_without_counting_whatever_is_deleted() -> None:

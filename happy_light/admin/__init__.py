@@ -1,1 +1,1 @@
-"""What an operator does: accounts, registration, backup, doctor, prune, stats."""
+"""What an operator does: accounts, registration, backup, doctor, prune, stats, and the API for it."""

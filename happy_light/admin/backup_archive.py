@@ -1,14 +1,15 @@
-"""Backups: the whole of a server in one archive (tar, gzip), and back again.
+"""Backups: everything of a server in one archive (tar, gzip).
 
-In it: `database.sqlite`, `files/…`, `attachments/…`, `master-secret` (if wanted) and, last, `manifest.json`
-with the size and SHA-256 of each. Works on its own connection, whether or not a server runs.
+It contains `database.sqlite`, `files/…`, `attachments/…`, `master-secret` (unless it is left out) and, last,
+`manifest.json` with the size and SHA-256 of each. Works on a connection of its own, whether or not a server runs.
+backup_restore.py is the way back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import secrets
 import sqlite3
 import tarfile
 import time
@@ -18,12 +19,12 @@ from typing import IO, Final, cast
 
 import msgspec
 
-from happy_light import __version__, data_dir, store, wire
-from happy_light.admin.account_admin import files_in
-from happy_light.admin.context import ProgressCallback
+from happy_light import __version__, store, wire
+from happy_light.admin.folders import files_in
+from happy_light.admin.progress import ProgressCallback
+from happy_light.atomic_write import TEMPORARY_SUFFIX, atomic_file
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
-from happy_light.blobs.local_files import PART
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.wire import Outgoing
@@ -33,8 +34,8 @@ SECRET: Final = "master-secret"  # noqa: S105 the name of a file
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 _FOLDERS: Final = ("files", "attachments")
-_PIECE: Final = 1024 * 1024  # bytes
-_PAGES: Final = 2048  # pages copied between two looks at the progress
+_CHUNK: Final = 1024 * 1024  # bytes
+_PAGES: Final = 2048  # pages copied between two reports of the progress
 _MANIFEST_MAX: Final = 512 * 1024 * 1024  # bytes
 
 
@@ -47,7 +48,7 @@ class Entry(Outgoing):
 
 
 class Manifest(Outgoing):
-    """What an archive says of itself. `made_at` in ms."""
+    """The contents of an archive, in its last file. `made_at` in ms."""
 
     version: str
     schema: int
@@ -57,27 +58,26 @@ class Manifest(Outgoing):
     format: int = FORMAT
 
 
-# ----------------------------------------------------------------------------------------- backing up
+# ----------------------------------------------------------------------------------------- writing
 def secret_of(settings: Settings, database: Path) -> str | None:
-    """The master secret that this database was made with, if it is known here."""
+    """Return the master secret that this database was made with, None if it is not known here."""
     candidates = [settings.master_secret]
     if settings.secret_file.is_file():
         candidates.append(master_secret.read(settings.secret_file))
-    return next((secret for secret in candidates if secret and fits(secret, database)), None)
+    return next((secret for secret in candidates if secret and is_secret_of(secret, database)), None)
 
 
-def fits(secret: str, database: Path) -> bool:
-    """Whether it is the secret of this database; one that never ran has none yet."""
+def is_secret_of(secret: str, database: Path) -> bool:
+    """Return whether `secret` belongs to this database; any does while no server has run on it."""
     with store.look(database) as tx:
         return master_secret.matches(tx, Keys(secret)) is not False
 
 
 def write(settings: Settings, target: Path, with_secret: bool, progress: ProgressCallback) -> Manifest:
-    """Makes an archive and reads it back before it gets its name. Raises StartError; nothing is left then."""
-    snapshot = target.with_name(f".{target.name}.database")
-    partial = target.with_name(f".{target.name}.partial")
+    """Write an archive and read it back before it gets its name. Raises OperatorError; nothing is left then."""
+    snapshot = target.with_name(f".{target.name}.{secrets.token_hex(6)}.database")
     try:
-        with store.look(settings.database):  # says what is wrong with it
+        with store.look(settings.database):  # raises what is wrong with it
             copy_database(settings.database, snapshot, progress)
         secret = None
         if with_secret:
@@ -87,38 +87,31 @@ def write(settings: Settings, target: Path, with_secret: bool, progress: Progres
                     "The master secret of this database is not known here. Set HANDY_MASTER_SECRET as the server has "
                     "it, or leave the secret out with --no-secret and keep it yourself."
                 )
-        # After the database: what it refers to is on disk by now, and what came later does no harm.
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        # After the database: the files that it refers to are on disk by now, and newer ones do no harm.
+        with atomic_file(target) as file:
             manifest = _pack(file, settings, snapshot, secret, progress)
             file.flush()
-            os.fsync(file.fileno())
-        if _members(partial, progress) != manifest:
-            raise OperatorError(
-                f"What was written to {target.parent} reads back differently; that disk is not to be trusted."
-            )
-        partial.replace(target)
-        handle = os.open(target.parent, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+            if read_archive(Path(file.name), progress) != manifest:
+                raise OperatorError(
+                    f"What was written to {target.parent} reads back differently; do not trust that disk."
+                )
     except OSError as error:
         raise OperatorError(f"The backup {target} cannot be written: {error.strerror or error}.") from error
     finally:
-        for path in (snapshot, partial):
-            path.unlink(missing_ok=True)
+        snapshot.unlink(missing_ok=True)
     return manifest
 
 
 def copy_database(source: Path, target: Path, progress: ProgressCallback) -> None:
-    """The database as it is at one moment, while others write to it; checked. Raises StartError."""
-    target.unlink(missing_ok=True)
-    target.touch(0o600)
+    """Copy the database as it is at one moment, while others write to it, and check it. Raises OperatorError."""
+    target.touch(0o600, exist_ok=False)
     reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     writing = sqlite3.connect(target, isolation_level=None)
     try:
-        # A transaction that reads holds the moment; without it every write of others starts the copy anew.
+        # A reading transaction keeps one state; without it every write of others restarts the copy.
         reading.execute("BEGIN")
         reading.execute("SELECT 1 FROM meta").fetchall()
-        reading.backup(writing, pages=_PAGES, progress=lambda _, left, of: progress(of - left, of))
+        reading.backup(writing, pages=_PAGES, progress=lambda _, left, total: progress(total - left, total))
         writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, no -wal beside it
         check_database(writing, source)
     except sqlite3.Error as error:
@@ -129,10 +122,10 @@ def copy_database(source: Path, target: Path, progress: ProgressCallback) -> Non
 
 
 def check_database(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises StartError if it is damaged."""
+    """Raise OperatorError if the database is damaged."""
     found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if found != ["ok"]:
-        raise OperatorError(f"{path} is damaged ({found[0]}); `happy-server-light doctor` says more.")
+        raise OperatorError(f"{path} is damaged ({found[0]}); `happy-server-light doctor` shows more.")
 
 
 def _pack(
@@ -146,7 +139,7 @@ def _pack(
         for name, path in found:
             try:
                 source = path.open("rb")
-            except FileNotFoundError:  # deleted a moment ago, with the session that it belonged to
+            except FileNotFoundError:  # deleted since, with its session
                 continue
             with source:
                 entries.append(_add(tar, name, source, os.fstat(source.fileno()).st_size))
@@ -162,12 +155,12 @@ def _pack(
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for name, root in zip(_FOLDERS, (settings.files, settings.attachments), strict=True):
         for path in sorted(files_in(root)):
-            if not path.name.endswith(PART):
+            if not path.name.endswith(TEMPORARY_SUFFIX):
                 yield f"{name}/{path.relative_to(root).as_posix()}", path
 
 
-class _Hashed:
-    """A file that is hashed while it is read."""
+class _HashedFile:
+    """A file whose SHA-256 is computed while it is read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -181,14 +174,14 @@ class _Hashed:
         return piece
 
     def entry(self, path: str) -> Entry:
-        """What was read so far."""
+        """Return the manifest's entry for what was read so far."""
         return Entry(path, self.size, self.sha256.hexdigest())
 
 
 def _add(tar: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> Entry:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o600, int(time.time())
-    hashed = _Hashed(source)
+    hashed = _HashedFile(source)
     tar.addfile(info, cast("IO[bytes]", hashed))
     return hashed.entry(name)
 
@@ -199,140 +192,47 @@ def _add_bytes(tar: tarfile.TarFile, name: str, value: bytes) -> Entry:
     return _add(tar, name, io.BytesIO(value), len(value))
 
 
-# ------------------------------------------------------------------------------------- reading back
-def _members(archive: Path, progress: ProgressCallback, into: Path | None = None) -> Manifest:
-    """Reads an archive through, and unpacks it if `into` is given. Raises StartError if anything is amiss."""
+# ----------------------------------------------------------------------------------------- reading
+def read_archive(archive: Path, progress: ProgressCallback, into: Path | None = None) -> Manifest:
+    """Read a whole archive, compare it with its manifest, and unpack it if `into` is given. Raises OperatorError."""
     entries: list[Entry] = []
     manifest: Manifest | None = None
     size = archive.stat().st_size
     try:
         with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:gz") as tar:
             for member in tar:
-                source = tar.extractfile(member) if member.isreg() and _is_ours(member.name) else None
+                source = tar.extractfile(member) if member.isreg() and _is_known(member.name) else None
                 if source is None:
-                    raise OperatorError(f"{archive} is no backup of happy-server-light: {member.name!r} is in it.")
+                    raise OperatorError(f"{archive} is no backup of happy-server-light: it contains {member.name!r}.")
                 if member.name == MANIFEST:
                     manifest = msgspec.json.decode(source.read(_MANIFEST_MAX), type=Manifest)
                     continue
-                entries.append(_read(_Hashed(source), member.name, into))
+                entries.append(_read(_HashedFile(source), member.name, into))
                 progress(raw.tell(), size)
     except (tarfile.TarError, EOFError, OSError, ValueError, msgspec.DecodeError) as error:
         raise OperatorError(f"The archive {archive} cannot be read: {error}.") from error
     if manifest is None or manifest.entries != entries:
-        raise OperatorError(f"The archive {archive} is damaged: its content is not what its manifest says.")
+        raise OperatorError(f"The archive {archive} is damaged: its content does not match its manifest.")
     return manifest
 
 
-def _read(source: _Hashed, name: str, into: Path | None) -> Entry:
+def _read(source: _HashedFile, name: str, into: Path | None) -> Entry:
     if into is None:
-        while source.read(_PIECE):
+        while source.read(_CHUNK):
             pass
         return source.entry(name)
     target = into / name
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        while piece := source.read(_PIECE):
+        while piece := source.read(_CHUNK):
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     return source.entry(name)
 
 
-def _is_ours(name: str) -> bool:
+def _is_known(name: str) -> bool:
     parts = name.split("/")
     if name in (DATABASE, SECRET, MANIFEST):
         return True
     return parts[0] in _FOLDERS and len(parts) > 1 and all(part not in ("", ".", "..") for part in parts)
-
-
-# ---------------------------------------------------------------------------------------- restoring
-def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCallback) -> tuple[Manifest, Path | None]:
-    """Puts an archive into the data folder; checks everything before it touches anything there.
-
-    -> the manifest, and where what was there before is now. Raises StartError.
-    """
-    if not archive.is_file():
-        raise OperatorError(f"There is no archive {archive}.")
-    data_dir.create_private_dir(settings.data_dir)
-    with data_dir.lock_data_dir(settings):
-        there = [path for path in _places(settings) if path.is_file() or any(files_in(path))]
-        if there and not force:
-            raise OperatorError(
-                f"{settings.data_dir} is not empty ({there[0].name}). With --force what is there is kept in a folder "
-                "of its own and replaced; or choose another folder with --data-dir."
-            )
-        staging = settings.data_dir / ".restoring"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
-        try:
-            manifest = _members(archive, progress, staging)
-            _check(settings, manifest, staging)
-            aside = _move_aside(settings, there, manifest.secret)
-            _move_in(settings, staging)
-        except OSError as error:
-            raise OperatorError(f"{settings.data_dir} cannot be written: {error.strerror or error}.") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return manifest, aside
-
-
-def _places(settings: Settings) -> list[Path]:
-    database = settings.database
-    beside = [database.with_name(database.name + end) for end in ("", "-wal", "-shm")]
-    return [*beside, settings.files, settings.attachments]
-
-
-def _check(settings: Settings, manifest: Manifest, staging: Path) -> None:
-    if manifest.format > FORMAT or manifest.schema > store.SCHEMA_VERSION:
-        raise OperatorError(
-            f"The archive was made by happy-server-light {manifest.version} (schema {manifest.schema}, this one knows "
-            f"{store.SCHEMA_VERSION}); install that version or a newer one."
-        )
-    database = staging / DATABASE
-    if not database.is_file():
-        raise OperatorError("The archive has no database.")
-    connection = sqlite3.connect(database)
-    try:
-        check_database(connection, database)
-    except sqlite3.Error as error:
-        raise OperatorError(f"The archive's database cannot be used: {error}.") from error
-    finally:
-        connection.close()
-    store.prepare(database)
-    if settings.master_secret and not fits(settings.master_secret, database):
-        raise OperatorError(
-            "HANDY_MASTER_SECRET is not the secret of the server that was backed up; everyone would be signed out. "
-            + ("Unset it: the archive has the right one." if manifest.secret else "Set it to that server's.")
-        )
-    own = settings.secret_file
-    if (
-        not manifest.secret
-        and not settings.master_secret
-        and own.is_file()
-        and not fits(master_secret.read(own), database)
-    ):
-        raise OperatorError(f"{own} is not the secret of the server that was backed up; put the right one there.")
-    if manifest.secret and not fits((staging / SECRET).read_text("utf-8"), database):
-        raise OperatorError("The secret in the archive is not that of its database.")
-
-
-def _move_aside(settings: Settings, there: list[Path], with_secret: bool) -> Path | None:
-    if with_secret and settings.secret_file.exists():
-        there = [*there, settings.secret_file]
-    if not there:
-        return None
-    aside = settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S")
-    aside.mkdir(mode=0o700)
-    for path in there:
-        shutil.move(path, aside / path.name)
-    return aside
-
-
-def _move_in(settings: Settings, staging: Path) -> None:
-    moves: list[tuple[str, Path]] = [("files", settings.files), ("attachments", settings.attachments)]
-    # The database is last: as long as it is not there, a server that starts has nothing to serve wrongly.
-    for name, place in [*moves, (SECRET, settings.secret_file), (DATABASE, settings.database)]:
-        if (staging / name).exists():
-            if place.is_dir():  # empty, or it would have been moved aside
-                shutil.rmtree(place)
-            shutil.move(staging / name, place)

@@ -1,41 +1,54 @@
-"""Whether a URL leads to this very server: `doctor` announces a word here, sends it there, and asks what came."""
+"""Whether a URL leads to this server: `doctor` announces a word, sends it to the URL, and asks what arrived.
+
+POST   /admin/api/probes         announce the word that a request to /health will carry
+GET    /admin/api/probes/:word   what arrived with the word; it is forgotten then
+"""
 
 from __future__ import annotations
 
-from happy_light.admin.context import AdminContext, AdminRequest, ProgressCallback
+from typing import Any, Final
+
 from happy_light.domains.probes import Probes
-from happy_light.errors import OperatorError
-from happy_light.wire import Outgoing
+from happy_light.errors import ApiError, ErrorResponse
+from happy_light.http.application import Request, Route
+from happy_light.wire import Incoming, Outgoing, Success
+
+NO_SERVER: Final = ErrorResponse(409, "No server runs that a request could reach")
 
 
-class Word(Outgoing):
-    """`echo.await` and `echo.heard`: what the request to the URL carries in its header."""
+class Probe(Incoming):
+    """POST /admin/api/probes: what the request to /health carries in the header x-happy-echo."""
 
     word: str
 
 
-class Heard(Outgoing):
-    """The headers of the request as they arrived here, lower-case; `arrived` is false if it did not."""
+class ProbeResult(Outgoing):
+    """The request as it arrived: the sender's address and the headers that proxies change, in lower case."""
 
     arrived: bool
     address: str = ""
     headers: dict[str, str] = {}
 
 
-async def announce(admin: AdminContext, what: Word, progress: ProgressCallback) -> Heard:
-    _probes(admin).expect(what.word)
-    return Heard(False)
+async def post(request: Request[Probe, None]) -> Success:
+    """Announce a probe."""
+    _probes(request).expect(request.body.word)
+    return Success()
 
 
-async def heard(admin: AdminContext, what: Word, progress: ProgressCallback) -> Heard:
-    seen = _probes(admin).take(what.word)
-    return Heard(False) if seen is None else Heard(True, seen[0], seen[1])
+async def get(request: Request[None, None]) -> ProbeResult:
+    """Return what arrived."""
+    seen = _probes(request).take(request.path["word"])
+    return ProbeResult(False) if seen is None else ProbeResult(True, seen[0], seen[1])
 
 
-def _probes(admin: AdminContext) -> Probes:
-    if admin.context is None:
-        raise OperatorError("No server runs.")
-    return admin.context.probes
+def _probes(request: Request[Any, None]) -> Probes:
+    if not request.context.serving:
+        raise ApiError(NO_SERVER)
+    return request.context.probes
 
 
-requests = {"echo.await": AdminRequest(Word, Heard, announce), "echo.heard": AdminRequest(Word, Heard, heard)}
+routes = [
+    Route("POST", "/admin/api/probes", post, body=Probe, errors=[NO_SERVER], public=True),
+    Route("GET", "/admin/api/probes/:word", get, answer=ProbeResult, errors=[NO_SERVER], public=True),
+]

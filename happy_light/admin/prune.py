@@ -1,30 +1,44 @@
-"""Deleting what nobody needs any more: silent sessions, old messages, files without an owner."""
+"""Delete what nobody needs any more: inactive sessions, old messages, files without an owner, unfinished uploads.
+
+POST   /admin/api/prune   delete it, or with dryRun count what would be deleted
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Final
+
+from starlette.responses import Response
 
 from happy_light import wire
-from happy_light.admin.account_admin import PIECE, account_files, clear, session_files, size_of, subfolders
-from happy_light.admin.context import AdminContext, AdminRequest, ProgressCallback
+from happy_light.admin import folders
+from happy_light.admin.account_admin import DELETE_BATCH
+from happy_light.admin.folders import account_files, session_files
+from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
+from happy_light.atomic_write import TEMPORARY_SUFFIX
+from happy_light.config import Settings
+from happy_light.context import ServerContext
 from happy_light.domains import auth
 from happy_light.domains.sessions import commands
+from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Outgoing
+from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
-SETTLED = 3600.0  # s that a file without an owner must be old: one may just be on its way
-EVERY = 86_400.0  # s between two runs of what the settings ask for
-_LOOK = 5_000  # messages looked at in one go
-_PAGES = 256  # pages given back to the disk in one transaction
+UNOWNED_AGE: Final = 3600.0  # s without a change, after which files without an owner and unfinished ones may go
+INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
+_SCAN_BATCH: Final = 5_000  # messages looked at in one read
+_PAGES: Final = 256  # pages given back to the disk in one transaction
 
 
-class Wanted(Outgoing):
-    """`prune`: ages in s, null for "keep"; `dry_run` only counts."""
+# -------------------------------------------------------------------------------------------- wire
+class PruneRequest(Incoming):
+    """POST /admin/api/prune: ages in s, null to keep all; `dry_run` only counts."""
 
     sessions_inactive: int | None = None
     messages_older: int | None = None
@@ -32,20 +46,27 @@ class Wanted(Outgoing):
 
 
 class Pruned(Outgoing):
-    """How much went, or would go. `freed_bytes` is what the database file became smaller."""
+    """What was deleted, or would be. `freed_bytes` is how much smaller the database file is."""
 
     dry_run: bool
     sessions: int = 0
     messages: int = 0
     auth_requests: int = 0
     orphaned_folders: int = 0
+    unfinished_uploads: int = 0
     file_bytes: int = 0
     freed_bytes: int = 0
 
 
+class PruneDone(Outgoing):
+    """The last line of the answer."""
+
+    result: Pruned
+
+
 # -------------------------------------------------------------------------------------- operations
-def silent(tx: ReadTransaction, before: int) -> list[tuple[str, str, int]]:
-    """(account, session, messages) of each session that was not active since `before` (ms)."""
+def inactive_sessions(tx: ReadTransaction, before: int) -> list[tuple[str, str, int]]:
+    """Return (account, session, messages) of each session that was not active since `before` (ms)."""
     return [
         (row[0], row[1], row[2])
         for row in tx.fetch_all(
@@ -56,10 +77,10 @@ def silent(tx: ReadTransaction, before: int) -> list[tuple[str, str, int]]:
     ]
 
 
-def empty_silent(tx: Transaction, account_id: str, session_id: str, before: int) -> int | None:
-    """Deletes some of its messages, oldest first, and the session when none are left.
+def delete_inactive(tx: Transaction, account_id: str, session_id: str, before: int) -> int | None:
+    """Delete a batch of the session's messages, oldest first, and the session with the last one.
 
-    -> how many messages; None when there is nothing more to do, also because it became active.
+    Returns how many messages; None when there is nothing more to do, also because the session became active.
     """
     still = tx.fetch_one(
         "SELECT 1 FROM sessions WHERE id = ? AND account_id = ? AND active = 0 AND active_at < ?",
@@ -69,32 +90,59 @@ def empty_silent(tx: Transaction, account_id: str, session_id: str, before: int)
         return None
     count = tx.execute(
         "DELETE FROM messages WHERE rowid IN (SELECT rowid FROM messages WHERE session_id = ? ORDER BY seq LIMIT ?)",
-        (session_id, PIECE),
+        (session_id, DELETE_BATCH),
     )
-    if count < PIECE:
+    if count < DELETE_BATCH:
         commands.delete(tx, account_id, session_id)
     return count
 
 
-def old(tx: ReadTransaction, after: int, before: int) -> tuple[list[int], int | None]:
-    """Looks at the next messages behind row `after`. -> the rows older than `before` (ms), and where it came to."""
-    rows = tx.fetch_all("SELECT rowid, created_at FROM messages WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, _LOOK))
+def old_messages(tx: ReadTransaction, after: int, before: int) -> tuple[list[int], int | None]:
+    """Scan the next messages behind row `after`.
+
+    Returns the rows older than `before` (ms), and the last row that was scanned, None at the end.
+    """
+    rows = tx.fetch_all(
+        "SELECT rowid, created_at FROM messages WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, _SCAN_BATCH)
+    )
     return [row[0] for row in rows if row[1] < before], rows[-1][0] if rows else None
 
 
-def drop(tx: Transaction, rows: list[int], before: int) -> None:
-    """Deletes these messages."""
+def delete_messages(tx: Transaction, rows: list[int], before: int) -> None:
+    """Delete these messages if they are older than `before` (ms)."""
     tx.executemany("DELETE FROM messages WHERE rowid = ? AND created_at < ?", [(row, before) for row in rows])
 
 
-def without_owner(tx: ReadTransaction, folders: list[Path], table: str) -> list[Path]:
-    """Those that are named after no row of the table."""
+def without_owner(tx: ReadTransaction, found: list[Path], table: str) -> list[Path]:
+    """Return the folders that are named after no row of the table."""
     assert table in ("sessions", "accounts")
-    return [folder for folder in folders if tx.fetch_one(f"SELECT 1 FROM {table} WHERE id = ?", (folder.name,)) is None]
+    return [folder for folder in found if tx.fetch_one(f"SELECT 1 FROM {table} WHERE id = ?", (folder.name,)) is None]
 
 
-def expired(tx: ReadTransaction, now: int) -> int:
-    """How many auth requests count no more."""
+def orphaned_folders(tx: ReadTransaction, settings: Settings) -> list[Path]:
+    """Return the folders whose session or account is gone and that did not change for UNOWNED_AGE."""
+    limit = time.time() - UNOWNED_AGE
+    return [
+        folder
+        for place, table in ((session_files(settings), "sessions"), (account_files(settings), "accounts"))
+        for folder in without_owner(tx, folders.subfolders(place), table)
+        if folder.stat().st_mtime < limit
+    ]
+
+
+def unfinished_uploads(settings: Settings) -> list[Path]:
+    """Return the temporary files of uploads that a crash ended and that did not change for UNOWNED_AGE."""
+    limit = time.time() - UNOWNED_AGE
+    return [
+        file
+        for place in (settings.attachments, settings.files)
+        for file in place.rglob(f".*{TEMPORARY_SUFFIX}")
+        if file.is_file() and file.stat().st_mtime < limit
+    ]
+
+
+def expired_auth_requests(tx: ReadTransaction, now: int) -> int:
+    """Return how many requests to sign in have expired at `now` (ms)."""
     row = tx.fetch_one(
         "SELECT count(*) FROM auth_requests WHERE created_at < ? OR picked_up_at < ?",
         (now - auth.UNANSWERED, now - auth.PICKED_UP),
@@ -102,8 +150,8 @@ def expired(tx: ReadTransaction, now: int) -> int:
     return 0 if row is None else int(row[0])
 
 
-def give_back(tx: Transaction) -> int:
-    """Cuts some free pages off the database file. -> bytes; 0 when there is nothing to cut"""
+def vacuum(tx: Transaction) -> int:
+    """Cut some free pages off the database file. Return the bytes; 0 when none are left."""
     size = tx.fetch_all("PRAGMA page_count")[0][0]
     for _ in range(_PAGES):  # one by one: Python steps a statement without columns once, which is one page
         tx.execute("PRAGMA incremental_vacuum(1)")
@@ -111,81 +159,88 @@ def give_back(tx: Transaction) -> int:
     return pages * int(tx.fetch_all("PRAGMA page_size")[0][0])
 
 
-# ---------------------------------------------------------------------------------------- requests
-async def orphans(admin: AdminContext) -> list[Path]:
-    """Folders of files whose session or account is gone, and that did not change for an hour."""
-    found: list[Path] = []
-    for folder, table in ((session_files(admin.settings), "sessions"), (account_files(admin.settings), "accounts")):
-        folders = await asyncio.to_thread(subfolders, folder)
-        found += await admin.database.read(without_owner, folders, table)
-    settled = time.time() - SETTLED
-    return [folder for folder in found if folder.stat().st_mtime < settled]
-
-
-async def do_prune(admin: AdminContext, what: Wanted, progress: ProgressCallback) -> Pruned:
-    store, now = admin.database, wire.now_ms()
-    pruned = Pruned(what.dry_run)
-    if what.sessions_inactive is not None:
-        await _silent_sessions(admin, now - what.sessions_inactive * 1000, pruned, progress)
-    if what.messages_older is not None:
-        await _old_messages(admin, now - what.messages_older * 1000, pruned, progress)
-    for folder in await orphans(admin):
+async def prune(context: ServerContext, request: PruneRequest, progress: ProgressCallback) -> Pruned:
+    """Do what `request` asks for, in batches, so that other writes do not wait long."""
+    database, now = context.database, wire.now_ms()
+    pruned = Pruned(request.dry_run)
+    if request.sessions_inactive is not None:
+        await _prune_sessions(context, now - request.sessions_inactive * 1000, pruned, progress)
+    if request.messages_older is not None:
+        await _prune_messages(context, now - request.messages_older * 1000, pruned, progress)
+    for folder in await database.read(orphaned_folders, context.settings):
         pruned.orphaned_folders += 1
-        pruned.file_bytes += await asyncio.to_thread(size_of if what.dry_run else clear, folder)
-    if what.dry_run:
-        pruned.auth_requests = await store.read(expired, now)
+        pruned.file_bytes += await asyncio.to_thread(folders.size_of if request.dry_run else folders.delete, folder)
+    for file in await asyncio.to_thread(unfinished_uploads, context.settings):
+        pruned.unfinished_uploads += 1
+        pruned.file_bytes += file.stat().st_size
+        if not request.dry_run:
+            file.unlink(missing_ok=True)
+    if request.dry_run:
+        pruned.auth_requests = await database.read(expired_auth_requests, now)
         return pruned
-    pruned.auth_requests = await store.write_for((), auth.tidy)
-    while size := await store.write_for((), give_back):
+    pruned.auth_requests = await database.write_for((), auth.tidy)
+    while size := await database.write_for((), vacuum):
         pruned.freed_bytes += size
     return pruned
 
 
-async def _silent_sessions(admin: AdminContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
-    found = await admin.database.read(silent, before)
+async def _prune_sessions(context: ServerContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
+    found = await context.database.read(inactive_sessions, before)
     for index, (account_id, session_id, messages) in enumerate(found):
         progress(index, len(found))
-        folder = session_files(admin.settings) / session_id
+        folder = session_files(context.settings) / session_id
         if pruned.dry_run:
             pruned.sessions += 1
             pruned.messages += messages
-            pruned.file_bytes += await asyncio.to_thread(size_of, folder)
+            pruned.file_bytes += await asyncio.to_thread(folders.size_of, folder)
             continue
-        while (count := await admin.database.write(account_id, empty_silent, session_id, before)) is not None:
+        while (count := await context.database.write(account_id, delete_inactive, session_id, before)) is not None:
             pruned.messages += count
-            if count < PIECE:
+            if count < DELETE_BATCH:
                 pruned.sessions += 1
-                pruned.file_bytes += await asyncio.to_thread(clear, folder)
+                pruned.file_bytes += await asyncio.to_thread(folders.delete, folder)
                 break
 
 
-async def _old_messages(admin: AdminContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
-    last = await admin.database.read(_last_row)
+async def _prune_messages(context: ServerContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
+    last = await context.database.read(_last_row)
     after: int | None = 0
     while after is not None:
         progress(after, last)
-        rows, after = await admin.database.read(old, after, before)
+        rows, after = await context.database.read(old_messages, after, before)
         if rows and not pruned.dry_run:
-            await admin.database.write_for((), drop, rows, before)
+            await context.database.write_for((), delete_messages, rows, before)
         pruned.messages += len(rows)
 
 
 def _last_row(tx: ReadTransaction) -> int:
-    return int(tx.fetch_all("SELECT ifnull(max(rowid), 0) FROM messages")[0][0])
+    return int(tx.fetch_all("SELECT coalesce(max(rowid), 0) FROM messages")[0][0])
 
 
-async def regularly(admin: AdminContext) -> None:
-    """What the settings ask for, every day; ends at once if they ask for nothing."""
-    settings = admin.settings
-    what = Wanted(settings.prune_sessions_inactive, settings.prune_messages_older)
-    if what.sessions_inactive is None and what.messages_older is None:
+async def run_regularly(context: ServerContext) -> None:
+    """Delete every INTERVAL what the settings ask for; return at once if they ask for nothing."""
+    settings = context.settings
+    request = PruneRequest(settings.prune_sessions_inactive, settings.prune_messages_older)
+    if request.sessions_inactive is None and request.messages_older is None:
         return
     while True:
         try:
-            log.info("pruned: %s", wire.encode(await do_prune(admin, what, lambda done, of: None)).decode())
+            pruned = await prune(context, request, ignore_progress)
+            log.info("pruned: %s", wire.encode(pruned).decode())
         except Exception:
-            log.exception("prune")
-        await asyncio.sleep(EVERY)
+            log.exception("pruning failed; it is tried again in %d h", INTERVAL // 3600)
+        await asyncio.sleep(INTERVAL)
 
 
-requests = {"prune": AdminRequest(Wanted, Pruned, do_prune)}
+# --------------------------------------------------------------------------------------- endpoints
+async def post(request: Request[PruneRequest, None]) -> Response:
+    """Prune and report the progress."""
+    return stream(partial(prune, request.context, request.body))
+
+
+routes = [
+    Route(
+        "POST", "/admin/api/prune", post, body=PruneRequest, answer=Annotated[Progress | Failed | PruneDone, NDJSON],
+        public=True,
+    ),
+]  # fmt: skip

@@ -1,78 +1,115 @@
-"""Who may make an account beside what the setting says: a window of time, and keys that are let in."""
+"""Who may make an account beside what the setting allows: a window of time, and single keys.
+
+GET    /admin/api/registration          who may make an account now
+POST   /admin/api/registration/window   let everybody make an account for some time
+DELETE /admin/api/registration/window   close the window
+POST   /admin/api/registration/keys     let the owner of one key make an account
+"""
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from happy_light import wire
-from happy_light.admin.context import AdminContext, AdminRequest, Nothing, ProgressCallback
+from happy_light.auth.fingerprints import parse_fingerprint
+from happy_light.bus import RegistrationChanged
 from happy_light.domains import auth
-from happy_light.errors import OperatorError
+from happy_light.errors import ApiError, ErrorResponse
+from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Outgoing
+from happy_light.wire import Incoming, Outgoing
 
-WINDOW_MAX = 30 * 86_400  # s
+WINDOW_MAX: Final = 30 * 86_400  # s
+WRONG_WINDOW: Final = ErrorResponse(400, f"A window is open for 1 second to {WINDOW_MAX // 86_400} days")
+WRONG_KEY: Final = ErrorResponse(400, "This is no public key (32 bytes in hex or base64) and no fingerprint")
 
 
-class Window(Outgoing):
-    """`registration.open`: for how long, in s."""
+# -------------------------------------------------------------------------------------------- wire
+class Window(Incoming):
+    """POST /admin/api/registration/window: its length in s."""
 
     seconds: int
 
 
-class Key(Outgoing):
-    """`accounts.allow`: a fingerprint in its canonical form."""
+class Key(Incoming):
+    """POST /admin/api/registration/keys: a public key (hex or base64) or its fingerprint."""
 
-    fingerprint: str
+    key: str
 
 
 class Registration(Outgoing):
-    """The state: the setting, the end of the window (ms; null: none is open), and who is let in."""
+    """Who may make an account. `open_until` is the end of the window in ms, null if none is open."""
 
     setting: str
     open_until: int | None
     allowed: list[str]
+    """Fingerprints of the keys that may make an account."""
     accepts: bool
-    """Whether a new key can make an account right now."""
+    """Whether any new key may make an account now."""
 
 
-def state(tx: ReadTransaction, setting: str) -> Registration:
-    """Who may make an account now."""
-    until = auth.window(tx)
+# -------------------------------------------------------------------------------------- operations
+def registration(tx: ReadTransaction, setting: str) -> Registration:
+    """Return who may make an account now."""
+    now, until = wire.now_ms(), auth.window(tx)
     allowed = [row[0] for row in tx.fetch_all("SELECT fingerprint FROM allowed_keys ORDER BY created_at")]
-    return Registration(
-        setting, until if until > wire.now_ms() else None, allowed, auth.accepts(tx, wire.now_ms(), setting)
+    return Registration(setting, until if until > now else None, allowed, auth.accepts(tx, now, setting))
+
+
+def set_window(tx: Transaction, seconds: int) -> None:
+    """Let everybody make an account for `seconds` from now; 0 closes the window."""
+    tx.execute("DELETE FROM meta WHERE key = 'registration_until'")
+    if seconds:
+        until = str(tx.now + seconds * 1000)
+        tx.execute("INSERT INTO meta (key, value) VALUES ('registration_until', ?)", (until,))
+
+
+def allow_key(tx: Transaction, fingerprint: str) -> None:
+    """Let the owner of that key make an account."""
+    tx.execute(
+        "INSERT INTO allowed_keys (fingerprint, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (fingerprint, tx.now)
     )
 
 
-def open_window(tx: Transaction, until: int) -> None:
-    """Everybody may make an account until then (ms); 0 ends the window."""
-    tx.execute("DELETE FROM meta WHERE key = 'registration_until'")
-    if until:
-        tx.execute("INSERT INTO meta (key, value) VALUES ('registration_until', ?)", (str(until),))
+# --------------------------------------------------------------------------------------- endpoints
+async def get(request: Request[Any, None]) -> Registration:
+    """Show who may make an account."""
+    context = request.context
+    return await context.database.read(registration, context.settings.registration)
 
 
-def let_in(tx: Transaction, fingerprint: str) -> None:
-    """The owner of that key may make an account."""
-    tx.execute("INSERT OR IGNORE INTO allowed_keys (fingerprint, created_at) VALUES (?, ?)", (fingerprint, tx.now))
+async def post_window(request: Request[Window, None]) -> Registration:
+    """Open a window."""
+    if not 0 < request.body.seconds <= WINDOW_MAX:
+        raise ApiError(WRONG_WINDOW)
+    await request.context.database.write_for((), set_window, request.body.seconds)
+    return await _changed(request)
 
 
-async def show(admin: AdminContext, what: Nothing, progress: ProgressCallback) -> Registration:
-    return await admin.database.read(state, admin.settings.registration)
+async def delete_window(request: Request[None, None]) -> Registration:
+    """Close the window."""
+    await request.context.database.write_for((), set_window, 0)
+    return await _changed(request)
 
 
-async def open_for(admin: AdminContext, what: Window, progress: ProgressCallback) -> Registration:
-    if not 0 <= what.seconds <= WINDOW_MAX:
-        raise OperatorError(f"A window is open for at most {WINDOW_MAX // 86_400} days.")
-    await admin.database.write_for((), open_window, wire.now_ms() + what.seconds * 1000 if what.seconds else 0)
-    return await show(admin, Nothing(), progress)
+async def post_key(request: Request[Key, None]) -> Registration:
+    """Let one key in."""
+    fingerprint = parse_fingerprint(request.body.key)
+    if fingerprint is None:
+        raise ApiError(WRONG_KEY)
+    await request.context.database.write_for((), allow_key, fingerprint)
+    return await _changed(request)
 
 
-async def allow(admin: AdminContext, what: Key, progress: ProgressCallback) -> Registration:
-    await admin.database.write_for((), let_in, what.fingerprint)
-    return await show(admin, Nothing(), progress)
+async def _changed(request: Request[Any, None]) -> Registration:
+    request.context.bus.publish(RegistrationChanged())
+    return await get(request)
 
 
-requests = {
-    "registration.show": AdminRequest(Nothing, Registration, show),
-    "registration.open": AdminRequest(Window, Registration, open_for),
-    "accounts.allow": AdminRequest(Key, Registration, allow),
-}
+_PATH = "/admin/api/registration"
+routes = [
+    Route("GET", _PATH, get, answer=Registration, public=True),
+    Route("POST", f"{_PATH}/window", post_window, body=Window, answer=Registration, errors=[WRONG_WINDOW], public=True),
+    Route("DELETE", f"{_PATH}/window", delete_window, answer=Registration, public=True),
+    Route("POST", f"{_PATH}/keys", post_key, body=Key, answer=Registration, errors=[WRONG_KEY], public=True),
+]

@@ -1,4 +1,7 @@
-"""What a server holds and does, in numbers that cost next to nothing: no table is counted."""
+"""What a server holds and does, in numbers that are cheap to get: no table is counted.
+
+GET    /admin/api/stats   records, sizes, and what the running server counts
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import asyncio
 import time
 
 from happy_light import __version__
-from happy_light.admin.account_admin import size_of
-from happy_light.admin.context import AdminContext, AdminRequest, Nothing, ProgressCallback
+from happy_light.admin.folders import size_of
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing, client_type
+from happy_light.http.application import Request, Route
 from happy_light.store import SCHEMA_VERSION, Database, ReadTransaction
 from happy_light.wire import Outgoing
 
@@ -18,7 +21,7 @@ TABLES = ("accounts", "sessions", "messages", "machines")
 
 
 class Disk(Outgoing):
-    """Bytes: the database, its write-ahead log, what of the database is free, and the two folders of files."""
+    """Bytes of the database, of its write-ahead log, of free pages in the database, and of the two folders of files."""
 
     database: int
     log: int
@@ -27,8 +30,8 @@ class Disk(Outgoing):
     attachments: int = 0
 
 
-class Route(Outgoing):
-    """Requests since the start with one method, route and status, and how long they took (s, all together)."""
+class RouteStats(Outgoing):
+    """Requests since the start by method, route and status; `seconds` is their time together."""
 
     method: str
     route: str
@@ -38,7 +41,7 @@ class Route(Outgoing):
 
 
 class Writer(Outgoing):
-    """Writes since the start. `commit_ms_p99` is the upper bound of the bucket that it falls into."""
+    """Writes since the start. `commit_ms_p99` is the upper bound of the histogram's bucket."""
 
     waiting: int
     writes: int
@@ -48,18 +51,18 @@ class Writer(Outgoing):
 
 
 class Running(Outgoing):
-    """What only a running server can say. `uptime` in s."""
+    """What only a running server counts. `uptime` in s."""
 
     uptime: float
     sockets: dict[str, int]
-    requests: list[Route]
+    requests: list[RouteStats]
     events: dict[str, int]
     calls: dict[str, int]
     writer: Writer
 
 
 class Stats(Outgoing):
-    """`stats`; `server` is null while none runs."""
+    """GET /admin/api/stats; `server` is null while none runs."""
 
     version: str
     schema: int
@@ -69,21 +72,21 @@ class Stats(Outgoing):
 
 
 def records(tx: ReadTransaction) -> dict[str, int]:
-    """How many rows the tables have."""
+    """Return how many rows the tables have."""
     free: dict[str, int] = dict(tx.fetch_all("SELECT name, free FROM free_rows"))
     return {name: tx.fetch_all(f"SELECT ifnull(max(rowid), 0) FROM {name}")[0][0] - free[name] for name in TABLES}
 
 
-def disk(tx: ReadTransaction, store: Database) -> Disk:
-    """The database's sizes."""
+def disk(tx: ReadTransaction, database: Database) -> Disk:
+    """Return the sizes of the database."""
     (size,), (pages,) = tx.fetch_all("PRAGMA page_size")[0], tx.fetch_all("PRAGMA page_count")[0]
     (free,) = tx.fetch_all("PRAGMA freelist_count")[0]
-    wal = store.path.with_name(store.path.name + "-wal")
+    wal = database.path.with_name(database.path.name + "-wal")
     return Disk(size * pages, wal.stat().st_size if wal.exists() else 0, size * free)
 
 
 def sockets(context: ServerContext) -> dict[tuple[str, str], list[Client]]:
-    """The connected sockets by type and by what client they say they are."""
+    """Return the connected sockets by type and client type."""
     found: dict[tuple[str, str], list[Client]] = {}
     for client in context.clients.everyone():
         found.setdefault((f"{client.kind}-scoped", client_type(client.happy_client)), []).append(client)
@@ -91,7 +94,7 @@ def sockets(context: ServerContext) -> dict[tuple[str, str], list[Client]]:
 
 
 def percentile(timing: Timing, part: float) -> float:
-    """The upper bound (s) of the bucket that this part of all lies below."""
+    """Return the upper bound (s) of the bucket below which this part of all durations lies."""
     below = 0
     for bound, count in zip((*BOUNDS, BOUNDS[-1]), timing.buckets, strict=True):
         below += count
@@ -101,7 +104,7 @@ def percentile(timing: Timing, part: float) -> float:
 
 
 def running(context: ServerContext) -> Running:
-    """The server's own numbers."""
+    """Return the numbers of the running server."""
     counters, commits = context.counters, context.database.commits
     by_type = dict.fromkeys(("user-scoped", "session-scoped", "machine-scoped"), 0)
     for (kind, _), clients in sockets(context).items():
@@ -110,7 +113,7 @@ def running(context: ServerContext) -> Running:
         uptime=round(time.time() - counters.started, 1),
         sockets=by_type,
         requests=[
-            Route(method, route, status, timing.count, round(timing.seconds, 6))
+            RouteStats(method, route, status, timing.count, round(timing.seconds, 6))
             for (method, route, status), timing in _by_route(context).items()
         ],
         events=dict(counters.events),
@@ -126,7 +129,7 @@ def running(context: ServerContext) -> Running:
 
 
 def _by_route(context: ServerContext) -> dict[tuple[str, str, int], Timing]:
-    """Requests whatever the client was."""
+    """Return the requests of all clients together."""
     merged: dict[tuple[str, str, int], Timing] = {}
     for (method, route, status, _), timing in context.counters.requests.items():
         total = merged.setdefault((method, route, status), Timing())
@@ -135,14 +138,17 @@ def _by_route(context: ServerContext) -> dict[tuple[str, str, int], Timing]:
     return merged
 
 
-async def do_stats(admin: AdminContext, what: Nothing, progress: ProgressCallback) -> Stats:
-    store, settings = admin.database, admin.settings
-    stats = Stats(__version__, SCHEMA_VERSION, await store.read(records), await store.read(disk, store))
+# --------------------------------------------------------------------------------------- endpoints
+async def get(request: Request[None, None]) -> Stats:
+    """Show what the server holds and does."""
+    context = request.context
+    database, settings = context.database, context.settings
+    stats = Stats(__version__, SCHEMA_VERSION, await database.read(records), await database.read(disk, database))
     stats.bytes.files = await asyncio.to_thread(size_of, settings.files)
     stats.bytes.attachments = await asyncio.to_thread(size_of, settings.attachments)
-    if admin.context is not None:
-        stats.server = running(admin.context)
+    if context.serving:
+        stats.server = running(context)
     return stats
 
 
-requests = {"stats": AdminRequest(Nothing, Stats, do_stats)}
+routes = [Route("GET", "/admin/api/stats", get, answer=Stats, public=True)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
+from happy_light.atomic_write import write_atomic
 from happy_light.auth.keys import Keys
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction, Transaction
@@ -38,19 +39,8 @@ def find_or_create(configured: str | None, file: Path) -> str:
 def _create(file: Path) -> None:
     """Write a new secret to the file, unless another process is faster. Raises OSError."""
     text = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=")
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, text)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    with contextlib.suppress(FileExistsError):
+        write_atomic(file, text, overwrite=False)
 
 
 def read(file: Path) -> str:

@@ -1,1 +1,1 @@
-"""The commands of `happy-server-light`, a file each: `add` describes its arguments, `run` does it."""
+"""The commands of `happy-server-light`: each module has its `command` (see command.py)."""

@@ -1,102 +1,125 @@
-"""`accounts`: who has an account here and how large it is; letting in, signing out, deleting."""
+"""`accounts`: list and show accounts, let keys in, sign accounts out, delete them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from happy_light.commands import output, progress_bar
+from happy_light.commands.arguments import add_json
+from happy_light.commands.command import Command
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
-    from happy_light.admin.account_admin import Account
+    from happy_light.admin.account_list import Account
+    from happy_light.admin.progress import ProgressCallback
 
-NAME = "accounts"
-WHAT = {
-    "list": "every account, the newest activity first",
-    "show": "one account",
-    "allow": "let a key make an account although registration is closed",
-    "sign-out": "make every token of an account worthless; its clients have to sign in again",
-    "delete": "delete an account with everything of it, files too",
-}
-HELP = "list and show accounts, let keys in, sign accounts out, delete them"
+T = TypeVar("T")
+
+_PATH = "/admin/api/accounts"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """What to do, and to whom."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "What to do with accounts:\n" + "\n".join(f"  {name:<9} {text}" for name, text in WHAT.items())
-    parser.add_argument("what", choices=WHAT, help="see above")
-    parser.add_argument(
-        "account", nargs="?",
-        help="whose: an id, username, public key (hex or base64) or fingerprint; not for list",
-    )  # fmt: skip
-    parser.add_argument("--yes", action="store_true", help="delete without asking")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def _add_account(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("account", help="an id, username, public key (hex or base64) or fingerprint")
+    add_json(parser)
 
 
-def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Does it, in the running server if there is one. Raises StartError."""
-    from happy_light import store
-    from happy_light.admin import account_admin, control, registration
-    from happy_light.auth.fingerprints import parse_fingerprint
-
-    if (arguments.account is None) != (arguments.what == "list"):
-        raise OperatorError("`accounts list` takes no account." if arguments.account else "Say which account is meant.")
-    if arguments.what == "allow":
-        fingerprint = parse_fingerprint(arguments.account)
-        if fingerprint is None:
-            raise OperatorError(
-                f"{arguments.account!r} is no public key (32 bytes in hex or base64) and no fingerprint."
-            )
-        state = control.ask(settings, "accounts.allow", registration.Key(fingerprint))
-        output.show(arguments, state, f"Key {fingerprint} may make an account.")
-        return
-    with store.look(settings.database) as tx:
-        if arguments.what == "list":
-            rows = account_admin.list_all(tx, settings)
-            output.show(arguments, rows, _table(rows))
-            return
-        (account,) = account_admin.list_all(tx, settings, account_admin.find(tx, arguments.account))
-    if arguments.what == "show":
-        output.show(arguments, account, _card(account))
-    elif arguments.what == "sign-out":
-        done = control.ask(settings, "accounts.sign-out", account_admin.Named(account.id))
-        output.show(arguments, done, f"{account.id} is signed out everywhere.")
-    else:
-        if not arguments.yes and not _sure(account):
-            print("Nothing was deleted.", file=sys.stderr)
-            sys.exit(1)
-        with progress_bar.bar("deleting") as progress:
-            done = control.ask(settings, "accounts.delete", account_admin.Named(account.id), progress)
-        text = f"{account.id} is deleted: {done.messages} messages, {output.size(done.bytes)} of files."
-        output.show(arguments, done, text)
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("key", help="a public key (hex or base64) or its fingerprint, as a refused sign-in shows it")
+    add_json(parser)
 
 
-def _sure(account: Account) -> bool:
-    """Asks. Raises StartError where nobody can answer."""
+def _add_delete(parser: argparse.ArgumentParser) -> None:
+    _add_account(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+
+
+def _call(
+    settings: Settings, method: str, account: str, answer: type[T], action: str = "",
+    progress: ProgressCallback | None = None,
+) -> T:  # fmt: skip
+    from happy_light.admin import client
+
+    more: dict[str, Any] = {} if progress is None else {"progress": progress}
+    return client.call(settings, method, f"{_PATH}/{quote(account, safe='')}{action}", answer=answer, **more)
+
+
+def list_accounts(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print every account. Raises OperatorError."""
+    from happy_light.admin import client
+    from happy_light.admin.account_list import AccountList
+
+    accounts = client.call(settings, "GET", _PATH, answer=AccountList).accounts
+    output.show(arguments, accounts, _table(accounts))
+
+
+def show(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print one account. Raises OperatorError."""
+    from happy_light.admin.account_list import Account
+
+    account = _call(settings, "GET", arguments.account, Account)
+    output.show(arguments, account, _details(account))
+
+
+def allow(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Let a key make an account. Raises OperatorError."""
+    from happy_light.admin import client
+    from happy_light.admin.registration import Key, Registration
+
+    state = client.call(
+        settings, "POST", "/admin/api/registration/keys", Key(arguments.key.strip()), answer=Registration
+    )
+    output.show(arguments, state, "The owner of this key may make an account.")
+
+
+def sign_out(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Sign an account out everywhere. Raises OperatorError."""
+    from happy_light.admin.account_admin import AccountSignedOut
+
+    done = _call(settings, "POST", arguments.account, AccountSignedOut, "/sign-out")
+    output.show(arguments, done, f"{done.id} is signed out everywhere.")
+
+
+def delete(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Delete an account after a confirmation; end the process with 1 without one. Raises OperatorError."""
+    from happy_light.admin.account_admin import Deleted
+    from happy_light.admin.account_list import Account
+
+    account = _call(settings, "GET", arguments.account, Account)
+    if not arguments.yes and not _confirmed(account):
+        print("Nothing was deleted.", file=sys.stderr)
+        sys.exit(1)
+    with progress_bar.bar("deleting") as progress:
+        done = _call(settings, "DELETE", account.id, Deleted, progress=progress)
+    text = f"{account.id} is deleted: {done.messages} messages, {output.size(done.bytes)} of files."
+    output.show(arguments, done, text)
+
+
+def _confirmed(account: Account) -> bool:
+    """Ask on the terminal. Raises OperatorError if there is none."""
     if not sys.stdin.isatty():
-        raise OperatorError("Nobody is there to confirm; add --yes to delete without asking.")
-    print(_card(account), "\n", file=sys.stderr, sep="")
-    print("Delete this account and everything of it, for good? Type yes: ", end="", file=sys.stderr, flush=True)
+        raise OperatorError("There is no terminal to confirm on; add --yes to delete without asking.")
+    print(_details(account), "\n", file=sys.stderr, sep="")
+    print("Delete this account with all its data, for good? Type yes: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() == "yes"
 
 
-def _table(rows: list[Account]) -> str:
+def _table(accounts: list[Account]) -> str:
     lines = [("ACCOUNT", "FINGERPRINT", "NAME", "SESSIONS", "MESSAGES", "STORED", "FILES", "LAST ACTIVE")]
-    for row in rows:
+    for each in accounts:
         lines.append(
             (
-                row.id, row.fingerprint, row.username or row.name or "-", str(row.sessions), str(row.messages),
-                output.size(row.database_bytes), output.size(row.file_bytes), output.day(row.last_active_at),
+                each.id, each.fingerprint, each.username or each.name or "-", str(each.sessions), str(each.messages),
+                output.size(each.database_bytes), output.size(each.file_bytes), output.day(each.last_active_at),
             )
         )  # fmt: skip
-    return output.columns(lines) if rows else "There are no accounts."
+    return output.columns(lines) if accounts else "There are no accounts."
 
 
-def _card(account: Account) -> str:
+def _details(account: Account) -> str:
     return output.columns(
         [
             ("Account", account.id),
@@ -113,3 +136,21 @@ def _card(account: Account) -> str:
             ("Files", output.size(account.file_bytes)),
         ]
     )
+
+
+command = Command(
+    name="accounts",
+    help="list and show accounts, let keys in, sign accounts out, delete them",
+    subcommands=(
+        Command(name="list", help="list every account, the newest activity first", run=list_accounts, add=add_json),
+        Command(name="show", help="show one account", run=show, add=_add_account),
+        Command(
+            name="allow", help="let a key make an account although registration is closed", run=allow, add=_add_key
+        ),
+        Command(
+            name="sign-out", help="make every token of an account invalid; its clients have to sign in again",
+            run=sign_out, add=_add_account,
+        ),
+        Command(name="delete", help="delete an account with all its data and files", run=delete, add=_add_delete),
+    ),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`backup`: everything of a server in one archive, while it runs."""
+"""`backup`: write everything of a server into one archive, while it runs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from happy_light import wire
 from happy_light.commands import output, progress_bar
+from happy_light.commands.arguments import add_json, positive
+from happy_light.commands.command import Command
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
-NAME = "backup"
-HELP = "write database, files and secret into one archive, also while the server runs"
 _DATED = re.compile(r"happy-server-light-\d{8}-\d{6}\.tar\.gz")
 
 
 class Made(wire.Outgoing):
-    """What --json prints. `removed`: older archives that --keep made go."""
+    """What --json prints. `removed`: older archives that --keep deleted."""
 
     archive: str
     bytes: int
@@ -27,22 +27,15 @@ class Made(wire.Outgoing):
     removed: list[str]
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Where to, and how many to keep."""
+def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", help="a folder (a dated archive is made in it) or a file name")
-    parser.add_argument("--keep", type=_count, metavar="N", help="in a folder: keep the newest N, delete older ones")
+    parser.add_argument("--keep", type=positive, metavar="N", help="in a folder: keep the newest N, delete older ones")
     parser.add_argument("--no-secret", action="store_true", help="leave the master secret out; keep it elsewhere")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
-    return int(text)
+    add_json(parser)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Backs up. Raises StartError."""
+    """Back up. Raises OperatorError."""
     from happy_light.admin import backup_archive
 
     given = Path(arguments.destination).expanduser()
@@ -58,17 +51,25 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         raise OperatorError(f"The folder {target.parent} cannot be made: {error.strerror}.") from error
     with progress_bar.bar("backing up") as progress:
         manifest = backup_archive.write(settings, target, not arguments.no_secret, progress)
-    removed = _thin_out(given, arguments.keep) if arguments.keep else []
+    removed = _delete_old(given, arguments.keep) if arguments.keep else []
     made = Made(str(target), target.stat().st_size, len(manifest.entries), manifest.secret, removed)
-    text = f"{target}: {output.size(made.bytes)}, {made.entries} files, read back and found whole."
+    text = f"{target}: {output.size(made.bytes)}, {made.entries} files, read back and verified."
     if manifest.secret:
-        text += "\nIt contains the master secret: whoever has it can sign in as anybody. Keep it safe."
+        text += "\nIt contains the master secret: whoever has it can sign in as any account. Keep it safe."
     output.show(arguments, made, text)
 
 
-def _thin_out(folder: Path, keep: int) -> list[str]:
-    """Deletes all but the newest archives that this command made in the folder."""
+def _delete_old(folder: Path, keep: int) -> list[str]:
+    """Delete all but the newest archives that this command made in the folder. Return their paths."""
     archives = sorted(path for path in folder.iterdir() if _DATED.fullmatch(path.name))
     for path in archives[:-keep]:
         path.unlink()
     return [str(path) for path in archives[:-keep]]
+
+
+command = Command(
+    name="backup",
+    help="write database, files and secret into one archive, also while the server runs",
+    run=run,
+    add=_add,
+)

@@ -1,4 +1,4 @@
-"""What is printed once the server answers: where it is, what to do next, what is off and why."""
+"""The text that is printed once the server answers: its URLs, what to do next, what is off and why."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from happy_light.server import Server
 log = logging.getLogger(__name__)
 
 _REGISTRATION = {
-    "open": "open: whoever reaches this server can make an account",
+    "open": "open: anybody who reaches this server can make an account",
     "first": "open for the first account, then closed",
     "closed": "closed: nobody can make an account",
 }
 
 
-def welcome(server: Server) -> None:
-    """Prints the text on stdout; where the log is JSON, logs one entry instead, for whoever reads both."""
+def print_banner(server: Server) -> None:
+    """Print the text on stdout, or log one entry if the log is JSON."""
     settings = server.settings
     if settings.log_format == "json":
         fields = {"version": __version__, "urls": urls(server), "data_dir": str(settings.data_dir), "pid": os.getpid()}
@@ -32,14 +32,14 @@ def welcome(server: Server) -> None:
 
 
 def urls(server: Server) -> list[str]:
-    """Where the server can be reached: this computer, the local network, and what the operator says."""
+    """Return the URLs of the server: for this computer, for the local network, and PUBLIC_URL."""
     settings = server.settings
     found = [addresses.url(settings, host, server.port) for host in addresses.reachable(server.host)]
     return [*found, *([settings.public_url] if settings.public_url else [])]
 
 
 def text(server: Server, colour: bool) -> str:
-    """The whole text; with bold words if `colour`."""
+    """Return the whole text; with bold words if `colour`."""
     settings = server.settings
     here, *network = (addresses.url(settings, host, server.port) for host in addresses.reachable(server.host))
     best = settings.public_url or (network[0] if network else here)
@@ -71,7 +71,7 @@ def text(server: Server, colour: bool) -> str:
 
 
 def off(settings: Settings) -> list[str]:
-    """What this server does not do, and the setting that would change it."""
+    """Return what this server does not do, each with the setting that would change it."""
     needs = [
         (settings.ui_dir, "web app: HAPPY_SERVER_UI_DIR is not set"),
         (settings.push_enabled, "push messages: HAPPY_SERVER_LIGHT_PUSH is false"),
@@ -87,7 +87,7 @@ def off(settings: Settings) -> list[str]:
 
 
 def notes(server: Server) -> list[str]:
-    """What the operator should know about this way of running it."""
+    """Return what the operator should know about this way of running the server."""
     settings, lines = server.settings, []
     beyond = not addresses.is_loopback(server.host)
     if beyond and settings.registration == "open":

@@ -1,4 +1,4 @@
-"""`health`: asks a running server whether it is well; for containers and scripts, without curl."""
+"""`health`: ask a running server whether it is healthy; for containers and scripts, without curl."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import argparse
 import json
 import sys
 
+from happy_light.commands.command import Command
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
-NAME = "health"
-HELP = "ask a running server whether it is well (exit 0: yes, 1: no)"
-ALL_FLAGS = True
 _TIMEOUT = 5  # s
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command, besides the settings."""
+def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the server to ask; by default the one that these settings start")
-    parser.add_argument("--quiet", action="store_true", help="only the exit code")
+    parser.add_argument("--quiet", action="store_true", help="print nothing; only the exit code counts")
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Ends the process with 1 if it is not. Raises StartError."""
+    """Print the answer; end the process with 1 if the server is not healthy. Raises OperatorError."""
     from happy_light.config import setting_types
     from happy_light.http import addresses
 
@@ -32,20 +29,22 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         except ValueError as error:
             raise OperatorError(f"--url is {arguments.url!r}, but should be {error}.") from None
     elif settings.port == 0:
-        raise OperatorError("PORT is 0, so nobody knows the port; say which server with --url.")
+        raise OperatorError("PORT is 0, so the port is not known; name the server with --url.")
     else:
         url, known = addresses.url(settings, addresses.reachable(settings.host)[0], settings.port), True
-    problem = ask(url, trust=known)
+    problem = check(url, trust=known)
     if not arguments.quiet:
-        print(
-            f"{url} is well" if not problem else f"{url} is not well: {problem}", file=sys.stderr if problem else None
-        )
+        text = f"{url} is not healthy: {problem}" if problem else f"{url} is healthy"
+        print(text, file=sys.stderr if problem else sys.stdout)
     if problem:
         sys.exit(1)
 
 
-def ask(url: str, trust: bool) -> str:
-    """GET /health. `trust`: any certificate will do, for this computer's own server. -> what is wrong, or nothing"""
+def check(url: str, trust: bool) -> str:
+    """Request GET /health and return what is wrong, "" if nothing.
+
+    `trust`: accept any certificate and use no proxy, for this computer's own server.
+    """
     import ssl
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -68,3 +67,12 @@ def ask(url: str, trust: bool) -> str:
     if not isinstance(answer, dict) or answer.get("status") != "ok":
         return "it is another program"
     return ""
+
+
+command = Command(
+    name="health",
+    help="ask a running server whether it is healthy (exit 0: yes, 1: no)",
+    run=run,
+    add=_add,
+    all_flags=True,
+)

@@ -1,4 +1,4 @@
-"""`import`: takes over another Happy server, or one exported account."""
+"""`import`: take over another Happy server, or one exported account."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from happy_light.commands import output
+from happy_light.commands.arguments import add_json
+from happy_light.commands.command import Command
 from happy_light.commands.progress_bar import Bar
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -17,14 +19,10 @@ if TYPE_CHECKING:
     from happy_light.importing.copy_tables import Progress, Report
     from happy_light.importing.sources import Source
 
-NAME = "import"
-HELP = "take over another Happy server, or an exported account"
-
 _DATABASES = ("happy-server-light.sqlite", "happier-server-light.sqlite")
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", help="a SQLite file (or its folder), postgresql://user:password@host/database, or a file of export"
     )
@@ -35,11 +33,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, help="the other server's files folder (default: files beside SOURCE)")
     parser.add_argument("--dry-run", action="store_true", help="do everything but keep nothing, and say what would be")
     parser.add_argument("--force", action="store_true", help="replace what is already there")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_json(parser)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Imports and says what was done. Raises StartError, and nothing has changed then."""
+    """Import and print what was done. Raises OperatorError, and nothing has changed then."""
     started = time.monotonic()
     with contextlib.closing(Bar()) as bar:
         try:
@@ -102,7 +100,7 @@ def _account(
 
 
 def _database(path: Path) -> Path:
-    """The file that is meant by a path. Raises StartError."""
+    """Return the file to import for a path. Raises OperatorError."""
     if path.is_dir():
         found = next((path / name for name in _DATABASES if (path / name).is_file()), None)
         if found is not None:
@@ -154,3 +152,6 @@ def _text(name: str, report: Report, dry_run: bool, seconds: float, settings: Se
     lines.append("Checked: " + ", ".join(f"{count:,} {what}" for what, count in report.checks.items()) + ".")
     lines.append("Nothing was changed (dry run)." if dry_run else f"It is in {settings.data_dir}; start the server.")
     return "\n".join(lines)
+
+
+command = Command(name="import", help="take over another Happy server, or an exported account", run=run, add=_add)

@@ -1,4 +1,4 @@
-"""How commands speak: JSON for scripts, text for people."""
+"""Output of commands: JSON for scripts, text for people."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import msgspec
 
 
 def show(arguments: argparse.Namespace, value: Any, text: str) -> None:
-    """Prints `value` as JSON if --json is given, else `text`."""
-    if arguments.json:
+    """Print `value` as JSON if --json is given, else `text`."""
+    if "json" in arguments:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
     else:
         print(text)
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes with a unit."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
@@ -30,12 +30,12 @@ def size(count: int) -> str:
 
 
 def day(ms: int) -> str:
-    """A time for people, where they are."""
+    """Return a time (ms) as local date and time."""
     return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, one below the other."""
+    """Return lines of cells as text with aligned columns."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -1,4 +1,4 @@
-"""A bar on standard error for long work, only where somebody is looking."""
+"""A progress bar on standard error, drawn only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 _WIDTH: Final = 30
-_EVERY: Final = 0.1  # s between two pictures
+_EVERY: Final = 0.1  # s between two drawings
 
 
 class Bar:
-    """Called with (what, done, of how many; 0: not known); `close` clears the line."""
+    """Called with (label, done, total; 0: not known); `close` clears the line."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
         self._last = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Draws, at most ten times a second."""
+        """Draw, at most ten times a second."""
         now = time.monotonic()
         if not self._shown or now - self._last < _EVERY:
             return
@@ -33,13 +33,13 @@ class Bar:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leaves a clean line."""
+        """Clear the line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that says (done, of) and nothing else."""
+    """Yield a callback (done, total) that draws a bar with the label `what`."""
     with contextlib.closing(Bar()) as drawn:
-        yield lambda done, of: drawn(what, done, of)
+        yield lambda done, total: drawn(what, done, total)

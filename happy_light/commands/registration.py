@@ -3,59 +3,69 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from happy_light.commands import output
-from happy_light.config import Settings, setting_types
-from happy_light.errors import OperatorError
+from happy_light.commands.arguments import add_json, duration
+from happy_light.commands.command import Command
+from happy_light.config import Settings
 
 if TYPE_CHECKING:
     from happy_light.admin.registration import Registration
 
-NAME = "registration"
-HELP = "show who may make an account, open a window for everybody"
+_WINDOW = "/window"
+_MEANING = {"open": "anybody may make an account", "first": "only the first account", "closed": "no new accounts"}
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """What to do."""
+def _add_open(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("show", "open", "close"), default="show",
-        help="show what is in force (as without a word), open a window for everybody, close it again",
-    )  # fmt: skip
-    parser.add_argument("--for", dest="window", type=_duration, metavar="TIME", help="with open: 10m, 2h, at most 30d")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+        "--for", dest="window", type=duration, metavar="TIME", required=True, help="how long: 10m, 2h, at most 30d"
+    )
+    add_json(parser)
 
 
-def _duration(text: str) -> int:
-    try:
-        return setting_types.duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} should be {error}") from None
+def show(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print who may make an account. Raises OperatorError."""
+    _call(settings, arguments, "GET")
 
 
-def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Does it, in the running server if there is one. Raises StartError."""
-    from happy_light.admin import control
-    from happy_light.admin.context import Nothing
+def open_window(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Let everybody make an account for some time. Raises OperatorError."""
     from happy_light.admin.registration import Window
 
-    if arguments.what == "open" and arguments.window is None:
-        raise OperatorError("A window needs its length, like: registration open --for 10m")
-    if arguments.what != "open" and arguments.window is not None:
-        raise OperatorError(f"--for is the length of a window; it goes with `registration open`, not {arguments.what}.")
-    if arguments.what in ("open", "close"):
-        seconds = arguments.window if arguments.what == "open" else 0
-        state = control.ask(settings, "registration.open", Window(seconds))
-    else:
-        state = control.ask(settings, "registration.show", Nothing())
+    _call(settings, arguments, "POST", _WINDOW, Window(arguments.window))
+
+
+def close_window(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Close the window. Raises OperatorError."""
+    _call(settings, arguments, "DELETE", _WINDOW)
+
+
+def _call(settings: Settings, arguments: argparse.Namespace, method: str, action: str = "", body: Any = None) -> None:
+    from happy_light.admin import client
+    from happy_light.admin.registration import Registration
+
+    state = client.call(settings, method, f"/admin/api/registration{action}", body, answer=Registration)
     output.show(arguments, state, _text(state))
 
 
 def _text(state: Registration) -> str:
-    meaning = {"open": "anybody may make an account", "first": "only the first account", "closed": "no new accounts"}
-    lines = [f"Setting: {state.setting} ({meaning[state.setting]})"]
+    lines = [f"Setting: {state.setting} ({_MEANING[state.setting]})"]
     if state.open_until is not None:
         lines.append(f"Open for everybody until {output.day(state.open_until)}")
-    lines += [f"Let in: {fingerprint}" for fingerprint in state.allowed]
+    lines += [f"Allowed key: {fingerprint}" for fingerprint in state.allowed]
     lines.append("A new account can be made now." if state.accepts else "No other new account can be made now.")
     return "\n".join(lines)
+
+
+command = Command(
+    name="registration",
+    help="show who may make an account, open registration for some time",
+    run=show,
+    add=add_json,
+    subcommands=(
+        Command(name="show", help="show who may make an account (as without a subcommand)", run=show, add=add_json),
+        Command(name="open", help="let everybody make an account for some time", run=open_window, add=_add_open),
+        Command(name="close", help="end that time now", run=close_window, add=add_json),
+    ),
+)

@@ -6,28 +6,20 @@ import argparse
 from typing import TYPE_CHECKING
 
 from happy_light.commands import output
+from happy_light.commands.arguments import add_json
+from happy_light.commands.command import Command
 from happy_light.config import Settings
 
 if TYPE_CHECKING:
-    from happy_light.admin.stats import Route
-
-NAME = "stats"
-HELP = "show what the server holds and does"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """How to print it."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    from happy_light.admin.stats import RouteStats
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Asks the running server, or looks by itself. Raises StartError."""
-    from happy_light.admin import control
-    from happy_light.admin.context import Nothing
+    """Print the numbers of the running server, or of the folder. Raises OperatorError."""
+    from happy_light.admin import client
     from happy_light.admin.stats import Stats
 
-    stats = control.ask(settings, "stats", Nothing())
-    assert isinstance(stats, Stats)
+    stats = client.call(settings, "GET", "/admin/api/stats", answer=Stats)
     size = stats.bytes
     lines = [
         *((name.capitalize(), str(count)) for name, count in stats.records.items()),
@@ -36,7 +28,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     ]
     server = stats.server
     if server is None:
-        lines.append(("Server", "does not run"))
+        lines.append(("Server", "not running"))
     else:
         writer = server.writer
         lines += [
@@ -50,9 +42,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     output.show(arguments, stats, output.columns(lines))
 
 
-def _requests(routes: list[Route]) -> str:
+def _requests(routes: list[RouteStats]) -> str:
     classes: dict[str, int] = {}
     for route in routes:
         name = f"{route.status // 100}xx"
         classes[name] = classes.get(name, 0) + route.count
     return ", ".join(f"{count} {name}" for name, count in sorted(classes.items())) or "none"
+
+
+command = Command(name="stats", help="show what the server holds and does", run=run, add=add_json)

@@ -1,4 +1,4 @@
-"""`systemd`: prints a unit that runs the server with the settings given as flags."""
+"""`systemd`: print a unit that runs the server with the settings given as flags."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 
 from happy_light import config
+from happy_light.commands.command import Command
 from happy_light.config import Settings
-
-NAME = "systemd"
-HELP = "print a systemd unit, for this user or (--system) for the whole computer"
-ALL_FLAGS = True
 
 _UNIT = """\
 # {where}
@@ -82,13 +79,12 @@ EnvironmentFile=-%E/happy-server-light/environment
 """
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command, besides the settings."""
+def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", action="store_true", help="for the whole computer instead of this user")
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Prints the unit; how to install it goes to stderr, so that stdout can be written to a file."""
+    """Print the unit; how to install it goes to stderr, so that stdout can be redirected to a file."""
     program = _program()
     print(unit(settings, program, arguments.system), end="")
     if not arguments.system:
@@ -112,12 +108,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def unit(settings: Settings, program: list[str], system: bool) -> str:
-    """The unit's text. Settings that came as flags go into its command line; others come from where they stand."""
+    """Return the unit. Settings given as flags go into its command line; others stay where they are set."""
     flags: list[str] = []
     for row in config.SETTINGS:
         if settings.origins.get(row.name) == row.option:
-            flags += [row.option, config.shown(row, getattr(settings, row.name))]
-    # A port below 1024 needs a right that a dynamic user has not.
+            flags += [row.option, config.display(row, getattr(settings, row.name))]
+    # A port below 1024 needs a capability that a dynamic user does not have.
     capabilities = "CAP_NET_BIND_SERVICE" if 0 < settings.port < 1024 else ""
     name = "happy-server-light.service"
     return _UNIT.format(
@@ -129,7 +125,7 @@ def unit(settings: Settings, program: list[str], system: bool) -> str:
 
 
 def _quote(word: str) -> str:
-    """As ExecStart= reads it: %, $ and quotes have a meaning there."""
+    """Quote a word for ExecStart=, where %, $ and quotes have a meaning."""
     word = word.replace("%", "%%").replace("$", "$$")
     if shlex.quote(word) == word or word.replace("%", "").isalnum():
         return word
@@ -137,8 +133,17 @@ def _quote(word: str) -> str:
 
 
 def _program() -> list[str]:
-    """How to start this very installation."""
+    """Return the command that starts this installation."""
     found = shutil.which(sys.argv[0])
     if found and Path(found).name == "happy-server-light":
         return [str(Path(found).absolute())]
     return [sys.executable, "-m", "happy_light"]
+
+
+command = Command(
+    name="systemd",
+    help="print a systemd unit, for this user or (--system) for the whole computer",
+    run=run,
+    add=_add,
+    all_flags=True,
+)

@@ -1,5 +1,7 @@
-"""Settings: the table of all of them, the types of their values, and where values come from."""
+"""Settings: the table of all of them, the types of their values, where values come from, and how they are shown."""
 
-from happy_light.config.settings import DEFAULT, FILE_NAME, SETTINGS, Row, Settings, load, shown, table
+from happy_light.config.loading import DEFAULT, FILE_NAME, load
+from happy_light.config.rendering import display, markdown_table
+from happy_light.config.settings import SETTINGS, Row, Settings
 
-__all__ = ["DEFAULT", "FILE_NAME", "SETTINGS", "Row", "Settings", "load", "shown", "table"]
+__all__ = ["DEFAULT", "FILE_NAME", "SETTINGS", "Row", "Settings", "display", "load", "markdown_table"]

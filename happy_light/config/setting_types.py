@@ -1,11 +1,10 @@
-"""The kinds of value a setting can have: each takes its text, and raises ValueError with what is expected."""
+"""The types of settings: each parses text, and raises ValueError with what is expected."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,37 +12,37 @@ from urllib.parse import unquote, urlsplit
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-_RESERVED = {"v1", "v2", "v3", "files", "health", "metrics", "docs", "openapi.json"}
+_RESERVED = {"v1", "v2", "v3", "files", "health", "metrics", "docs", "openapi.json", "admin"}
 
 
 def text(given: str) -> str:
-    """Any text."""
+    """Return the text as it is."""
     return given
 
 
 def flag(given: str) -> bool:
-    """A truth value."""
+    """Parse true or false."""
     if given.lower() not in (*_TRUE, *_FALSE):
         raise ValueError("true or false")
     return given.lower() in _TRUE
 
 
 def count(given: str) -> int:
-    """A number of things, up to ten digits."""
+    """Parse a number of things, up to ten digits."""
     if not re.fullmatch(r"[0-9]{1,10}", given):
         raise ValueError("a whole number from 0")
     return int(given)
 
 
 def port(given: str) -> int:
-    """A TCP port; 0 means any."""
+    """Parse a TCP port; 0 means any."""
     if not re.fullmatch(r"[0-9]{1,5}", given) or int(given) > 65535:
         raise ValueError("an integer from 0 to 65535")
     return int(given)
 
 
 def seconds(given: str) -> float:
-    """A duration up to a day."""
+    """Parse seconds, at most a day."""
     if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,6})?", given) or float(given) > 86_400:
         raise ValueError("seconds from 0 to 86400")
     return float(given)
@@ -53,25 +52,27 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def duration(given: str) -> int:
-    """A time like 10m or 90d. -> s"""
+    """Parse a time like 10m or 90d into s."""
     if not re.fullmatch(r"[0-9]{1,9}[smhdw]", given) or not int(given[:-1]):
         raise ValueError("a time like 10m, 12h or 90d")
     return int(given[:-1]) * _UNITS[given[-1]]
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """One of these words, in any case."""
+class OneOf:
+    """One of some words, in any case."""
 
-    def parse(given: str) -> str:
-        if given.lower() not in words:
-            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, given: str) -> str:
+        """Parse a word into lower case."""
+        if given.lower() not in self.words:
+            raise ValueError(f"{', '.join(self.words[:-1])} or {self.words[-1]}")
         return given.lower()
-
-    return parse
 
 
 def path(given: str) -> Path:
-    """A path; `~` is the user's home. -> absolute"""
+    """Parse a path into an absolute one; `~` is the user's home."""
     if "\0" in given:
         raise ValueError("a path")
     try:
@@ -81,7 +82,7 @@ def path(given: str) -> Path:
 
 
 def database(given: str) -> Path:
-    """A path, or a file: URL as other servers have in DATABASE_URL (what follows a ? is theirs and dropped)."""
+    """Parse a path, or a file: URL as in DATABASE_URL of other servers, whose query is ignored."""
     if given.lower().startswith("file:"):
         given = re.sub(r"^//(localhost)?(?=/)", "", unquote(given[5:].partition("?")[0]))
     if re.match(r"[a-z][a-z0-9+.-]+:", given, re.IGNORECASE) or not given:
@@ -90,7 +91,7 @@ def database(given: str) -> Path:
 
 
 def url(given: str) -> str:
-    """An http(s) URL. -> without trailing slash"""
+    """Parse an http(s) URL; a trailing slash is removed."""
     try:
         parts = urlsplit(given)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
@@ -102,7 +103,7 @@ def url(given: str) -> str:
 
 
 def prefix(given: str) -> str:
-    """Where something is mounted: `/`, or `/name` without trailing slash."""
+    """Parse the path where something is mounted: `/`, or `/name` without trailing slash."""
     given = given.rstrip("/")
     if given and (not re.fullmatch(r"(/[A-Za-z0-9_-]+)+", given) or given.split("/")[1] in _RESERVED):
         raise ValueError("/ or a path like /ui that is none of the server's own")
@@ -110,7 +111,7 @@ def prefix(given: str) -> str:
 
 
 def networks(given: str) -> tuple[Network, ...]:
-    """Addresses and networks between commas; `none` is the empty list."""
+    """Parse addresses and networks between commas; `none` is the empty list."""
     if given.lower() == "none":
         return ()
     try:
@@ -120,7 +121,7 @@ def networks(given: str) -> tuple[Network, ...]:
 
 
 def json_object(given: str) -> dict[str, Any]:
-    """A JSON object."""
+    """Parse a JSON object."""
     try:
         value = json.loads(given)
     except (ValueError, RecursionError):

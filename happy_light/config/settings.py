@@ -1,27 +1,20 @@
-"""Every setting, once: a field of `Settings` is the row of the table that all else is made from.
+"""The table of settings: each is one field of `Settings`, which carries a row of the table.
 
-`setting(group, default, parse, help, *names of environment variables)` makes a row; a new setting is one
-new field. From the rows come the flags of `--help`, the command `config`, the table in the README and the
-keys of the configuration file. A value is looked for in this order: flag, environment, configuration file
-(in the data folder, then in the user's configuration folder), default. Blank counts as unset.
+`setting(group, default, parse, help, *names of environment variables)` makes a field with its row. The flags, the
+keys of the configuration file, the command `config` and the table in the documentation are made from the rows.
+loading.py finds the values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from happy_light.config import setting_types as types
 from happy_light.config.setting_types import Network
-from happy_light.errors import OperatorError
-
-FILE_NAME = "happy-server-light.toml"
-DEFAULT = "default"
 
 _SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app", "Operation"
 _PUSH, _GITHUB, _VOICE, _DEVELOPERS = "Push messages", "GitHub", "Voice", "Developers"
@@ -47,12 +40,12 @@ class Row:
 
     @property
     def option(self) -> str:
-        """The flag."""
+        """Return the flag."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def metavar(self) -> str:
-        """What the flag takes, in one word."""
+        """Return the word for its value in --help."""
         return self.name.rpartition("_")[2].upper()
 
 
@@ -66,7 +59,7 @@ def setting(
     shown: str = "",
     everywhere: bool = False,
 ) -> Any:
-    """A field of Settings with its row; the first of `env` is the name to use, the others are older ones."""
+    """Return a field of Settings with its row; the first of `env` is the name to use, the others are older ones."""
     shown = shown or default or "unset"
     return dataclasses.field(metadata={"row": Row("", group, default, parse, help, env, secret, shown, everywhere)})
 
@@ -97,7 +90,7 @@ class Settings:
         _SERVER, "127.0.0.0/8, ::1", types.networks,
         "networks of the proxies whose X-Forwarded headers count; `none` for no proxy", "TRUSTED_PROXIES")
     registration: str = setting(
-        _SERVER, "open", types.one_of("open", "first", "closed"),
+        _SERVER, "open", types.OneOf("open", "first", "closed"),
         "who may make an account: anyone, only the first, or nobody", "HAPPY_SERVER_LIGHT_REGISTRATION")
     session_grace: float = setting(
         _SERVER, "30", types.seconds, "seconds after which a session whose last socket closed becomes inactive",
@@ -139,9 +132,9 @@ class Settings:
         "HAPPY_WEBAPP_URL", shown="the served web app, else https://app.happy.engineering")
 
     log_level: str = setting(
-        _OPERATION, "info", types.one_of("debug", "info", "warning", "error"), "how much is logged", "LOG_LEVEL")
+        _OPERATION, "info", types.OneOf("debug", "info", "warning", "error"), "how much is logged", "LOG_LEVEL")
     log_format: str = setting(
-        _OPERATION, "text", types.one_of("text", "json"), "log as lines of text or of JSON", "LOG_FORMAT")
+        _OPERATION, "text", types.OneOf("text", "json"), "log as lines of text or of JSON", "LOG_FORMAT")
     metrics_enabled: bool = setting(
         _OPERATION, "true", types.flag, "Prometheus metrics at /metrics on a port of their own", "METRICS_ENABLED")
     metrics_host: str = setting(
@@ -206,26 +199,26 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
+        """Return the SQLite file."""
         return self.database_url or self.data_dir / "happy-server-light.sqlite"
 
     @property
     def files(self) -> Path:
-        """Folder of the public files."""
+        """Return the folder of the public files."""
         return self.files_dir or self.data_dir / "files"
 
     @property
     def attachments(self) -> Path:
-        """Folder of the private attachments; in it sessions/<sessionId>/."""
+        """Return the folder of the private attachments; in it sessions/<sessionId>/."""
         return self.data_dir / "attachments"
 
     def attachments_of(self, session_id: str) -> Path:
-        """Folder of a session's attachments."""
+        """Return the folder of a session's attachments."""
         return self.attachments / "sessions" / session_id
 
     @property
     def secret_file(self) -> Path:
-        """Where a generated master secret is kept."""
+        """Return the file of a generated master secret."""
         return self.data_dir / "handy-master-secret.txt"
 
 
@@ -234,119 +227,3 @@ SETTINGS: tuple[Row, ...] = tuple(
     for field in dataclasses.fields(Settings)
     if "row" in field.metadata
 )
-_BY_NAME = {row.name: row for row in SETTINGS}
-
-
-def load(environ: Mapping[str, str], flags: Mapping[str, Any], user_file: Path | None = None) -> Settings:
-    """Puts together flags, environment, configuration files and defaults.
-
-    `flags`: text by the name of the setting. `user_file`: the user's configuration file, by default where
-    platformdirs says. Raises StartError for a value that does not fit and for an unknown key in a file.
-    """
-    user = _read(user_file or _user_file())
-    data_dir, _ = _value(_BY_NAME["data_dir"], environ, flags, (user,))
-    own = _read(data_dir / FILE_NAME)
-    if "data_dir" in own.texts:
-        raise OperatorError(
-            f"data_dir in {own.path} has no effect, since that file lies in the data folder; remove it."
-        )
-    found: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for row in SETTINGS:
-        found[row.name], origins[row.name] = _value(row, environ, flags, (own, user))
-    settings = Settings(**found, origins=origins)
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        missing = "TLS_KEY" if settings.tls_key is None else "TLS_CERT"
-        raise OperatorError(f"{missing} is not set, but TLS needs both TLS_CERT and TLS_KEY.")
-    return settings
-
-
-@dataclass
-class _File:
-    """A configuration file: the texts of its keys."""
-
-    path: Path
-    texts: dict[str, str]
-
-
-def _user_file() -> Path:
-    import platformdirs
-
-    return platformdirs.user_config_path("happy-server-light") / FILE_NAME
-
-
-def _read(path: Path) -> _File:
-    try:
-        with path.open("rb") as file:
-            import tomllib
-
-            keys = tomllib.load(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return _File(path, {})
-    except OSError as error:
-        raise OperatorError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise OperatorError(f"The configuration file {path} is not TOML: {error}.") from error
-    unknown = sorted(keys.keys() - _BY_NAME.keys())
-    if unknown:
-        raise OperatorError(f"{unknown[0]} in {path} is no setting; `happy-server-light config` lists them.")
-    return _File(path, {name: _text(value) for name, value in keys.items()})
-
-
-def _text(value: Any) -> str:
-    """A TOML value as it would be written in the environment."""
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return json.dumps(value, default=str) if isinstance(value, dict | bool) else str(value)
-
-
-def _value(row: Row, environ: Mapping[str, str], flags: Mapping[str, Any], files: Iterable[_File]) -> tuple[Any, str]:
-    """-> the value and its origin"""
-    places = [
-        (row.option, row.option, flags.get(row.name)),
-        *((name, name, environ.get(name)) for name in row.env),
-        *((f"{row.name} in {file.path}", str(file.path), file.texts.get(row.name)) for file in files),
-        (row.name, DEFAULT, row.default),
-    ]
-    for place, origin, given in places:
-        if given is None or not given.strip():
-            continue
-        try:
-            return row.parse(given.strip()), origin
-        except ValueError as error:
-            # A URL may carry a password, whatever the setting is.
-            shown = "a secret" if row.secret else repr(re.sub(r"//[^/@]*@", "//…@", given.strip()))
-            raise OperatorError(f"{place} is {shown}, but should be {error}.") from None
-    return None, DEFAULT
-
-
-def shown(row: Row, value: Any) -> str:
-    """A value as a person reads it: secrets masked, an unset one as documentation calls its default."""
-    if value is None:
-        return row.shown
-    if row.secret:
-        return "********"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return (
-        json.dumps(value)
-        if isinstance(value, bool | dict)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def table() -> str:
-    """The table of settings in the README, as Markdown."""
-    lines = []
-    for group in dict.fromkeys(row.group for row in SETTINGS):
-        lines += [f"**{group}**", "", "| variable | default | meaning |", "|---|---|---|"]
-        for row in SETTINGS:
-            if row.group == group:
-                older = f" (also `{'`, `'.join(row.env[1:])}`)" if row.env[1:] else ""
-                default = f"`{row.shown}`" if row.default or row.shown.startswith("<") else row.shown
-                secret = " (secret)" if row.secret else ""
-                lines.append(f"| `{row.env[0]}`{older} | {default} | {row.help}{secret} |")
-        lines.append("")
-    return "\n".join(lines)

@@ -32,7 +32,7 @@ _HASHED: Final = ("/_expo/", "/assets/")
 """Folders in which a build's file names carry a hash of what is in them."""
 _ABSOLUTE: Final = (*_HASHED, "/.well-known/")
 _ABSOLUTE_FILES: Final = ("/favicon.ico", "/favicon-active.ico", "/canvaskit.wasm", "/metadata.json")
-_OURS: Final = re.compile(r"/+(v[123]|socket|logs-|(files|health|metrics|openapi\.json|docs)(/|$))")
+_OURS: Final = re.compile(r"/+(v[123]|socket|logs-|(files|health|metrics|openapi\.json|docs|admin)(/|$))")
 """What is the server's own even where it has no such route: a client that asks for it expects no page."""
 _CODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _COPIED: Final = 2_000_000_000  # ns by which a compressed file may be older than its original: cp has no order

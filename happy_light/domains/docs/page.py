@@ -63,7 +63,9 @@ def render(document: Schema) -> str:
 
 def _route(method: str, path: str, operation: Schema) -> list[str]:
     about = [operation.get("summary", "")]
-    if not operation["security"] and "public" not in about[0]:
+    if "admin" in operation["tags"]:
+        about.insert(0, "admin")
+    elif not operation["security"] and "public" not in about[0]:
         about.insert(0, "public")
     takes = [
         _code(field["name"] + ("" if field["required"] else "?")) + ": " + _shape(field["schema"])
@@ -73,7 +75,7 @@ def _route(method: str, path: str, operation: Schema) -> list[str]:
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         takes.append(_shape(content.get("schema")) or escape(kind))
     answers = [
-        _shape(content.get("schema")) if kind == "application/json" else escape(kind)
+        _shape(content.get("schema")) if kind.endswith("json") else escape(kind)
         for kind, content in operation["responses"].get("200", {"content": {}})["content"].items()
     ]
     refuses = [

@@ -1,18 +1,16 @@
-"""What `doctor` finds on this computer: the folder, the database, the secret, the files, the clock, the disk."""
+"""The local part of `doctor`: data folder, database, master secret, files, clock, disk."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from happy_light import store, wire
 from happy_light.admin import prune
-from happy_light.admin.account_admin import account_files, session_files, subfolders
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.config import Settings
@@ -26,7 +24,7 @@ _SHOWN = 5  # examples in a text
 
 
 class Finding(Outgoing):
-    """What was looked at, how it is, and what to do about it ("" if nothing)."""
+    """The result of one check, and what to do about it ("" if nothing)."""
 
     name: str
     level: Literal["ok", "warning", "problem"]
@@ -34,8 +32,8 @@ class Finding(Outgoing):
     cure: str = ""
 
 
-def everything_here(settings: Settings) -> Iterator[Finding]:
-    """All of it, one after the other."""
+def check(settings: Settings) -> Iterator[Finding]:
+    """Run every local check."""
     yield from folder(settings)
     place = settings.database.parent
     if place.is_dir():  # else what follows says that there is no database
@@ -49,7 +47,7 @@ def everything_here(settings: Settings) -> Iterator[Finding]:
 
 
 def folder(settings: Settings) -> Iterator[Finding]:
-    """Modes and owner: what lies there lets its reader sign in as anybody."""
+    """Check modes and owner: whoever can read the folder can sign in as any account."""
     beside = [settings.database.with_name(settings.database.name + end) for end in ("", "-wal", "-shm")]
     wrong = []
     for path, mode in ((settings.data_dir, "700"), *((path, "600") for path in (settings.secret_file, *beside))):
@@ -58,18 +56,18 @@ def folder(settings: Settings) -> Iterator[Finding]:
         found = path.stat()
         if stat.S_IMODE(found.st_mode) & 0o077:
             wrong.append(path)
-            text = f"{path} has mode {stat.S_IMODE(found.st_mode):o}: other users of this computer can get at it."
+            text = f"{path} has mode {stat.S_IMODE(found.st_mode):o}: other users of this computer can read it."
             yield Finding("modes", "problem", text, f"chmod {mode} '{path}'")
         if found.st_uid != os.geteuid():
             wrong.append(path)
             text = f"{path} belongs to user {found.st_uid}, but this is user {os.geteuid()}."
             yield Finding("modes", "problem", text, f"Run as that user, or: chown {os.geteuid()} '{path}'")
     if not wrong:
-        yield Finding("modes", "ok", f"{settings.data_dir} is for its owner only.")
+        yield Finding("modes", "ok", f"{settings.data_dir} is accessible to its owner only.")
 
 
 def space(free: int, needed: int, where: Path) -> Finding:
-    """`free` and `needed` in bytes: a backup or a migration copies the database."""
+    """Check the free space (bytes); a backup or a migration copies the database, which has `needed` bytes."""
     text = f"{free // 2**20:,} MiB are free on the disk of {where}."
     if free < max(SPACE_MIN, needed):
         cure = "Make room: happy-server-light prune --sessions-inactive 90d, or a larger disk."
@@ -78,20 +76,20 @@ def space(free: int, needed: int, where: Path) -> Finding:
 
 
 def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
-    """Integrity, references, numbering, secret, clock, files."""
+    """Check integrity, references, numbering, secret, clock and files."""
     damage = [row[0] for row in tx.fetch_all(f"PRAGMA integrity_check({_SHOWN})")]
     restore = "Stop the server and restore a backup: happy-server-light restore ARCHIVE --force"
     if damage != ["ok"]:
         yield Finding("integrity", "problem", f"{settings.database} is damaged: {'; '.join(damage)}.", restore)
         return
-    yield Finding("integrity", "ok", f"{settings.database} is whole.")
+    yield Finding("integrity", "ok", f"{settings.database} is intact.")
     yield _listed(
-        "references", "Nothing refers to what is not there.", "rows refer to what is not there", restore,
+        "references", "Every reference has its row.", "rows refer to rows that do not exist", restore,
         [f"{row[0]} row {row[1]} to {row[2]}" for row in tx.fetch_all("PRAGMA foreign_key_check")],
     )  # fmt: skip
     yield _listed(
         "numbering", "Messages are numbered without gaps.", "sessions have gaps in the numbers of their messages",
-        "Harmless if they were taken over with it; else restore a backup and report it.", gaps(tx),
+        "Harmless if the session was imported with them; else restore a backup and report it.", gaps(tx),
     )  # fmt: skip
     yield _secret(tx, settings)
     yield clock(tx, wire.now_ms())
@@ -106,7 +104,7 @@ def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
 
 
 def _listed(name: str, good: str, bad: str, cure: str, found: list[str]) -> Finding:
-    """A finding about a list of faults, which should be empty."""
+    """Return a finding about a list of faults, which should be empty."""
     if not found:
         return Finding(name, "ok", good)
     shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
@@ -114,7 +112,7 @@ def _listed(name: str, good: str, bad: str, cure: str, found: list[str]) -> Find
 
 
 def gaps(tx: ReadTransaction) -> list[str]:
-    """Sessions whose messages are not numbered one after the other up to the session's own number.
+    """Return the sessions whose messages are not numbered without gaps up to the session's seq.
 
     The first ones may be missing: `prune --messages-older` deletes them.
     """
@@ -133,7 +131,7 @@ def _secret(tx: ReadTransaction, settings: Settings) -> Finding:
         try:
             secret, source = master_secret.read(file) if file.exists() else "", str(file)
         except OperatorError as error:
-            return Finding("secret", "problem", str(error), "Set HANDY_MASTER_SECRET, or mend the file.")
+            return Finding("secret", "problem", str(error), "Set HANDY_MASTER_SECRET, or repair the file.")
     if not secret:
         text = f"There is no master secret: HANDY_MASTER_SECRET is not set here and {file} is not there."
         return Finding("secret", "problem", text, "Set it as the server has it; a new one would sign everyone out.")
@@ -144,7 +142,7 @@ def _secret(tx: ReadTransaction, settings: Settings) -> Finding:
 
 
 def clock(tx: ReadTransaction, now: int) -> Finding:
-    """`now` in ms. Nothing in the database can be younger than it."""
+    """Check that nothing in the database is younger than `now` (ms)."""
     newest = max(
         row[0] or 0
         for row in tx.fetch_all(
@@ -159,13 +157,11 @@ def clock(tx: ReadTransaction, now: int) -> Finding:
 
 
 def _leftovers(tx: ReadTransaction, settings: Settings) -> Finding:
-    settled = time.time() - prune.SETTLED
-    found: list[Path] = []
-    for where, table in ((session_files(settings), "sessions"), (account_files(settings), "accounts")):
-        found += [f for f in prune.without_owner(tx, subfolders(where), table) if f.stat().st_mtime < settled]
+    found = [*prune.orphaned_folders(tx, settings), *prune.unfinished_uploads(settings)]
     finding = _listed(
-        "leftovers", "No files are left of deleted sessions and accounts.",
-        "folders are left of deleted sessions and accounts", "happy-server-light prune", [f.name for f in found],
+        "leftovers", "No files are left of deleted sessions and accounts, or of unfinished uploads.",
+        "files or folders are left of deleted sessions and accounts, or of unfinished uploads",
+        "happy-server-light prune", [path.name for path in found],
     )  # fmt: skip
     if found:
         finding.level = "warning"

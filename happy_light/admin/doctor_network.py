@@ -1,4 +1,4 @@
-"""What `doctor` finds in the network: who answers at the port, and whether PUBLIC_URL leads to this very server."""
+"""The network part of `doctor`: what answers at the port, and whether PUBLIC_URL leads to this server."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from happy_light.admin import control, probe
-from happy_light.admin.doctor import DRIFT_MAX, Finding
+from happy_light.admin import client
+from happy_light.admin.doctor_local import DRIFT_MAX, Finding
+from happy_light.admin.probe import Probe, ProbeResult
 from happy_light.config import Settings
 from happy_light.http import addresses
 from happy_light.http.forwarded import is_trusted
+from happy_light.wire import Success
 
 _TIMEOUT: Final = 10.0  # s for each step
 _ANSWER_MAX: Final = 100_000  # bytes
 _SOCKETS: Final = "/v1/updates/?EIO=4&transport="
-_HELLO: Final = '40{"token":""}'
-_REFUSAL: Final = "44"  # what a server that got the hello says: no token
+_CONNECT: Final = '40{"token":""}'
+_CONNECT_ERROR: Final = "44"  # the answer to a CONNECT without a token
 _UPGRADE: Final = (
     "The proxy has to pass upgrades on. nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
-    'proxy_set_header Connection "upgrade"; Caddy and Traefik do by themselves.'
+    'proxy_set_header Connection "upgrade"; Caddy and Traefik do so by default.'
 )
 
 
 class _Unreachable(Exception):
-    """Nobody answers as expected; the text says how far it came."""
+    """There is no answer as expected; the text says what happened."""
 
 
-def everything_outside(settings: Settings) -> Iterator[Finding]:
-    """All of it, one after the other."""
-    connection = control.connect(settings)
+def check(settings: Settings) -> Iterator[Finding]:
+    """Run every check of the network."""
+    connection = client.connect(settings)
     runs = connection is not None
     if connection is not None:
         connection.close()
@@ -55,7 +57,7 @@ def everything_outside(settings: Settings) -> Iterator[Finding]:
 
 def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
     if settings.port == 0:
-        yield Finding("port", "ok", "PORT is 0: the server takes any.")
+        yield Finding("port", "ok", "PORT is 0: the server takes any free port.")
         return
     url = addresses.url(settings, addresses.reachable(settings.host)[0], settings.port)
     if not runs:
@@ -69,12 +71,12 @@ def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
         yield Finding("port", "problem", text, "Stop what uses it, or choose another PORT.")
         return
     try:
-        heard = _echo(settings, url, ours=True)
+        result = _probe(settings, url, ours=True)
     except _Unreachable as error:
         text = f"The server runs, but does not answer at {url}: {error}."
         yield Finding("port", "problem", text, "Give doctor the HOST and PORT that the server has; see its log.")
         return
-    if not heard.arrived:
+    if not result.arrived:
         yield Finding(
             "port", "problem", f"Another server answers at {url}.",
             "Give doctor the PORT that this server has, or stop the other one.",
@@ -83,34 +85,34 @@ def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
     yield Finding("port", "ok", f"The server answers at {url}.")
 
 
-# --------------------------------------------------------------------------------- from outside in
+# -------------------------------------------------------------------------------------- PUBLIC_URL
 def _public_url(settings: Settings, url: str) -> Iterator[Finding]:
     try:
-        heard = _echo(settings, url)
+        result = _probe(settings, url)
     except _Unreachable as error:
         text = f"PUBLIC_URL {url} does not lead to this server: {error}."
         yield Finding("public url", "problem", text, "Check PUBLIC_URL, DNS, the certificate and the proxy's target.")
         return
-    if not heard.arrived:
+    if not result.arrived:
         text = f"PUBLIC_URL {url} leads to another server."
         yield Finding("public url", "problem", text, "Let it point to this one, or change PUBLIC_URL.")
         return
     yield Finding("public url", "ok", f"PUBLIC_URL {url} leads to this server.")
-    yield from _headers(settings, url, heard)
-    for name, trip, cure in (
+    yield from _headers(settings, url, result)
+    for name, attempt, cure in (
         ("polling", _polling, "The proxy has to pass /v1/updates/ on with its query, GET and POST, uncached."),
         ("websocket", _websocket, _UPGRADE),
     ):
         try:
-            trip(urlsplit(url))
+            attempt(urlsplit(url))
         except _Unreachable as error:
             yield Finding(name, "problem", f"No {name} connection through {url}: {error}.", cure)
         else:
-            yield Finding(name, "ok", f"A {name} connection through {url} works both ways.")
+            yield Finding(name, "ok", f"A {name} connection through {url} works in both directions.")
 
 
-def _headers(settings: Settings, url: str, heard: probe.Heard) -> Iterator[Finding]:
-    parts, seen = urlsplit(url), heard.headers
+def _headers(settings: Settings, url: str, result: ProbeResult) -> Iterator[Finding]:
+    parts, seen = urlsplit(url), result.headers
     hosts = {seen.get("host", ""), seen.get("x-forwarded-host", "")}
     wrong = False
     if parts.netloc not in hosts:
@@ -124,18 +126,18 @@ def _headers(settings: Settings, url: str, heard: probe.Heard) -> Iterator[Findi
         text = f"Requests for {url} arrive with X-Forwarded-Proto {proto or 'missing'}."
         yield Finding("proxy", "warning", text, "nginx: proxy_set_header X-Forwarded-Proto $scheme;")
     forwarded = any(name in seen for name in ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"))
-    if forwarded and not is_trusted(heard.address, settings.trusted_proxies):
+    if forwarded and not is_trusted(result.address, settings.trusted_proxies):
         wrong = True
-        text = f"The proxy at {heard.address} is not trusted, so its X-Forwarded headers do not count."
-        yield Finding("proxy", "warning", text, f"Add {heard.address} to TRUSTED_PROXIES.")
+        text = f"The proxy at {result.address} is not trusted, so its X-Forwarded headers are ignored."
+        yield Finding("proxy", "warning", text, f"Add {result.address} to TRUSTED_PROXIES.")
     if not wrong:
         yield Finding("proxy", "ok", "Host and scheme arrive as they were sent.")
 
 
-def _echo(settings: Settings, url: str, *, ours: bool = False) -> probe.Heard:
-    """Sends a word to `url` and asks the running server whether it came. Raises _Unreachable."""
+def _probe(settings: Settings, url: str, *, ours: bool = False) -> ProbeResult:
+    """Send a probe to `url` and ask the running server what arrived. Raises _Unreachable."""
     word = secrets.token_hex(16)
-    control.ask(settings, "echo.await", probe.Word(word))
+    client.call(settings, "POST", "/admin/api/probes", Probe(word), answer=Success)
     with _http(urlsplit(url), ours) as connection:
         status, headers, body = _request(connection, "GET", urlsplit(url).path + "/health", {"x-happy-echo": word})
     if 300 <= status < 400:
@@ -146,14 +148,12 @@ def _echo(settings: Settings, url: str, *, ours: bool = False) -> probe.Heard:
         service = None
     if service != "happy-server":
         raise _Unreachable(f"it answers {status}, and is no Happy server")
-    heard = control.ask(settings, "echo.heard", probe.Word(word))
-    assert isinstance(heard, probe.Heard)
-    return heard
+    return client.call(settings, "GET", f"/admin/api/probes/{word}", answer=ProbeResult)
 
 
 @contextlib.contextmanager
 def _http(parts: SplitResult, ours: bool = False) -> Iterator[http.client.HTTPConnection]:
-    """`ours`: any certificate will do, on the computer itself."""
+    """Yield a connection; `ours`: accept any certificate, for a connection within this computer."""
     host = str(parts.hostname)
     connection = (
         http.client.HTTPSConnection(host, parts.port, timeout=_TIMEOUT, context=_context(ours))
@@ -183,7 +183,7 @@ def _request(
 
 
 def _polling(parts: SplitResult) -> None:
-    """A Socket.IO handshake over polling, there and back."""
+    """Send a packet over polling and receive the answer. Raises _Unreachable."""
     path = f"{parts.path}{_SOCKETS}polling"
     with _http(parts) as connection:
         status, _, opened = _request(connection, "GET", path, {})
@@ -191,16 +191,16 @@ def _polling(parts: SplitResult) -> None:
             raise _Unreachable(f"the handshake is answered with {status}")
         path += f"&sid={json.loads(opened[1:])['sid']}"
         kind = {"content-type": "text/plain;charset=UTF-8"}
-        status, _, said = _request(connection, "POST", path, kind, _HELLO)
+        status, _, said = _request(connection, "POST", path, kind, _CONNECT)
         if status != 200 or said.lower() != "ok":
             raise _Unreachable(f"what is posted is answered with {status}")
         status, _, said = _request(connection, "GET", path, {})
-        if not said.startswith(_REFUSAL):
+        if not said.startswith(_CONNECT_ERROR):
             raise _Unreachable(f"the answer does not come back ({status})")
 
 
 def _websocket(parts: SplitResult) -> None:
-    """The same over a websocket."""
+    """Send a packet over a websocket and receive the answer. Raises _Unreachable."""
     from wsproto import ConnectionType, WSConnection
     from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
     from wsproto.utilities import ProtocolError
@@ -215,7 +215,7 @@ def _websocket(parts: SplitResult) -> None:
             client = WSConnection(ConnectionType.CLIENT)
             s.sendall(client.send(Request(host=parts.netloc, target=f"{parts.path}{_SOCKETS}websocket")))
 
-            def following(kind: type[Event]) -> Event:
+            def receive(kind: type[Event]) -> Event:
                 while True:
                     for event in client.events():
                         if isinstance(event, RejectConnection):
@@ -229,19 +229,19 @@ def _websocket(parts: SplitResult) -> None:
                         raise _Unreachable("the connection ends")
                     client.receive_data(piece)
 
-            following(AcceptConnection)
-            following(TextMessage)
-            s.sendall(client.send(TextMessage(_HELLO)))
-            answer = following(TextMessage)
+            receive(AcceptConnection)
+            receive(TextMessage)
+            s.sendall(client.send(TextMessage(_CONNECT)))
+            answer = receive(TextMessage)
             assert isinstance(answer, TextMessage)
-            if not answer.data.startswith(_REFUSAL):
+            if not answer.data.startswith(_CONNECT_ERROR):
                 raise _Unreachable("the answer does not come back")
     except (OSError, ProtocolError) as error:
         raise _Unreachable(str(error) or type(error).__name__) from None
 
 
 def _expo(url: str) -> Iterator[Finding]:
-    """Any answer will do; its time is that of the world."""
+    """Check that Expo answers, and compare the clock with its Date header."""
     parts = urlsplit(url)
     try:
         with _http(parts) as connection:

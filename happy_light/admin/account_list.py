@@ -1,0 +1,122 @@
+"""Accounts as an operator sees them: who they are and how much they store."""
+
+from __future__ import annotations
+
+from happy_light.admin.folders import account_files, session_files, size_of, subfolders
+from happy_light.auth.fingerprints import fingerprint, parse_fingerprint
+from happy_light.config import Settings
+from happy_light.store import ReadTransaction
+from happy_light.wire import Outgoing
+
+
+class Account(Outgoing):
+    """An account. Times in ms; `database_bytes` counts what clients stored, `file_bytes` files on disk."""
+
+    id: str
+    fingerprint: str
+    username: str | None
+    name: str | None
+    created_at: int
+    last_active_at: int
+    sessions: int
+    messages: int
+    machines: int
+    artifacts: int
+    database_bytes: int
+    file_bytes: int
+
+
+class AccountList(Outgoing):
+    """GET /admin/api/accounts: the newest activity first."""
+
+    accounts: list[Account]
+
+
+def find(tx: ReadTransaction, name: str) -> str | None:
+    """Return the id of the account with this id, username, public key (hex or base64) or fingerprint."""
+    row = tx.fetch_one("SELECT id FROM accounts WHERE id = ? OR username = ?", (name, name))
+    if row is not None:
+        return str(row[0])
+    wanted = parse_fingerprint(name)
+    for id, public_key in tx.fetch_all("SELECT id, public_key FROM accounts") if wanted else []:
+        if _fingerprint(public_key) == wanted:
+            return str(id)
+    return None
+
+
+def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = None) -> list[Account]:
+    """Return every account, or the one with the id `only`. Reads the length of every message."""
+    sessions = _by_account(
+        tx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + coalesce(length(agent_state), 0)) "
+        "FROM sessions WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 3,
+    )  # fmt: skip
+    messages = _by_account(
+        tx, "SELECT s.account_id, count(*), sum(length(m.content)) FROM sessions s CROSS JOIN messages m "
+        "ON m.session_id = s.id WHERE s.account_id = coalesce(?, s.account_id) GROUP BY s.account_id", only, 2,
+    )  # fmt: skip
+    machines = _by_account(
+        tx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + coalesce(length(daemon_state), 0)) "
+        "FROM machines WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 3,
+    )  # fmt: skip
+    artifacts = _by_account(
+        tx, "SELECT account_id, count(*), sum(length(header) + length(body)) FROM artifacts "
+        "WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 2,
+    )  # fmt: skip
+    values = _by_account(
+        tx, "SELECT account_id, sum(coalesce(length(value), 0)) FROM kv WHERE account_id = coalesce(?, account_id) "
+        "GROUP BY account_id",
+        only, 1,
+    )  # fmt: skip
+    files = _file_sizes(tx, settings, only)
+    accounts = []
+    for id, key, username, first, last, created, updated in tx.fetch_all(
+        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts "
+        "WHERE id = coalesce(?, id)",
+        (only,),
+    ):
+        session_count, session_active, session_bytes = sessions.get(id, (0, 0, 0))
+        machine_count, machine_active, machine_bytes = machines.get(id, (0, 0, 0))
+        message_count, message_bytes = messages.get(id, (0, 0))
+        artifact_count, artifact_bytes = artifacts.get(id, (0, 0))
+        (value_bytes,) = values.get(id, (0,))
+        accounts.append(
+            Account(
+                id=id,
+                fingerprint=_fingerprint(key),
+                username=username,
+                name=" ".join(filter(None, (first, last))) or None,
+                created_at=created,
+                last_active_at=max(updated, session_active, machine_active),
+                sessions=session_count,
+                messages=message_count,
+                machines=machine_count,
+                artifacts=artifact_count,
+                database_bytes=session_bytes + message_bytes + machine_bytes + artifact_bytes + value_bytes,
+                file_bytes=files.get(id, 0),
+            )
+        )
+    return sorted(accounts, key=lambda account: -account.last_active_at)
+
+
+def _by_account(tx: ReadTransaction, sql: str, only: str | None, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the first `width` numbers of each row by the account that it begins with."""
+    return {row[0]: tuple(row[1 : width + 1]) for row in tx.fetch_all(sql, (only,))}
+
+
+def _fingerprint(public_key: str) -> str:
+    """Return the fingerprint of the column public_key; an account whose deletion was interrupted has none."""
+    return "being deleted" if public_key.startswith("deleted ") else fingerprint(bytes.fromhex(public_key))
+
+
+def _file_sizes(tx: ReadTransaction, settings: Settings, only: str | None) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    owners: dict[str, str] = dict(
+        tx.fetch_all("SELECT id, account_id FROM sessions WHERE account_id = coalesce(?, account_id)", (only,))
+    )
+    for folder in subfolders(session_files(settings)):
+        if folder.name in owners:
+            owner = owners[folder.name]
+            sizes[owner] = sizes.get(owner, 0) + size_of(folder)
+    for folder in subfolders(account_files(settings)):
+        sizes[folder.name] = sizes.get(folder.name, 0) + size_of(folder)
+    return sizes

@@ -1,0 +1,112 @@
+"""Restore: put an archive of backup_archive.py into the data folder."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+from happy_light import data_dir, store
+from happy_light.admin.backup_archive import (
+    DATABASE,
+    FORMAT,
+    SECRET,
+    Manifest,
+    check_database,
+    is_secret_of,
+    read_archive,
+)
+from happy_light.admin.folders import files_in
+from happy_light.admin.progress import ProgressCallback
+from happy_light.auth import master_secret
+from happy_light.config import Settings
+from happy_light.errors import OperatorError
+
+
+def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCallback) -> tuple[Manifest, Path | None]:
+    """Put an archive into the data folder, after checking all of it.
+
+    Returns the manifest, and the folder into which the previous content was moved. Raises OperatorError.
+    """
+    if not archive.is_file():
+        raise OperatorError(f"There is no archive {archive}.")
+    data_dir.create_private_dir(settings.data_dir)
+    with data_dir.lock_data_dir(settings):
+        there = [path for path in _database_and_files(settings) if path.is_file() or any(files_in(path))]
+        if there and not force:
+            raise OperatorError(
+                f"{settings.data_dir} is not empty ({there[0].name}). With --force its content is moved to a folder "
+                "beside it and replaced; or choose another folder with --data-dir."
+            )
+        staging = settings.data_dir / ".restoring"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        try:
+            manifest = read_archive(archive, progress, staging)
+            _check_restored(settings, manifest, staging)
+            aside = _move_aside(settings, there, manifest.secret)
+            _move_in(settings, staging)
+        except OSError as error:
+            raise OperatorError(f"{settings.data_dir} cannot be written: {error.strerror or error}.") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return manifest, aside
+
+
+def _database_and_files(settings: Settings) -> list[Path]:
+    database = settings.database
+    beside = [database.with_name(database.name + end) for end in ("", "-wal", "-shm")]
+    return [*beside, settings.files, settings.attachments]
+
+
+def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> None:
+    if manifest.format > FORMAT or manifest.schema > store.SCHEMA_VERSION:
+        raise OperatorError(
+            f"The archive was made by happy-server-light {manifest.version} (schema {manifest.schema}, this one knows "
+            f"{store.SCHEMA_VERSION}); install that version or a newer one."
+        )
+    database = staging / DATABASE
+    if not database.is_file():
+        raise OperatorError("The archive has no database.")
+    connection = sqlite3.connect(database)
+    try:
+        check_database(connection, database)
+    except sqlite3.Error as error:
+        raise OperatorError(f"The archive's database cannot be used: {error}.") from error
+    finally:
+        connection.close()
+    store.prepare(database)
+    if settings.master_secret and not is_secret_of(settings.master_secret, database):
+        raise OperatorError(
+            "HANDY_MASTER_SECRET is not the secret of the server that was backed up; everyone would be signed out. "
+            + ("Unset it: the archive has the right one." if manifest.secret else "Set it to that server's.")
+        )
+    own = settings.secret_file
+    own_counts = not manifest.secret and not settings.master_secret and own.is_file()
+    if own_counts and not is_secret_of(master_secret.read(own), database):
+        raise OperatorError(f"{own} is not the secret of the server that was backed up; put the right one there.")
+    if manifest.secret and not is_secret_of((staging / SECRET).read_text("utf-8"), database):
+        raise OperatorError("The secret in the archive is not that of its database.")
+
+
+def _move_aside(settings: Settings, there: list[Path], with_secret: bool) -> Path | None:
+    if with_secret and settings.secret_file.exists():
+        there = [*there, settings.secret_file]
+    if not there:
+        return None
+    aside = settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S")
+    aside.mkdir(mode=0o700)
+    for path in there:
+        shutil.move(path, aside / path.name)
+    return aside
+
+
+def _move_in(settings: Settings, staging: Path) -> None:
+    moves: list[tuple[str, Path]] = [("files", settings.files), ("attachments", settings.attachments)]
+    # The database is last: until it is there, a server that starts has no data without its files.
+    for name, place in [*moves, (SECRET, settings.secret_file), (DATABASE, settings.database)]:
+        if (staging / name).exists():
+            if place.is_dir():  # empty, or it would have been moved aside
+                shutil.rmtree(place)
+            shutil.move(staging / name, place)

@@ -1,0 +1,47 @@
+"""The folders of stored files, by account and by session: where they are, and what they hold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from happy_light.config import Settings
+
+
+def session_files(settings: Settings) -> Path:
+    """Return the folder that has a folder of attachments for each session."""
+    return settings.attachments / "sessions"
+
+
+def account_files(settings: Settings) -> Path:
+    """Return the folder that has a folder of public files for each account."""
+    return settings.files / "public" / "users"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`; none if it does not exist."""
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield every file below `folder`; symbolic links are left out."""
+    yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below `folder`. A file that is deleted meanwhile counts 0."""
+    total = 0
+    for path in files_in(folder):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def delete(folder: Path) -> int:
+    """Delete `folder` if it exists. Return the bytes that its files had."""
+    size = size_of(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return size

@@ -1,0 +1,36 @@
+"""Settings as text, for people."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from happy_light.config.settings import SETTINGS, Row
+
+
+def display(row: Row, value: Any) -> str:
+    """Return a value as text: secrets are masked, an unset one is described as in the documentation."""
+    if value is None:
+        return row.shown
+    if row.secret:
+        return "********"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool | dict):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def markdown_table() -> str:
+    """Return the table of all settings for the documentation."""
+    lines = []
+    for group in dict.fromkeys(row.group for row in SETTINGS):
+        lines += [f"**{group}**", "", "| variable | default | meaning |", "|---|---|---|"]
+        for row in SETTINGS:
+            if row.group == group:
+                older = f" (also `{'`, `'.join(row.env[1:])}`)" if row.env[1:] else ""
+                default = f"`{row.shown}`" if row.default or row.shown.startswith("<") else row.shown
+                secret = " (secret)" if row.secret else ""
+                lines.append(f"| `{row.env[0]}`{older} | {default} | {row.help}{secret} |")
+        lines.append("")
+    return "\n".join(lines)

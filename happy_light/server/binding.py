@@ -1,0 +1,68 @@
+"""Listening sockets: TCP for clients and metrics, a unix socket for the admin API."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from happy_light.data_dir import socket_address
+from happy_light.errors import OperatorError
+from happy_light.stack.hypercorn_server import BACKLOG
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port` (0: any free one). Raises OperatorError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise OperatorError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
+    try:
+        return _listen(*found[0])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"Port {port} of {host} is taken; stop what uses it, or choose another with --port (0: any)."
+        elif error.errno == errno.EACCES:
+            text = f"Port {port} needs more rights; choose one above 1023 with --port."
+        else:
+            text = f"HOST {host!r} and port {port} cannot be bound: {error.strerror}."
+        raise OperatorError(text) from error
+
+
+def bind_metrics(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port`. Raises OSError."""
+    return _listen(*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0])
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Return a socket that listens at `path`, for its owner only (mode 0600). Raises OSError.
+
+    A socket that a killed server left is replaced: call it only with the data folder locked.
+    """
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket_address(path) as address:
+            listener.bind(address)
+        path.chmod(0o600)  # before it listens, so that nobody connects in between
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _listen(
+    family: socket.AddressFamily, kind: socket.SocketKind, protocol: int, name: str, address: tuple[object, ...]
+) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

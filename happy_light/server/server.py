@@ -1,0 +1,167 @@
+"""A server's life: open the database, bind, serve, close the sockets, close the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from happy_light import app, data_dir
+from happy_light.admin import metrics, prune
+from happy_light.admin.api import SOCKET_NAME, AdminApplication
+from happy_light.auth import master_secret
+from happy_light.auth.keys import Keys
+from happy_light.bus import Bus, SignedOut
+from happy_light.config import Settings
+from happy_light.context import ServerContext
+from happy_light.errors import ServiceUnavailable
+from happy_light.http import addresses
+from happy_light.http.application import HttpApplication
+from happy_light.server.binding import bind, bind_metrics, bind_unix
+from happy_light.server.side_listener import SideListener
+from happy_light.stack import hypercorn_server
+from happy_light.store import Database
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE: Final = 3.0  # s that requests in flight have when the server stops; then their connections are aborted
+ABORT_MAX: Final = 0.5  # s after that until what still runs is cancelled
+
+
+class Server:
+    """One running server: `start`, `serve`, and `stop` from anywhere on its event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stopping = asyncio.Event()
+        self._side_listeners: list[SideListener] = []
+
+    async def start(self) -> None:
+        """Open everything and bind. Raises OperatorError; nothing is left open then."""
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as opened:
+            data_dir.create_private_dir(settings.data_dir)
+            opened.enter_context(data_dir.lock_data_dir(settings))
+            self._config = hypercorn_server.settings_of(settings)
+            self.socket = bind(settings.host, settings.port)
+            opened.callback(self.socket.close)
+            bus = Bus()
+            self.database = Database(settings.database, bus)
+            await self.database.open()  # before the secret, so that another program's folder gets no file of ours
+            opened.push_async_callback(self.database.close)
+            if settings.files_dir is not None:  # the one in the data folder is made when it is needed
+                data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
+            self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
+            await self.keys.warm()
+            await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
+            self.context = ServerContext(settings, self.database, bus, self.keys, app.describe)
+            bus.subscribe(SignedOut, self._sign_out)
+            self._opened = opened.pop_all()
+        self.host, self.port = self.socket.getsockname()[:2]
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
+        self.app = app.App(self.context)
+        self._config.bind = [f"fd://{self.socket.detach()}"]
+        self._serve_admin_api()
+        self._serve_metrics()
+        jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
+        jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
+        asyncio.get_running_loop().call_soon(ready)
+        self.context.serving = True
+        serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await asyncio.gather(*(listener.stop() for listener in self._side_listeners))
+        (self.settings.data_dir / SOCKET_NAME).unlink(missing_ok=True)
+        await asyncio.wait({serving}, timeout=STOP_GRACE)
+        for job in jobs:
+            job.cancel()
+        if not serving.done():
+            log.warning("aborting %d connections that did not end in time", len(self._config.transports))
+            for transport in list(self._config.transports):
+                transport.abort()
+            await asyncio.wait({serving}, timeout=ABORT_MAX)
+        ended = serving.done()
+        serving.cancel()
+        try:
+            await self.context.close()
+        finally:
+            await self.close()  # whatever happens: an open database keeps the process alive
+        if ended:
+            serving.result()
+
+    def _serve_admin_api(self) -> None:
+        """Listen for commands. A server without this socket works, so a failure is a warning."""
+        path = self.settings.data_dir / SOCKET_NAME
+        try:
+            listener = bind_unix(path)
+        except OSError as error:
+            log.warning("%s cannot be made (%s); commands will not reach this server", path, error.strerror)
+        else:
+            self._listen_beside(AdminApplication(self.context), listener)
+
+    def _serve_metrics(self) -> None:
+        """Listen for Prometheus if the settings say so. A port that is taken is a warning."""
+        settings = self.settings
+        if not settings.metrics_enabled:
+            return
+        try:
+            listener = bind_metrics(settings.metrics_host, settings.metrics_port)
+        except OSError as error:
+            log.warning(
+                "no metrics: METRICS_PORT %d of %s cannot be used (%s); choose another, or set METRICS_ENABLED=false",
+                settings.metrics_port, settings.metrics_host, error.strerror,
+            )  # fmt: skip
+            return
+        log.info("metrics at http://%s:%d/metrics", settings.metrics_host, listener.getsockname()[1])
+        self._listen_beside(HttpApplication(self.context, metrics.routes), listener)
+
+    def _listen_beside(self, application: ASGIApp, listener: socket.socket) -> None:
+        side_listener = SideListener(self.settings, application, listener)
+        side_listener.start()
+        self._side_listeners.append(side_listener)
+
+    async def close(self) -> None:
+        """Close what `start` opened, for a server that was started and is not to `serve`; `serve` does it itself."""
+        await self._opened.aclose()
+
+    def _sign_out(self, message: SignedOut) -> None:
+        self.keys.tokens.forget(message.account_id)
+        self.app.live.sign_out(message.account_id)
+
+    async def _until_stop(self) -> None:
+        await self._stopping.wait()
+        self.context.presence.stopping = True
+        await self.app.live.close()
+
+    def stop(self) -> None:
+        """End `serve`, at once if it has not begun."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def url(self) -> str:
+        """The URL at which this computer reaches the server."""
+        return addresses.url(self.settings, addresses.reachable(self.host)[0], self.port)
+
+    async def _repeat(self, job: Callable[[ServerContext], Awaitable[None]], every: float) -> None:
+        """Run `job` every so many seconds; a failure is logged and the next run comes as planned."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await job(self.context)
+            except ServiceUnavailable as error:
+                log.error("job %s: %s", getattr(job, "__name__", job), error)
+            except Exception:
+                log.exception("job %s", getattr(job, "__name__", job))
