@@ -15,6 +15,7 @@ import pytest
 
 import happy_light
 from happy_light import app
+from happy_light.bus import SignedOut
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import World, uid
@@ -93,7 +94,7 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
                 if operation.__name__ == "_tokens_since":
                     monkeypatch.undo()
                     await server.database.write_for((), signed_out, alice.id)
-                    server._sign_out(alice.id)
+                    server.context.bus.publish(SignedOut(alice.id))
                 return result
 
             return meanwhile()
