@@ -1,5 +1,5 @@
 -- The whole current schema. A fresh database is made from this file; an older one is brought here by
--- the migrations in happy_light/store.py (user_version says how far it is).
+-- the migrations in happy_light/store/sqlite/schema.py (user_version says how far it is).
 --
 -- Times (*_at) are milliseconds since the epoch, binary values are BLOBs, and text that a client
 -- encrypted is kept exactly as it came. Ids that the server makes sort by creation time.
@@ -27,7 +27,7 @@ CREATE TABLE accounts (
     updated_at       INTEGER NOT NULL
 ) STRICT;
 -- A user search is a prefix search without regard to case.
-CREATE INDEX accounts_by_username ON accounts (username COLLATE NOCASE) WHERE username IS NOT NULL;
+CREATE INDEX accounts_by_username ON accounts (lower(username));
 
 -- Who may make an account although registration is closed; goes when the account is made.
 CREATE TABLE allowed_keys (
@@ -174,7 +174,7 @@ CREATE TABLE usage_reports (
     updated_at INTEGER NOT NULL
 ) STRICT;
 -- One report per key and session, and one per key without a session (NULLs would be distinct).
-CREATE UNIQUE INDEX usage_reports_by_key ON usage_reports (account_id, ifnull(session_id, ''), key);
+CREATE UNIQUE INDEX usage_reports_by_key ON usage_reports (account_id, coalesce(session_id, ''), key);
 CREATE INDEX usage_reports_by_time ON usage_reports (account_id, created_at);
 CREATE INDEX usage_reports_by_session ON usage_reports (session_id, created_at);
 
@@ -245,35 +245,3 @@ CREATE TABLE voice_sessions (
     created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX voice_sessions_by_account ON voice_sessions (account_id, created_at DESC);
-
--- How many row numbers below the highest are free: max(rowid) - free is the number of rows, and nobody
--- has to count them. New rows get max(rowid) + 1, so inserts leave it as it is; only deletes pay for it.
-CREATE TABLE free_rows (
-    name TEXT PRIMARY KEY,
-    free INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-INSERT INTO free_rows (name) VALUES ('accounts'), ('sessions'), ('messages'), ('machines');
-CREATE TRIGGER accounts_deleted AFTER DELETE ON accounts BEGIN
-    UPDATE free_rows SET free = free
-        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM accounts), 1,
-              (SELECT ifnull(max(rowid), 0) FROM accounts) + 1 - old.rowid)
-    WHERE name = 'accounts';
-END;
-CREATE TRIGGER sessions_deleted AFTER DELETE ON sessions BEGIN
-    UPDATE free_rows SET free = free
-        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM sessions), 1,
-              (SELECT ifnull(max(rowid), 0) FROM sessions) + 1 - old.rowid)
-    WHERE name = 'sessions';
-END;
-CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
-    UPDATE free_rows SET free = free
-        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM messages), 1,
-              (SELECT ifnull(max(rowid), 0) FROM messages) + 1 - old.rowid)
-    WHERE name = 'messages';
-END;
-CREATE TRIGGER machines_deleted AFTER DELETE ON machines BEGIN
-    UPDATE free_rows SET free = free
-        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM machines), 1,
-              (SELECT ifnull(max(rowid), 0) FROM machines) + 1 - old.rowid)
-    WHERE name = 'machines';
-END;

@@ -6,19 +6,16 @@ import asyncio
 import os
 import re
 import shutil
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from happy_light import config
+from happy_light import config, store
 from happy_light.blobs import local_files
 from happy_light.domains import attachments, upload_rate
 from happy_light.errors import ApiError, ServiceUnavailable
-from happy_light.store import ReadTransaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
 
@@ -294,11 +291,11 @@ async def test_what_a_crash_left_is_found(start: Callable[..., Process], tmp_pat
     for part in (old, young):
         part.write_bytes(b"x")
     os.utime(old, (time.time() - 7200,) * 2)
-    with closing(sqlite3.connect(server.folder / "happy-server-light.sqlite")) as connection:
+    with store.open_readonly(server.folder / "happy-server-light.sqlite") as tx:
         settings = config.load({}, {"data_dir": str(server.folder)})
-        assert attachments.leftovers(ReadTransaction(connection), settings) == [folder / "cgone", old]
+        assert attachments.leftovers(tx, settings) == [folder / "cgone", old]
         settings.data_dir = tmp_path / "nowhere"
-        assert attachments.leftovers(ReadTransaction(connection), settings) == []
+        assert attachments.leftovers(tx, settings) == []
 
 
 async def test_urls_begin_with_the_address_by_which_the_client_came(world: World, server: Process) -> None:

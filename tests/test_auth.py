@@ -15,7 +15,7 @@ import pytest
 
 from happy_light.bus import Bus
 from happy_light.domains import auth
-from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.store import Database, ReadTransaction, SqliteEngine, Transaction
 from tests.client import Account, World, b64
 
 KINDS = ("", "account/")
@@ -207,7 +207,7 @@ async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
 
 
 async def test_requests_grow_old(tmp_path: Any) -> None:
-    store = Database(tmp_path / "db", Bus())
+    store = Database(SqliteEngine(tmp_path / "db"), Bus())
     await store.open()
     day, ten_minutes = 86_400_000, 600_000
 
@@ -248,7 +248,7 @@ async def test_requests_grow_old(tmp_path: Any) -> None:
 
 async def test_requests_that_nobody_answers_are_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("happy_light.domains.auth.pairing.REQUESTS_MAX", 10)
-    store = Database(tmp_path / "db", Bus())
+    store = Database(SqliteEngine(tmp_path / "db"), Bus())
     await store.open()
     try:
         keys = [bytes([number]) * 32 for number in range(15)]

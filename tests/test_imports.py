@@ -48,7 +48,7 @@ LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
     "hypercorn": {"stack/hypercorn_server.py"},
     "socketio": {"live/stack.py"},
-    "aiosqlite": {"store/writer.py", "store/reader.py", "store/thread.py"},
+    "aiosqlite": {"store/sqlite/connection.py"},
 }
 # Modules that hold nothing but a docstring, so that importing a module below them runs no code.
 EMPTY = ("domains", "domains.docs", "domains.presence", "domains.rpc", "http", "ui")

@@ -11,7 +11,7 @@ import pytest
 
 from happy_light import store
 from happy_light.errors import OperatorError
-from happy_light.store import schema
+from happy_light.store.sqlite import schema
 
 
 def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -28,7 +28,7 @@ def execute(path: Path, script: str) -> None:
 def database(tmp_path: Path) -> Path:
     """A database of the schema of today with something in it."""
     path = tmp_path / "happy-server-light.sqlite"
-    store.prepare(path)
+    store.create_or_migrate(path)
     execute(path, "INSERT INTO meta (key, value) VALUES ('kept', 'yes')")
     return path
 
@@ -47,12 +47,12 @@ def test_a_new_database_is_ours_and_of_this_version(database: Path) -> None:
     assert rows(database, "PRAGMA application_id") == [(store.APPLICATION_ID,)]
     assert rows(database, "PRAGMA user_version") == [(store.SCHEMA_VERSION,)]
     assert rows(database, "PRAGMA journal_mode") == [("wal",)]
-    store.prepare(database)
+    store.create_or_migrate(database)
     assert rows(database, "SELECT value FROM meta WHERE key = 'kept'") == [("yes",)]
 
 
 def test_a_migration_follows_a_copy(database: Path, next_version: int) -> None:
-    store.prepare(database)
+    store.create_or_migrate(database)
     assert rows(database, "PRAGMA user_version") == [(next_version,)]
     assert rows(database, "SELECT value, note FROM meta WHERE key = 'kept'") == [("yes", None)]
     assert rows(database, "SELECT count(*) FROM later") == [(0,)]
@@ -68,11 +68,11 @@ def test_a_failed_migration_changes_nothing_and_can_be_repeated(
     good = store.MIGRATIONS[next_version - 1]
     monkeypatch.setitem(store.MIGRATIONS, next_version - 1, f"{good} INSERT INTO nowhere VALUES (1);")
     with pytest.raises(OperatorError, match=r"cannot be used: no such table: nowhere\.$"):
-        store.prepare(database)
+        store.create_or_migrate(database)
     assert rows(database, "PRAGMA user_version") == [(next_version - 1,)]
     assert not rows(database, "SELECT name FROM sqlite_master WHERE name = 'later'")
     monkeypatch.setitem(store.MIGRATIONS, next_version - 1, good)
-    store.prepare(database)
+    store.create_or_migrate(database)
     assert rows(database, "PRAGMA user_version") == [(next_version,)]
 
 
@@ -89,7 +89,7 @@ def refused(path: Path) -> str:
     """The sentence that refuses it; the file and its folder stay as they are."""
     before, beside = path.read_bytes(), beside_it(path)
     with pytest.raises(OperatorError) as error:
-        store.prepare(path)
+        store.create_or_migrate(path)
     assert path.read_bytes() == before
     assert beside_it(path) == beside
     return str(error.value)
@@ -124,7 +124,7 @@ def test_another_servers_write_ahead_log_is_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes(), wal.read_bytes()
     assert before[1]
     with pytest.raises(OperatorError, match="made by another Happy server"):
-        store.prepare(path)
+        store.create_or_migrate(path)
     assert (path.read_bytes(), wal.read_bytes()) == before
 
 
@@ -139,13 +139,13 @@ def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     path = tmp_path / "happy-server-light.sqlite"
     path.touch()
-    store.prepare(path)
+    store.create_or_migrate(path)
     assert rows(path, "PRAGMA user_version") == [(store.SCHEMA_VERSION,)]
 
 
 def test_a_folder_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"cannot be used: unable to open database file\.$"):
-        store.prepare(tmp_path / "nowhere" / "x.sqlite")
+        store.create_or_migrate(tmp_path / "nowhere" / "x.sqlite")
 
 
 def test_a_damaged_database_is_a_sentence(database: Path) -> None:
@@ -153,29 +153,47 @@ def test_a_damaged_database_is_a_sentence(database: Path) -> None:
     content[100:4096] = b"\xff" * 3996
     database.write_bytes(content)
     with pytest.raises(OperatorError, match=r"cannot be used: .*malformed"):
-        store.prepare(database)
+        store.create_or_migrate(database)
 
 
-def test_keys_of_the_first_schema_become_text(tmp_path: Path) -> None:
-    path = tmp_path / "happy-server-light.sqlite"
-    first = schema.text().replace("data_encryption_key TEXT,", "data_encryption_key BLOB,")
-    first = first.replace("data_encryption_key  TEXT,", "data_encryption_key  BLOB,")
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript(
-            f"{first}\nPRAGMA application_id = {store.APPLICATION_ID}; PRAGMA user_version = 1;"
-            "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('a', 'K', 1, 1);"
-            "INSERT INTO machines (account_id, id, metadata, data_encryption_key, active_at, created_at, updated_at)"
-            " VALUES ('a', 'm', 'x', x'00ff10', 1, 1, 1);"
-        )
-        for name, key in (("s1", b"\x00\xfb\xff"), ("s2", None), ("s3", b"")):
-            connection.execute(
-                "INSERT INTO sessions (id, account_id, tag, metadata, data_encryption_key, active_at, created_at, "
-                "updated_at) VALUES (?, 'a', ?, 'x', ?, 1, 1, 1)",
-                (name, name, key),
-            )
-    store.prepare(path)
-    assert rows(path, "PRAGMA user_version") == [(store.SCHEMA_VERSION,)]
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A database of the first schema with an account, sessions, a machine and usage reports."""
+    path = tmp_path / "first" / "happy-server-light.sqlite"
+    path.parent.mkdir()
+    execute(path, (Path(__file__).parent / "schemas" / "1.sql").read_text("utf-8"))
+    execute(
+        path,
+        f"PRAGMA application_id = {store.APPLICATION_ID}; PRAGMA user_version = 1;"
+        "INSERT INTO accounts (id, public_key, username, created_at, updated_at) VALUES ('a', 'K', 'Ann', 1, 1);"
+        "INSERT INTO machines (account_id, id, metadata, data_encryption_key, active_at, created_at, updated_at)"
+        " VALUES ('a', 'm', 'x', x'00ff10', 1, 1, 1);"
+        "INSERT INTO sessions (id, account_id, tag, metadata, data_encryption_key, active_at, created_at, updated_at)"
+        " VALUES ('s1', 'a', 's1', 'x', x'00fbff', 1, 1, 1), ('s2', 'a', 's2', 'x', NULL, 1, 1, 1),"
+        " ('s3', 'a', 's3', 'x', x'', 1, 1, 1);"
+        "INSERT INTO usage_reports (id, account_id, session_id, key, tokens, cost, created_at, updated_at)"
+        " VALUES ('u1', 'a', NULL, 'k', '{}', '{}', 1, 1), ('u2', 'a', 's1', 'k', '{}', '{}', 1, 1);"
+        "DELETE FROM sessions WHERE id = 's2';",
+    )
+    return path
+
+
+def test_keys_of_the_first_schema_become_text(first_version: Path) -> None:
+    store.create_or_migrate(first_version)
+    assert rows(first_version, "PRAGMA user_version") == [(store.SCHEMA_VERSION,)]
     sql = "SELECT id, data_encryption_key FROM {} ORDER BY id"
-    assert rows(path, sql.format("sessions")) == [("s1", "APv/"), ("s2", None), ("s3", None)]
-    assert rows(path, sql.format("machines")) == [("m", "AP8Q")]
-    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(first_version, sql.format("sessions")) == [("s1", "APv/"), ("s3", None)]
+    assert rows(first_version, sql.format("machines")) == [("m", "AP8Q")]
+    assert rows(first_version, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_migrations_lead_to_the_schema_of_a_new_database(first_version: Path, database: Path) -> None:
+    """Tables, columns, indexes, and no trigger; the order of the columns may differ."""
+    store.create_or_migrate(first_version)
+    columns = (
+        'SELECT t.name, c.name, c.type, c."notnull", c.dflt_value, c.pk FROM pragma_table_list t '
+        "JOIN pragma_table_info(t.name) c WHERE t.schema = 'main' ORDER BY t.name, c.name"
+    )
+    assert rows(first_version, columns) == rows(database, columns)
+    others = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY name"
+    assert rows(first_version, others) == rows(database, others)

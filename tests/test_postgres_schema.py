@@ -23,7 +23,7 @@ def lite() -> Iterator[sqlite3.Connection]:
     """SQLite with schema.sql, without what is only SQLite's."""
     connection = sqlite3.connect(":memory:")
     for statement in postgres_schema._statements(postgres_schema.SOURCE.read_text()):
-        if "SQLite only" not in statement and "free_rows" not in statement:
+        if "SQLite only" not in statement:
             connection.executescript(statement)
     yield connection
     connection.close()

@@ -12,7 +12,7 @@ import pytest
 
 from happy_light.bus import Bus, Ephemeral
 from happy_light.domains.presence import tracker
-from happy_light.store import Database, Transaction
+from happy_light.store import Database, SqliteEngine, Transaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
 
@@ -205,7 +205,7 @@ async def test_silence_of_ten_minutes_becomes_inactivity_and_is_announced(tmp_pa
     bus = Bus()
     heard: list[Any] = []
     bus.subscribe(Ephemeral, heard.append)
-    store = Database(tmp_path / "db", bus)
+    store = Database(SqliteEngine(tmp_path / "db"), bus)
     await store.open()
 
     def fill(tx: Transaction) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import re
 import socket
-import sqlite3
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from happy_light.admin import stats
 from happy_light.counters import Counters, Timing, client_type
-from happy_light.store import ReadTransaction, schema
 from tests.client import World, uid
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -95,39 +92,6 @@ async def test_stats_tell_the_same_with_and_without_a_server(process: Process, o
     assert stopped["server"] is None
     text = await run(process.folder, "stats")
     assert "not running" in text.out
-
-
-def test_records_are_exact_without_counting_whatever_is_deleted() -> None:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(schema.text())
-    rx = ReadTransaction(connection)
-    chance = random.Random(7)
-    connection.execute("INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('a', 'k', 1, 1)")
-    for seq in range(1500):
-        session = f"s{chance.randint(0, 4)}"
-        connection.execute(
-            "INSERT OR IGNORE INTO sessions (id, account_id, tag, metadata, active_at, created_at, updated_at) "
-            "VALUES (?1, 'a', ?1, '', 1, 1, 1)", (session,),
-        )  # fmt: skip
-        connection.execute(
-            "INSERT INTO messages (id, session_id, seq, content, created_at, updated_at) VALUES ('m', ?, ?, '', 1, 1)",
-            (session, seq),
-        )
-        match chance.randint(0, 60):
-            case 0:
-                connection.execute("DELETE FROM sessions WHERE id = ?", (session,))
-            case 1 | 2 | 3:
-                connection.execute("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)")
-            case 4 | 5 | 6:
-                connection.execute("DELETE FROM messages WHERE seq % 7 = ?", (chance.randint(0, 6),))
-            case 7:
-                connection.execute("VACUUM")
-        for table in ("sessions", "messages"):
-            assert stats.records(rx)[table] == rx.fetch_all(f"SELECT count(*) FROM {table}")[0][0]
-    plan = str(rx.fetch_all("EXPLAIN QUERY PLAN SELECT max(rowid) FROM messages"))
-    assert "SEARCH" in plan, "the highest row must be found without a scan"
-    connection.close()
 
 
 def test_labels_are_bounded_and_durations_fall_into_their_buckets() -> None:

@@ -1,149 +1,144 @@
-"""The store by itself: what it promises holds when writes fail, disks fill and callers go away."""
+"""What the store promises, whatever the engine: groups, order, seq, failing writes, callers that go away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
-import subprocess
-import sys
-import textwrap
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
 
-from happy_light import wire
-from happy_light.bus import Audience, Bus, Committed, Ephemeral, Update
+from happy_light.bus import AccountDeleted, Audience, Bus, Ephemeral, Update
 from happy_light.errors import BadRequest, ServiceUnavailable
-from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.store import Database, ReadTransaction, SqliteEngine, Transaction
+from happy_light.store.engine import Engine
+from tests.stores import Body, Heard, Held, add_account, keys, listening_bus, number, put, seq_of, updates
+
+NewEngine = Callable[[], Engine]
 
 
-class Body(msgspec.Struct):
-    """What an event says here."""
-
-    n: int
+@pytest.fixture(params=["sqlite"])
+def new_engine(request: pytest.FixtureRequest, tmp_path: Path) -> NewEngine:
+    """Connect to the test's database; every test of this file runs once for each engine."""
+    engines: dict[str, NewEngine] = {"sqlite": lambda: SqliteEngine(tmp_path / "db")}
+    return engines[request.param]
 
 
 @pytest.fixture
-def heard() -> list[Committed | Ephemeral]:
-    """What came over the bus."""
+def heard() -> Heard:
+    """The events that the bus delivered."""
     return []
 
 
 @pytest.fixture
-async def store(tmp_path: Path, heard: list[Committed | Ephemeral]) -> AsyncIterator[Database]:
-    """An open store with the accounts a and b."""
-    bus = Bus()
-    bus.subscribe(Committed, heard.append)
-    bus.subscribe(Ephemeral, heard.append)
-    store = Database(tmp_path / "db", bus)
-    await store.open()
-    await store.write_for((), add_account, "a")
-    await store.write_for((), add_account, "b")
-    yield store
-    await store.close()
+async def database(new_engine: NewEngine, heard: Heard) -> AsyncIterator[Database]:
+    """An open database with the accounts a and b."""
+    database = Database(new_engine(), listening_bus(heard))
+    await database.open()
+    await database.write_for((), add_account, "a")
+    await database.write_for((), add_account, "b")
+    yield database
+    await database.close()
 
 
-def add_account(tx: Transaction, id: str) -> None:
-    tx.execute("INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, 0, 0)", (id, f"key {id}"))
+async def test_writes_that_wait_share_one_commit(database: Database) -> None:
+    before = database.commits.count, database.writes
+    held = await Held(database).started()
+    writes = [database.write("a", put, n) for n in range(100)]
+    assert database.waiting == 100
+    await held.release()
+    await asyncio.gather(*writes)
+    assert (database.commits.count, database.writes) == (before[0] + 2, before[1] + 101)
+    assert await database.read(keys, "a") == list(range(100))
 
 
-def put(tx: Transaction, n: int, account: str = "a", fail: Exception | None = None) -> int:
-    """Stores and announces a number, and then perhaps fails."""
-    tx.execute("INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, 0, 0, 0)",
-               (account, f"{n:09}", b"x"))  # fmt: skip
-    tx.publish(Update(Audience(account), Body(n)), Ephemeral(Audience(account), Body(-n)))
-    if fail is not None:
-        raise fail
-    return n
-
-
-def number(event: Committed | Ephemeral) -> int:
-    """Return what the event says."""
-    body = event.body if isinstance(event, Ephemeral) else wire.decode(event.frame)["body"]
-    return int(body.n if isinstance(body, Body) else body["n"])
-
-
-def updates(heard: list[Committed | Ephemeral]) -> list[Committed]:
-    return [event for event in heard if isinstance(event, Committed)]
-
-
-def keys(rx: ReadTransaction, account: str = "a") -> list[int]:
-    return [int(key) for (key,) in rx.fetch_all("SELECT key FROM kv WHERE account_id = ? ORDER BY key", (account,))]
-
-
-def seq_of(rx: ReadTransaction, account: str = "a") -> int:
-    row = rx.fetch_one("SELECT seq FROM accounts WHERE id = ?", (account,))
-    assert row is not None
-    return int(row[0])
-
-
-def hold(store: Database) -> tuple[threading.Event, asyncio.Future[None]]:
-    """Keeps the writer busy until the event is set, so that what follows waits together."""
-    release = threading.Event()
-    return release, store.write_for((), lambda tx: assert_set(release))
-
-
-def assert_set(release: threading.Event) -> None:
-    assert release.wait(20)
-
-
-async def test_writes_that_wait_share_one_commit(store: Database, tmp_path: Path) -> None:
-    commits: list[str] = []
-    await store._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-    release, held = hold(store)
-    await asyncio.sleep(0.05)
-    writes = [store.write_for((), put, n) for n in range(100)]
-    release.set()
-    await asyncio.gather(held, *writes)
-    assert len(commits) == 2
-    assert await store.read(keys) == list(range(100))
-
-
-async def test_a_failing_write_fails_alone(store: Database, heard: list[Committed | Ephemeral]) -> None:
-    release, _ = hold(store)
-    await asyncio.sleep(0.05)
-    writes = [
-        store.write_for((), put, n, "a", BadRequest("no") if n == 1 else ValueError("bad") if n == 3 else None)
-        for n in range(5)
-    ]
-    writes.append(store.write_for((), put, 0))  # breaks a constraint of the database
-    release.set()
+async def test_a_failing_write_fails_alone_and_in_the_same_commit(database: Database, heard: Heard) -> None:
+    before = database.commits.count
+    held = await Held(database).started()
+    errors: dict[int, Exception] = {1: BadRequest("no"), 3: ValueError("bad")}
+    writes = [database.write("a", put, n, errors.get(n)) for n in range(5)]
+    writes.append(database.write("a", put, 0))  # breaks a constraint of the database
+    await held.release()
     results = await asyncio.gather(*writes, return_exceptions=True)
-    assert [type(result) for result in results] == [int, BadRequest, int, ValueError, int, sqlite3.IntegrityError]
-    assert await store.read(keys) == [0, 2, 4]
+    assert [isinstance(result, int) for result in results] == [True, False, True, False, True, False]
+    assert [results[1], results[3]] == [errors[1], errors[3]]
+    assert await database.read(keys, "a") == [0, 2, 4]
     assert [(number(event), event.seq) for event in updates(heard)] == [(0, 1), (2, 2), (4, 3)]
-    assert len(heard) == 6  # of the failed ones no ephemeral left either
-    assert await store.read(seq_of) == 3
+    assert len(heard) == 6, "the failed ones sent no ephemeral event either"
+    assert await database.read(seq_of, "a") == 3
+    assert database.commits.count == before + 2
 
 
-async def test_seq_has_no_gap_and_is_in_the_order_of_commits_for_each_account(
-    store: Database, heard: list[Committed | Ephemeral]
+@pytest.mark.parametrize(
+    ("failing", "runs"),
+    [
+        ("before it writes", 2),
+        ("after it wrote", 3),  # what came before it runs again
+        ("after it wrote with RETURNING", 3),
+    ],
+)
+async def test_a_group_runs_again_only_if_a_failed_write_has_left_something(
+    database: Database, heard: Heard, failing: str, runs: int
 ) -> None:
+    count = 0
+
+    def good(tx: Transaction, account_id: str, n: int) -> int:
+        nonlocal count
+        count += 1
+        return put(tx, account_id, n)
+
+    def bad(tx: Transaction, account_id: str) -> None:
+        if failing == "after it wrote":
+            put(tx, account_id, 99)
+        elif failing == "after it wrote with RETURNING":
+            tx.fetch_one("UPDATE accounts SET seq = 77 WHERE id = ? RETURNING seq", (account_id,))
+        raise BadRequest("no")
+
+    held = await Held(database).started()
+    first, failed, last = database.write("a", good, 1), database.write("a", bad), database.write("a", good, 2)
+    await held.release()
+    assert (await first, await last) == (1, 2)
+    with pytest.raises(BadRequest):
+        await failed
+    assert count == runs
+    assert await database.read(keys, "a") == [1, 2]
+    assert [(number(event), event.seq) for event in updates(heard)] == [(1, 1), (2, 2)]
+    assert len(heard) == 4
+
+
+async def test_a_write_that_fails_without_company_leaves_nothing(database: Database, heard: Heard) -> None:
+    with pytest.raises(BadRequest):
+        await database.write("a", put, 1, BadRequest("no"))
+    assert await database.read(keys, "a") == []
+    assert await database.read(seq_of, "a") == 0
+    assert heard == []
+
+
+async def test_seq_has_no_gap_and_is_in_the_order_of_commits_for_each_account(database: Database, heard: Heard) -> None:
     async def writer(who: int) -> None:
         for i in range(50):
             n = who * 1000 + i
             with contextlib.suppress(BadRequest):
-                await store.write_for((), put, n, "ab"[n % 2], BadRequest("no") if n % 7 == 0 else None)
+                await database.write("ab"[n % 2], put, n, BadRequest("no") if n % 7 == 0 else None)
 
     await asyncio.gather(*(writer(who) for who in range(8)))
     for account in "ab":
         mine = [event for event in updates(heard) if event.audience.account_id == account]
         assert [event.seq for event in mine] == list(range(1, len(mine) + 1))
-        assert await store.read(seq_of, account) == len(mine)
-        assert sorted(map(number, mine)) == await store.read(keys, account)
+        assert await database.read(seq_of, account) == len(mine) > 0
+        assert sorted(map(number, mine)) == await database.read(keys, account)
 
 
 async def test_events_come_before_their_writer_wakes_and_in_the_order_of_the_calls(
-    store: Database, heard: list[Committed | Ephemeral]
+    database: Database, heard: Heard
 ) -> None:
     woken: list[int] = []
 
     async def one(n: int) -> None:
-        await store.write_for((), put, n)
+        await database.write("a", put, n)
         woken.append(n)
         assert n in map(number, heard)
 
@@ -152,205 +147,153 @@ async def test_events_come_before_their_writer_wakes_and_in_the_order_of_the_cal
     assert woken == list(range(50))
 
 
-async def test_effects_after_the_commit_come_before_the_caller_and_only_then(store: Database) -> None:
-    effects: list[str] = []
+async def test_an_update_keeps_the_socket_that_must_not_receive_it(database: Database, heard: Heard) -> None:
+    await database.write("a", lambda tx, id: tx.publish(Update(Audience.session(id, "s"), Body(5), "socket")))
+    (event,) = updates(heard)
+    assert (event.audience, event.seq, event.skip) == (("a", "session", "s"), 1, "socket")
 
-    def write(tx: Transaction, fail: bool) -> None:
-        tx.after_commit(lambda: effects.append("failed" if fail else "good"))
+
+async def test_of_an_account_that_the_group_deletes_no_update_is_sent(database: Database, heard: Heard) -> None:
+    def delete(tx: Transaction, account_id: str) -> None:
+        tx.execute("DELETE FROM accounts WHERE id = ?", (account_id,))
+
+    held = await Held(database).started()
+    writes: list[asyncio.Future[Any]] = [
+        database.write("a", put, 1), database.write("b", put, 2), database.write("a", delete)
+    ]  # fmt: skip
+    await held.release()
+    await asyncio.gather(*writes)
+    assert [(event.audience.account_id, event.seq) for event in updates(heard)] == [("b", 1)]
+
+
+async def test_internal_messages_are_published_after_the_commit_and_only_then(new_engine: NewEngine) -> None:
+    bus = Bus()
+    told: list[AccountDeleted] = []
+    bus.subscribe(AccountDeleted, told.append)
+    database = Database(new_engine(), bus)
+    await database.open()
+
+    def announce(tx: Transaction, id: str, fail: bool) -> None:
+        tx.publish(AccountDeleted(id))
         if fail:
             raise BadRequest("no")
 
-    def broken(tx: Transaction) -> str:
-        tx.after_commit(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-        return "stored"
-
-    await store.write_for((), write, False)
-    assert effects == ["good"]
+    await database.write("a", announce, False)
     with pytest.raises(BadRequest):
-        await store.write_for((), write, True)
-    assert await store.write_for((), broken) == "stored"
-    assert effects == ["good"]
+        await database.write("b", announce, True)
+    assert told == [AccountDeleted("a")]
+    await database.close()
 
 
-async def test_a_caller_that_goes_away_does_not_cancel_its_write(
-    store: Database, heard: list[Committed | Ephemeral]
-) -> None:
-    """asyncio cancels what a task waits for when the task is cancelled, as that of a client which left is."""
-    release, _ = hold(store)
-    write = store.write_for((), put, 1)
-    other = store.write_for((), put, 2)
+async def test_a_subscriber_that_fails_keeps_nobody_waiting(database: Database, new_engine: NewEngine) -> None:
+    def broken(event: Ephemeral) -> None:
+        raise ValueError("broken")
+
+    bus = Bus()
+    heard: list[Ephemeral] = []
+    bus.subscribe(Ephemeral, broken)
+    bus.subscribe(Ephemeral, heard.append)
+    other = Database(new_engine(), bus)
+    await other.open()
+    assert await other.write("a", put, 1) == 1
+    assert len(heard) == 1
+    await other.close()
+
+
+async def test_a_caller_that_goes_away_does_not_cancel_its_write(database: Database, heard: Heard) -> None:
+    """asyncio cancels the future that a cancelled task waits for."""
+    held = await Held(database).started()
+    write, other = database.write("a", put, 1), database.write("a", put, 2)
     write.cancel()
-    release.set()
+    await held.release()
     assert await other == 2
-    assert await store.read(keys) == [1, 2]
+    assert await database.read(keys, "a") == [1, 2]
     assert [number(event) for event in updates(heard)] == [1, 2]
 
 
-async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_writer(store: Database) -> None:
+async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_writer(database: Database) -> None:
     for n in range(20):
-        await store.write_for((), put, n)
-        assert (await store.read(keys))[-1] == n
-    release, held = hold(store)
-    assert len(await asyncio.wait_for(store.read(keys), 10)) == 20
-    release.set()
-    await held
+        await database.write("a", put, n)
+        assert (await database.read(keys, "a"))[-1] == n
+    held = await Held(database).started()
+    assert len(await asyncio.wait_for(database.read(keys, "a"), 10)) == 20
+    await held.release()
 
 
-async def test_a_read_cannot_write(store: Database) -> None:
-    with pytest.raises(sqlite3.OperationalError):
-        await store.read(lambda rx: rx.fetch_all("DELETE FROM accounts RETURNING id"))
-    assert await store.read(seq_of) == 0
+async def test_a_read_cannot_write(database: Database) -> None:
+    with pytest.raises(Exception, match=r"(?i)read.?only"):
+        await database.read(lambda tx: tx.fetch_all("DELETE FROM accounts RETURNING id"))
+    assert await database.read(seq_of, "a") == 0
 
 
-async def test_a_commit_that_fails_is_nobodys_success(store: Database, heard: list[Committed | Ephemeral]) -> None:
-    def orphan(tx: Transaction) -> None:
-        """Breaks a rule that the database looks at only when it commits."""
-        tx.execute("PRAGMA defer_foreign_keys = ON")
-        tx.execute("INSERT INTO kv (account_id, key, value, version, created_at, updated_at) "
-                   "VALUES ('nobody', 'k', x'00', 0, 0, 0)")  # fmt: skip
-        tx.publish(Ephemeral(Audience("a"), Body(99)))
-
-    release, _ = hold(store)
-    await asyncio.sleep(0.05)
-    writes = [store.write_for((), put, 1), store.write_for((), orphan), store.write_for((), put, 2)]
-    release.set()
-    results = await asyncio.gather(*writes, return_exceptions=True)
-    assert results[0] == 1
-    assert isinstance(results[1], sqlite3.IntegrityError)
-    assert results[2] == 2
-    assert [number(event) for event in heard] == [1, -1, 2, -2]
-    assert [event.seq for event in updates(heard)] == [1, 2]
-
-
-async def test_a_full_disk_is_refused_and_forgiven(store: Database, heard: list[Committed | Ephemeral]) -> None:
-    def fill(tx: Transaction, n: int) -> int:
-        put(tx, n)
-        tx.execute("UPDATE kv SET value = zeroblob(100000) WHERE key = ?", (f"{n:09}",))
-        return n
-
-    await store.write_for((), put, 0)
-    pages = await store.read(lambda rx: rx.fetch_all("PRAGMA page_count")[0][0])
-    await store._writer.execute(f"PRAGMA max_page_count = {pages + 100}")
-    results = await asyncio.gather(*(store.write_for((), fill, n) for n in range(1, 20)), return_exceptions=True)
-    stored = [result for result in results if isinstance(result, int)]
-    refused = [result for result in results if not isinstance(result, int)]
-    assert stored
-    assert refused
-    assert all(isinstance(result, ServiceUnavailable) for result in refused)
-    assert await store.read(keys) == [0, *stored]
-    assert await store.read(seq_of) == len(stored) + 1
-    await store._writer.execute("PRAGMA max_page_count = 1073741823")
-    assert await store.write_for((), fill, 500) == 500
-    seqs = [event.seq for event in updates(heard)]
-    assert seqs == list(range(1, len(stored) + 3))
-    assert await store.read(lambda rx: rx.fetch_all("PRAGMA integrity_check")) == [("ok",)]
-
-
-async def test_a_database_that_another_program_holds_is_an_error_and_not_a_wait_without_end(
-    store: Database, tmp_path: Path
-) -> None:
-    await store._writer.execute("PRAGMA busy_timeout = 100")
-    other = sqlite3.connect(tmp_path / "db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    results = await asyncio.gather(*(store.write_for((), put, n) for n in range(200)), return_exceptions=True)
-    assert all(isinstance(result, ServiceUnavailable) for result in results)
-    assert loop.time() - started < 10  # not 200 times the wait
-    other.execute("ROLLBACK")
-    other.close()
-    assert await store.write_for((), put, 1) == 1
-
-
-async def test_close_finishes_what_waits_and_refuses_what_comes(tmp_path: Path) -> None:
-    store = Database(tmp_path / "db", Bus())
-    await store.open()
-    await store.write_for((), add_account, "a")
-    writes = [store.write_for((), put, n) for n in range(50)]
-    await store.close()
+async def test_close_finishes_what_waits_and_refuses_what_comes(new_engine: NewEngine) -> None:
+    database = Database(new_engine(), Bus())
+    await database.open()
+    await database.write_for((), add_account, "a")
+    writes = [database.write("a", put, n) for n in range(50)]
+    reads = [database.read(seq_of, "a") for _ in range(20)]
+    await database.close()
     assert await asyncio.gather(*writes) == list(range(50))
+    assert len(await asyncio.gather(*reads)) == 20
     with pytest.raises(ServiceUnavailable):
-        store.write_for((), put, 51)
-    await store.close()
-    again = Database(tmp_path / "db", Bus())
+        database.write("a", put, 51)
+    with pytest.raises(ServiceUnavailable):
+        database.read(keys, "a")
+    await database.close()
+    again = Database(new_engine(), Bus())
     await again.open()
-    assert await again.read(keys) == list(range(50))
+    assert await again.read(keys, "a") == list(range(50))
     await again.close()
 
 
-async def test_too_many_waiting_writes_are_refused(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("happy_light.store.writer._PENDING_MAX", 10)
-    release, held = hold(store)
-    await asyncio.sleep(0.05)
-    writes = [store.write_for((), put, n) for n in range(10)]
-    with pytest.raises(ServiceUnavailable):
-        store.write_for((), put, 11)
-    release.set()
-    await asyncio.gather(held, *writes)
-    assert await store.write_for((), put, 11) == 11
+async def test_too_many_waiting_writes_are_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("happy_light.store.group_commit.WAITING_MAX", 10)
+    held = await Held(database).started()
+    writes = [database.write("a", put, n) for n in range(10)]
+    with pytest.raises(ServiceUnavailable, match="Too many writes"):
+        database.write("a", put, 11)
+    await held.release()
+    await asyncio.gather(*writes)
+    assert await database.write("a", put, 11) == 11
 
 
-async def test_too_many_waiting_reads_are_refused(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("happy_light.store.reader.WAITING_MAX", 3)
-    release = threading.Event()
-    held = [store.read(lambda rx: release.wait(10)) for _ in range(2)]  # one for each reading thread
-    await asyncio.sleep(0.05)
-    reads = [store.read(lambda rx, n=n: n) for n in range(6)]
-    with pytest.raises(ServiceUnavailable):
-        store.read(lambda rx: 7)
+async def test_too_many_waiting_reads_are_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("happy_light.store.read_queue.WAITING_MAX", 3)
+    release, busy = threading.Event(), threading.Semaphore(0)
+
+    def block() -> bool:
+        busy.release()
+        return release.wait(20)
+
+    def answer(tx: ReadTransaction, n: int) -> int:
+        return n
+
+    held = [database.read(lambda tx: block()) for _ in range(2)]  # one for each reading thread
+    for _ in held:
+        assert await asyncio.to_thread(busy.acquire, timeout=20)
+    reads = [database.read(answer, n) for n in range(6)]
+    with pytest.raises(ServiceUnavailable, match="Too many reads"):
+        database.read(lambda tx: 7)
     release.set()
     assert await asyncio.gather(*held) == [True, True]
     assert await asyncio.gather(*reads) == list(range(6))
-    assert await store.read(lambda rx: 8) == 8
+    assert await database.read(lambda tx: 8) == 8
 
 
-async def test_a_closed_store_refuses_reads_at_once(tmp_path: Path) -> None:
-    store = Database(tmp_path / "x.sqlite", Bus())
-    await store.open()
-    await store.close()
-    with pytest.raises(ServiceUnavailable):
-        store.read(lambda rx: 1)
+async def test_rows_are_counted_and_a_slow_count_is_used_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("happy_light.store.database.COUNT_SHARE", 0)
+    assert await database.row_counts(("accounts", "kv")) == {"accounts": 2, "kv": 0}
+    await database.write("a", put, 1)
+    assert await database.row_counts(("accounts", "kv")) == {"accounts": 2, "kv": 1}
+    monkeypatch.setattr("happy_light.store.database.COUNT_SHARE", 10**9)
+    await database.row_counts(("accounts", "kv"))
+    await database.write("a", put, 2)
+    assert await database.row_counts(("kv",)) == {"kv": 1}
+    assert await database.row_counts(("sessions",)) == {"sessions": 0}, "another table is counted now"
 
 
-CHILD = """
-    import asyncio, resource, signal, sys
-    from pathlib import Path
-    from happy_light.bus import Bus
-    from happy_light.errors import ServiceUnavailable
-    from happy_light.store import Database
-
-    async def main():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Database(Path(sys.argv[1]), Bus())
-        await store.open()
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
-        stored = refused = 0
-        for n in range(100):
-            try:
-                await store.write_for((), lambda tx: tx.execute(
-                    "INSERT INTO meta (key, value) VALUES (?, ?)", (str(stored), "x" * 10_000)))
-                stored += 1
-            except ServiceUnavailable:
-                refused += 1
-        assert stored and refused, (stored, refused)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        for n in range(5):
-            await store.write_for((), lambda tx: tx.execute(
-                "INSERT INTO meta (key, value) VALUES (?, 'y')", (f"after {n}",)))
-        count = await store.read(lambda rx: rx.fetch_one("SELECT count(*) FROM meta")[0])
-        assert count == stored + 5, (count, stored)
-        assert await store.read(lambda rx: rx.fetch_one("PRAGMA integrity_check")[0]) == "ok"
-        await store.close()
-        print("fine")
-
-    asyncio.run(main())
-"""
-
-
-def test_a_disk_that_is_really_full_is_refused_and_forgiven_without_a_restart(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / "db")],
-        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert done.stdout.strip() == "fine", done.stderr
+async def test_a_lease_is_held_by_one_process(database: Database) -> None:
+    async with database.lease("sweep") as granted:
+        assert granted

@@ -61,7 +61,7 @@ _TRIGGER: Final = re.compile(
 
 def derive(source: str) -> str:
     """The PostgreSQL form of a SQLite schema. Raises ValueError for what has none."""
-    kept = [one for one in _statements(source) if "SQLite only" not in one and "free_rows" not in one]
+    kept = [one for one in _statements(source) if "SQLite only" not in one]
     return "\n\n".join([_HEAD.rstrip(), *(_translated(one) for one in _in_order(kept)), _ONLY_POSTGRES])
 
 

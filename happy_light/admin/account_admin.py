@@ -80,9 +80,9 @@ def disable(tx: Transaction, account_id: str) -> tuple[list[str], int]:
 def delete_messages(tx: Transaction, account_id: str, session_id: str) -> int:
     """Delete up to DELETE_BATCH messages of a session, oldest first. Return how many; 0 when none are left."""
     return tx.execute(
-        "DELETE FROM messages WHERE rowid IN (SELECT m.rowid FROM sessions s CROSS JOIN messages m "
+        "DELETE FROM messages WHERE session_id = ? AND seq IN (SELECT m.seq FROM sessions s JOIN messages m "
         "ON m.session_id = s.id WHERE s.id = ? AND s.account_id = ? ORDER BY m.seq LIMIT ?)",
-        (session_id, account_id, DELETE_BATCH),
+        (session_id, session_id, account_id, DELETE_BATCH),
     )
 
 
@@ -113,7 +113,7 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
 
 def _read_accounts(settings: Settings, only: str | None = None) -> list[Account]:
     # On a connection of its own: it reads the whole database, and clients' reads should not wait for that.
-    with store.look(settings.database) as tx:
+    with store.open_readonly(settings.database) as tx:
         return list_accounts(tx, settings, only)
 
 

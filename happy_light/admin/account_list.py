@@ -51,7 +51,7 @@ def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = No
         "FROM sessions WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 3,
     )  # fmt: skip
     messages = _by_account(
-        tx, "SELECT s.account_id, count(*), sum(length(m.content)) FROM sessions s CROSS JOIN messages m "
+        tx, "SELECT s.account_id, count(*), sum(length(m.content)) FROM sessions s JOIN messages m "
         "ON m.session_id = s.id WHERE s.account_id = coalesce(?, s.account_id) GROUP BY s.account_id", only, 2,
     )  # fmt: skip
     machines = _by_account(

@@ -69,7 +69,7 @@ def secret_of(settings: Settings, database: Path) -> str | None:
 
 def is_secret_of(secret: str, database: Path) -> bool:
     """Return whether `secret` belongs to this database; any does while no server has run on it."""
-    with store.look(database) as tx:
+    with store.open_readonly(database) as tx:
         return master_secret.matches(tx, Keys(secret)) is not False
 
 
@@ -77,7 +77,7 @@ def write(settings: Settings, target: Path, with_secret: bool, progress: Progres
     """Write an archive and read it back before it gets its name. Raises OperatorError; nothing is left then."""
     snapshot = target.with_name(f".{target.name}.{secrets.token_hex(6)}.database")
     try:
-        with store.look(settings.database):  # raises what is wrong with it
+        with store.open_readonly(settings.database):  # raises what is wrong with it
             copy_database(settings.database, snapshot, progress)
         secret = None
         if with_secret:

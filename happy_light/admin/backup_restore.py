@@ -76,7 +76,7 @@ def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> No
         raise OperatorError(f"The archive's database cannot be used: {error}.") from error
     finally:
         connection.close()
-    store.prepare(database)
+    store.create_or_migrate(database)
     if settings.master_secret and not is_secret_of(settings.master_secret, database):
         raise OperatorError(
             "HANDY_MASTER_SECRET is not the secret of the server that was backed up; everyone would be signed out. "

@@ -19,7 +19,7 @@ from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import OperatorError
-from happy_light.store import Database
+from happy_light.store import Database, SqliteEngine
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ async def _call_here(settings: Settings, method: str, path: str, content: bytes 
         raise OperatorError(f"There is no database {settings.database}; choose the data folder with --data-dir.")
     with data_dir.lock_data_dir(settings):
         bus = Bus()
-        database = Database(settings.database, bus)
+        database = Database(SqliteEngine(settings.database), bus)
         await database.open()
         try:
             # Nothing in the admin API signs or seals anything, so that it works without the master secret.

@@ -33,7 +33,7 @@ async def render(context: ServerContext, accept: str) -> tuple[bytes, int, dict[
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 
-    records = await context.database.read(stats.records)
+    records = await context.database.row_counts(stats.TABLES)
     size = await context.database.read(stats.disk, context.database)
 
     class Snapshot(Collector):

@@ -64,6 +64,10 @@ class PruneDone(Outgoing):
     result: Pruned
 
 
+MessageKey = tuple[str, int]
+"""A message's session and seq."""
+
+
 # -------------------------------------------------------------------------------------- operations
 def inactive_sessions(tx: ReadTransaction, before: int) -> list[tuple[str, str, int]]:
     """Return (account, session, messages) of each session that was not active since `before` (ms)."""
@@ -89,28 +93,32 @@ def delete_inactive(tx: Transaction, account_id: str, session_id: str, before: i
     if still is None:
         return None
     count = tx.execute(
-        "DELETE FROM messages WHERE rowid IN (SELECT rowid FROM messages WHERE session_id = ? ORDER BY seq LIMIT ?)",
-        (session_id, DELETE_BATCH),
+        "DELETE FROM messages WHERE session_id = ? AND seq IN "
+        "(SELECT seq FROM messages WHERE session_id = ? ORDER BY seq LIMIT ?)",
+        (session_id, session_id, DELETE_BATCH),
     )
     if count < DELETE_BATCH:
         commands.delete(tx, account_id, session_id)
     return count
 
 
-def old_messages(tx: ReadTransaction, after: int, before: int) -> tuple[list[int], int | None]:
-    """Scan the next messages behind row `after`.
+def next_messages(tx: ReadTransaction, after: MessageKey) -> list[tuple[str, int, int, str]]:
+    """Return (session, seq, created_at in ms, account) of the next messages after a key, in the order of keys."""
+    return [
+        (row[0], row[1], row[2], row[3])
+        for row in tx.fetch_all(
+            "SELECT m.session_id, m.seq, m.created_at, s.account_id FROM messages m JOIN sessions s "
+            "ON s.id = m.session_id WHERE (m.session_id, m.seq) > (?, ?) ORDER BY m.session_id, m.seq LIMIT ?",
+            (*after, _SCAN_BATCH),
+        )
+    ]
 
-    Returns the rows older than `before` (ms), and the last row that was scanned, None at the end.
-    """
-    rows = tx.fetch_all(
-        "SELECT rowid, created_at FROM messages WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, _SCAN_BATCH)
-    )
-    return [row[0] for row in rows if row[1] < before], rows[-1][0] if rows else None
 
-
-def delete_messages(tx: Transaction, rows: list[int], before: int) -> None:
+def delete_messages(tx: Transaction, keys: list[MessageKey], before: int) -> None:
     """Delete these messages if they are older than `before` (ms)."""
-    tx.executemany("DELETE FROM messages WHERE rowid = ? AND created_at < ?", [(row, before) for row in rows])
+    tx.executemany(
+        "DELETE FROM messages WHERE session_id = ? AND seq = ? AND created_at < ?", [(*key, before) for key in keys]
+    )
 
 
 def without_owner(tx: ReadTransaction, found: list[Path], table: str) -> list[Path]:
@@ -203,18 +211,17 @@ async def _prune_sessions(context: ServerContext, before: int, pruned: Pruned, p
 
 
 async def _prune_messages(context: ServerContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
-    last = await context.database.read(_last_row)
-    after: int | None = 0
-    while after is not None:
-        progress(after, last)
-        rows, after = await context.database.read(old_messages, after, before)
-        if rows and not pruned.dry_run:
-            await context.database.write_for((), delete_messages, rows, before)
-        pruned.messages += len(rows)
-
-
-def _last_row(tx: ReadTransaction) -> int:
-    return int(tx.fetch_all("SELECT coalesce(max(rowid), 0) FROM messages")[0][0])
+    database = context.database
+    total = (await database.row_counts(("messages",)))["messages"]
+    scanned, after = 0, ("", 0)
+    while rows := await database.read(next_messages, after):
+        progress(scanned, total)
+        scanned, after = scanned + len(rows), rows[-1][:2]
+        old = [row for row in rows if row[2] < before]
+        if old and not pruned.dry_run:
+            accounts = sorted({row[3] for row in old})
+            await database.write_for(accounts, delete_messages, [row[:2] for row in old], before)
+        pruned.messages += len(old)
 
 
 async def run_regularly(context: ServerContext) -> None:

@@ -1,4 +1,4 @@
-"""What a server holds and does, in numbers that are cheap to get: no table is counted.
+"""What a server holds and does, in numbers.
 
 GET    /admin/api/stats   records, sizes, and what the running server counts
 """
@@ -71,18 +71,10 @@ class Stats(Outgoing):
     server: Running | None = None
 
 
-def records(tx: ReadTransaction) -> dict[str, int]:
-    """Return how many rows the tables have."""
-    free: dict[str, int] = dict(tx.fetch_all("SELECT name, free FROM free_rows"))
-    return {name: tx.fetch_all(f"SELECT ifnull(max(rowid), 0) FROM {name}")[0][0] - free[name] for name in TABLES}
-
-
 def disk(tx: ReadTransaction, database: Database) -> Disk:
     """Return the sizes of the database."""
-    (size,), (pages,) = tx.fetch_all("PRAGMA page_size")[0], tx.fetch_all("PRAGMA page_count")[0]
-    (free,) = tx.fetch_all("PRAGMA freelist_count")[0]
-    wal = database.path.with_name(database.path.name + "-wal")
-    return Disk(size * pages, wal.stat().st_size if wal.exists() else 0, size * free)
+    usage = database.disk_usage(tx)
+    return Disk(usage.database, usage.log, usage.free)
 
 
 def sockets(context: ServerContext) -> dict[tuple[str, str], list[Client]]:
@@ -143,7 +135,7 @@ async def get(request: Request[None, None]) -> Stats:
     """Show what the server holds and does."""
     context = request.context
     database, settings = context.database, context.settings
-    stats = Stats(__version__, SCHEMA_VERSION, await database.read(records), await database.read(disk, database))
+    stats = Stats(__version__, SCHEMA_VERSION, await database.row_counts(TABLES), await database.read(disk, database))
     stats.bytes.files = await asyncio.to_thread(size_of, settings.files)
     stats.bytes.attachments = await asyncio.to_thread(size_of, settings.attachments)
     if context.serving:

@@ -58,9 +58,9 @@ def _path(account_id: str, vendor: str) -> list[str]:
 def store(tx: Transaction, account_id: str, vendor: str, sealed: bytes) -> Success:
     """Keeps a sealed token in place of the last one."""
     tx.execute(
-        "INSERT INTO vendor_tokens (account_id, vendor, token, created_at, updated_at) VALUES (?, ?, ?3, ?4, ?4) "
-        "ON CONFLICT (account_id, vendor) DO UPDATE SET token = ?3, updated_at = ?4",
-        (account_id, vendor, sealed, tx.now),
+        "INSERT INTO vendor_tokens (account_id, vendor, token, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (account_id, vendor) DO UPDATE SET token = excluded.token, updated_at = excluded.updated_at",
+        (account_id, vendor, sealed, tx.now, tx.now),
     )
     return Success()
 

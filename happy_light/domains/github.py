@@ -142,14 +142,15 @@ def link(tx: Transaction, account_id: str, user: Linked, picture: Picture | None
         raise ApiError(INVALID_TOKEN)
     for (other,) in tx.fetch_all(
         # A username that is another's here was theirs at GitHub once, before they gave it up.
-        "SELECT id FROM accounts WHERE (github_user_id = ? OR username = ? COLLATE NOCASE) AND id <> ?",
+        "SELECT id FROM accounts WHERE (github_user_id = ? OR lower(username) = lower(?)) AND id <> ?",
         (user.id, user.login, account_id),
     ):
         _forget(tx, other)
     tx.execute(
-        "INSERT INTO github_users (id, profile, token, created_at, updated_at) VALUES (?, ?2, ?3, ?4, ?4) "
-        "ON CONFLICT (id) DO UPDATE SET profile = ?2, token = ?3, updated_at = ?4",
-        (user.id, user.profile, user.token, tx.now),
+        "INSERT INTO github_users (id, profile, token, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET profile = excluded.profile, token = excluded.token, "
+        "updated_at = excluded.updated_at",
+        (user.id, user.profile, user.token, tx.now, tx.now),
     )
     first_name, _, last_name = (user.name or "").strip().partition(" ")
     update = AccountUpdate(
@@ -181,8 +182,9 @@ def _store_picture(tx: Transaction, account_id: str, picture: Picture, path: str
     tx.execute(f"DELETE FROM uploaded_files WHERE {older}", (account_id, _REUSE_KEY, path))
     tx.execute(
         "INSERT INTO uploaded_files (id, account_id, path, width, height, thumbhash, reuse_key, created_at, "
-        "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?8, ?8) ON CONFLICT (account_id, path) DO UPDATE SET updated_at = ?8",
-        (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now),
+        "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (account_id, path) DO UPDATE SET updated_at = excluded.updated_at",
+        (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
     )
     return replaced
 

@@ -105,7 +105,7 @@ def removed(pair: Pair) -> Pair:
     return pair
 
 
-_COLUMNS = "a.id, a.first_name, a.last_name, a.avatar, a.username, g.profile, ifnull(r.status, 'none')"
+_COLUMNS = "a.id, a.first_name, a.last_name, a.avatar, a.username, g.profile, coalesce(r.status, 'none')"
 _USER = (
     f"SELECT {_COLUMNS} FROM accounts a LEFT JOIN github_users g ON g.id = a.github_user_id "
     "LEFT JOIN relationships r ON r.from_id = ? AND r.to_id = a.id "
@@ -128,8 +128,8 @@ def user(tx: ReadTransaction, account_id: str, id: str, base: str) -> User | Non
 def search(tx: ReadTransaction, account_id: str, beginning: str, base: str) -> Users:
     """The first people by username whose username begins so, whatever the case."""
     rows = tx.fetch_all(
-        _USER + "WHERE a.username COLLATE NOCASE >= ? AND a.username COLLATE NOCASE < ? "
-        "ORDER BY a.username COLLATE NOCASE LIMIT ?",
+        _USER + "WHERE lower(a.username) >= lower(?) AND lower(a.username) < lower(?) "
+        "ORDER BY lower(a.username) LIMIT ?",
         (account_id, beginning, beginning + "\U0010ffff", FOUND_MAX),
     )
     return Users([_user(row, base) for row in rows])
@@ -154,9 +154,9 @@ def _side(tx: ReadTransaction, from_id: str, to_id: str) -> Status:
 def _set(tx: Transaction, from_id: str, to_id: str, status: Status) -> None:
     tx.execute(
         "INSERT INTO relationships (from_id, to_id, status, accepted_at, created_at, updated_at) "
-        "VALUES (?1, ?2, ?3, iif(?3 = 'friend', ?4, NULL), ?4, ?4) ON CONFLICT (from_id, to_id) DO UPDATE "
-        "SET status = ?3, accepted_at = iif(?3 = 'friend', ?4, accepted_at), updated_at = ?4",
-        (from_id, to_id, status, tx.now),
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (from_id, to_id) DO UPDATE SET status = excluded.status, "
+        "accepted_at = coalesce(excluded.accepted_at, relationships.accepted_at), updated_at = excluded.updated_at",
+        (from_id, to_id, status, tx.now if status == "friend" else None, tx.now, tx.now),
     )
 
 

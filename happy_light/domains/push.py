@@ -120,14 +120,14 @@ def tokens_of(tx: ReadTransaction, account_id: str) -> Tokens:
 def add(tx: Transaction, account_id: str, token: str) -> Success:
     """Remembers a token; one that is known keeps its place."""
     tx.execute(
-        "INSERT INTO push_tokens (id, account_id, token, created_at, updated_at) VALUES (?, ?, ?, ?4, ?4) "
-        "ON CONFLICT (account_id, token) DO UPDATE SET updated_at = ?4",
-        (new_id(), account_id, token, tx.now),
+        "INSERT INTO push_tokens (id, account_id, token, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (account_id, token) DO UPDATE SET updated_at = excluded.updated_at",
+        (new_id(), account_id, token, tx.now, tx.now),
     )
     tx.execute(
-        "DELETE FROM push_tokens WHERE account_id = ?1 AND id IN (SELECT id FROM push_tokens WHERE account_id = ?1 "
-        "ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?2)",
-        (account_id, TOKENS_MAX),
+        "DELETE FROM push_tokens WHERE account_id = ? AND id NOT IN (SELECT id FROM push_tokens WHERE account_id = ? "
+        "ORDER BY created_at DESC, id DESC LIMIT ?)",
+        (account_id, account_id, TOKENS_MAX),
     )
     return Success()
 

@@ -96,7 +96,7 @@ def report(
         sessions.owned(tx, account_id, session_id)
     row = tx.fetch_one(
         "INSERT INTO usage_reports (id, account_id, session_id, key, tokens, cost, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account_id, ifnull(session_id, ''), key) DO UPDATE "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account_id, coalesce(session_id, ''), key) DO UPDATE "
         "SET tokens = excluded.tokens, cost = excluded.cost, updated_at = excluded.updated_at "
         "RETURNING id, created_at, updated_at",
         (wire.new_id(), account_id, session_id, key, wire.encode(tokens).decode(), wire.encode(cost).decode(),

@@ -62,7 +62,7 @@ def too_old(version: str) -> bool:
 
 def answers(tx: ReadTransaction) -> bool:
     """Whether the database answers a real query."""
-    return tx.fetch_one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1)") is not None
+    return tx.fetch_one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1) AS found") is not None
 
 
 # --------------------------------------------------------------------------------------- endpoints

@@ -217,9 +217,9 @@ def remember(tx: Transaction, account_id: str) -> tuple[str, str]:
         (id, account_id, room, tx.now),
     )
     tx.execute(
-        "DELETE FROM voice_sessions WHERE account_id = ?1 AND id IN (SELECT id FROM voice_sessions "
-        "WHERE account_id = ?1 ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?2)",
-        (account_id, SESSIONS_MAX),
+        "DELETE FROM voice_sessions WHERE account_id = ? AND id NOT IN (SELECT id FROM voice_sessions "
+        "WHERE account_id = ? ORDER BY created_at DESC, id DESC LIMIT ?)",
+        (account_id, account_id, SESSIONS_MAX),
     )
     return id, room
 

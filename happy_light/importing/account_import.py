@@ -21,6 +21,7 @@ from happy_light.importing.account_export import TABLES, Lines
 from happy_light.importing.copy_tables import Moved, Progress, Report
 from happy_light.importing.server_import import staging_of
 from happy_light.store import Transaction
+from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.wire import now_ms
 
 _ID: Final = re.compile(r"[\w-]+", re.ASCII)
@@ -53,14 +54,14 @@ def adopt(
         elif not settings.master_secret and not settings.secret_file.exists() and secret and not dry_run:
             install.write_secret(settings.secret_file, secret)  # a new server: its first account stays signed in
         install.accounts_in(database)
-        store.prepare(database)
+        store.create_or_migrate(database)
         own = _own_secret(settings, secret, dry_run)
         connection = sqlite3.connect(database, isolation_level=None)
         try:
             for pragma in ("foreign_keys = ON", "synchronous = FULL", "busy_timeout = 5000"):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("BEGIN IMMEDIATE")
-            master_secret.match_or_record(Transaction(connection, now_ms()), own, settings.secret_file)
+            master_secret.match_or_record(Transaction(connection, DIALECT, now_ms()), own, settings.secret_file)
             report, gone = _Adoption(connection, lines, staging, own, secret, progress).run(force)
             if dry_run:
                 connection.execute("ROLLBACK")

@@ -19,6 +19,7 @@ from happy_light.importing.copy_tables import Progress, Report
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import ESSENTIAL
 from happy_light.store import Transaction
+from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.wire import now_ms
 
 
@@ -79,7 +80,7 @@ def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
 
 def _build(source: Source, staging: Path, secret: str, files: Path | None, progress: Progress, force: bool) -> Report:
     path = staging / "database"
-    store.prepare(path)
+    store.create_or_migrate(path)
     target = sqlite3.connect(path, isolation_level=None)
     try:
         # Nobody else sees this file, and it is thrown away if anything goes wrong: no journal is needed.
@@ -89,7 +90,7 @@ def _build(source: Source, staging: Path, secret: str, files: Path | None, progr
         report = copy_tables.load(source, target, progress)
         checks.check(source, target, report, progress)
         _check_secret(target, secret, report, force)
-        master_secret.record(Transaction(target, now_ms()), Keys(secret))
+        master_secret.record(Transaction(target, DIALECT, now_ms()), Keys(secret))
         target.execute("COMMIT")
         if files is not None:
             install.stage_files(files, staging, target, report, progress)

@@ -1,24 +1,35 @@
-"""The one place that knows SQLite.
+"""The database: transactions, group commit, reads; SQLite is one engine behind it.
 
-tx.py       a transaction, as operations see it
-writer.py   Store: connections, the writer, group commit
-reader.py   a reading connection
-thread.py   how a function gets on a connection's thread
-schema.py   making, migrating and recognising the file
+database.py      Database, what the rest of the program uses
+transaction.py   a transaction, as operations see it
+engine.py        what an engine must offer
+group_commit.py  the queue of writes, groups, order, numbering of updates
+read_queue.py    the queue of reads of one connection
+sqlite/          the SQLite engine, its schema and migrations
 """
 
-from happy_light.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, look, prepare
-from happy_light.store.tx import ReadTransaction, Row, Transaction
-from happy_light.store.writer import Database
+from happy_light.store.database import Database
+from happy_light.store.engine import DiskUsage
+from happy_light.store.sqlite.engine import SqliteEngine
+from happy_light.store.sqlite.schema import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    create_or_migrate,
+    open_readonly,
+)
+from happy_light.store.transaction import ReadTransaction, Row, Transaction
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
     "SCHEMA_VERSION",
     "Database",
+    "DiskUsage",
     "ReadTransaction",
     "Row",
+    "SqliteEngine",
     "Transaction",
-    "look",
-    "prepare",
+    "create_or_migrate",
+    "open_readonly",
 ]

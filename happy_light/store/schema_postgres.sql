@@ -39,7 +39,7 @@ CREATE TABLE accounts (
 );
 
 -- A user search is a prefix search without regard to case.
-CREATE INDEX accounts_by_username ON accounts (lower(username)) WHERE username IS NOT NULL;
+CREATE INDEX accounts_by_username ON accounts (lower(username));
 
 -- A terminal that asks to be let in (kind 'terminal'), or a second device ('account').
 CREATE TABLE auth_requests (

@@ -127,7 +127,7 @@ def ask(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> Pa
         tx.execute(
             "INSERT INTO auth_requests (id, kind, public_key, supports_v2, created_at, updated_at) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (pairing.id, kind, key, supports_v2, tx.now, tx.now),
+            (pairing.id, kind, key, int(supports_v2), tx.now, tx.now),
         )
     elif pairing.response is not None and pairing.picked_up_at is None:
         tx.execute("UPDATE auth_requests SET picked_up_at = ? WHERE id = ?", (tx.now, pairing.id))

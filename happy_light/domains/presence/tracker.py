@@ -74,10 +74,11 @@ def look_up(tx: ReadTransaction, key: Key) -> bool | None:
 def record(tx: Transaction, beats: Iterable[tuple[Key, int]]) -> None:
     """One write for all heartbeats (key, ms) that are due."""
     for kind, table in _TABLE.items():
-        rows = [(at, key[1], key[2]) for key, at in beats if key[0] == kind]
+        rows = [(at, at, key[1], key[2]) for key, at in beats if key[0] == kind]
         if rows:
             tx.executemany(
-                f"UPDATE {table} SET active = 1, active_at = max(active_at, ?) WHERE account_id = ? AND id = ?",
+                f"UPDATE {table} SET active = 1, active_at = CASE WHEN active_at > ? THEN active_at ELSE ? END "
+                "WHERE account_id = ? AND id = ?",
                 rows,
             )
 

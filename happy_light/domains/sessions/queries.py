@@ -119,8 +119,8 @@ def page(tx: ReadTransaction, account_id: str, before: str, limit: int, changed_
         ids = "SELECT id FROM sessions WHERE account_id = ? AND id < ?"
         bounds: tuple[str | int, ...] = (account_id,)
     else:
-        # From the index of changes, so that its cost is that of what changed, not of all sessions.
-        ids = "SELECT id FROM sessions INDEXED BY sessions_by_change WHERE account_id = ? AND updated_at > ? AND id < ?"
+        # `id || ''` keeps the planner from the index by id, so that the cost is that of what changed.
+        ids = "SELECT id FROM sessions WHERE account_id = ? AND updated_at > ? AND id || '' < ?"
         bounds = (account_id, changed_since)
     sql = f"SELECT {COLUMNS} FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
     sessions, last = tx.fetch_json(Session, sql, (*bounds, before or "~", limit), "min(id)")  # ~ sorts behind every id

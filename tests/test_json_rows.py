@@ -15,7 +15,8 @@ from happy_light.domains.messages import Content, Message
 from happy_light.domains.sessions.queries import ListedSession, Session
 from happy_light.errors import ServiceUnavailable
 from happy_light.store import ReadTransaction
-from happy_light.store.written import expression
+from happy_light.store.sqlite.dialect import DIALECT
+from happy_light.store.sqlite.json_rows import expression
 
 NASTY = [
     "", '"', "\\", "\\u0000", "a\x00b", "\x1f\x7f\x80", "\b\f\n\r\t", "/</script>", "\u2028\u2029", "\ufeff",
@@ -33,7 +34,9 @@ def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tup
     names = [field.name for field in msgspec.structs.fields(kind) if field.name != "last_message"]
     connection.execute(f"CREATE TABLE t ({', '.join(names)})")
     connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", rows)
-    found, last = ReadTransaction(connection).fetch_json(kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)")
+    found, last = ReadTransaction(connection, DIALECT).fetch_json(
+        kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)"
+    )
     return wire.encode(found), last
 
 

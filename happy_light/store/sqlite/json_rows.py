@@ -1,7 +1,7 @@
-"""Rows as JSON that SQLite writes, in one step however many rows there are.
+"""The SQL expression that makes SQLite write a row as JSON, as msgspec would encode it.
 
-Python's sqlite3 lets go of the interpreter lock for every row it takes, and under load waits for it as often.
-A list that only travels on need not become Python objects at all: SQLite writes it while others are answered.
+Python's sqlite3 releases the interpreter lock for every row that it fetches, and under load waits for it as often.
+A list that is only passed on need not become Python objects at all.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from msgspec import inspect
 
 @functools.cache
 def expression(kind: type[msgspec.Struct]) -> str:
-    """-> SQL over columns named as the fields of `kind`: a row as msgspec would encode it.
+    """Return the SQL expression for a row whose columns are named as the fields of `kind`.
 
-    A field that is itself a struct has one field, which is the column. Raises TypeError for what SQLite cannot write.
+    A field that is itself a struct has one field, which is the column. Raises TypeError for a type of a field that
+    SQLite cannot write.
     """
     values: list[str] = []
     template = _struct(inspect.type_info(kind), "", values)
-    # One format instead of a || for every field: SQLite takes a lock for each piece of memory.
+    # One format() instead of a || for every field: SQLite takes a lock for each allocation.
     return f"format('{template}', {', '.join(values)})"
 
 
 def _struct(kind: inspect.Type, column: str, values: list[str]) -> str:
-    """The template of a struct; what goes into its places is added to `values`."""
+    """Return the format of a struct, and append the SQL of its values to `values`."""
     assert isinstance(kind, inspect.StructType)
     members = [] if kind.tag_field is None else [f'"{kind.tag_field}":"{kind.tag}"']
     for field in kind.fields:
@@ -52,4 +53,4 @@ def _value(kind: inspect.Type, column: str) -> str:
             return _value(kind.type, column)
         case inspect.UnionType(types=(one, inspect.NoneType())):
             return f"ifnull({_value(one, column)}, 'null')"
-    raise TypeError(f"{kind} is nothing that SQLite writes as JSON")
+    raise TypeError(f"{kind} cannot be written as JSON by SQLite")

@@ -1,4 +1,4 @@
-"""The database file: made from schema.sql, migrated after a copy, recognised when it is not ours."""
+"""The database file: created from schema.sql, migrated after a copy, refused if another program made it."""
 
 from __future__ import annotations
 
@@ -11,34 +11,52 @@ from typing import Final
 
 from happy_light import wire
 from happy_light.errors import OperatorError
-from happy_light.store.tx import ReadTransaction
+from happy_light.store.sqlite.dialect import DIALECT
+from happy_light.store.transaction import ReadTransaction
 
 log = logging.getLogger(__name__)
 
-APPLICATION_ID: Final = 0x48617079  # "Hapy": says that a SQLite file is ours
-SCHEMA_VERSION: Final = 2
+APPLICATION_ID: Final = 0x48617079  # "Hapy"; marks a SQLite file as one of this program
+SCHEMA_VERSION: Final = 3
 _KEYS_AS_TEXT: Final = """
 ALTER TABLE {0} RENAME COLUMN data_encryption_key TO key_bytes;
 ALTER TABLE {0} ADD COLUMN data_encryption_key TEXT;
 UPDATE {0} SET data_encryption_key = base64(key_bytes);
 ALTER TABLE {0} DROP COLUMN key_bytes;
 """
-MIGRATIONS: Final[dict[int, str]] = {1: _KEYS_AS_TEXT.format("sessions") + _KEYS_AS_TEXT.format("machines")}
-"""From version n to n + 1: the SQL that changes it. Append only; schema.sql is where they all lead."""
+_PORTABLE_INDEXES: Final = """
+DROP INDEX accounts_by_username;
+CREATE INDEX accounts_by_username ON accounts (lower(username));
+DROP INDEX usage_reports_by_key;
+CREATE UNIQUE INDEX usage_reports_by_key ON usage_reports (account_id, coalesce(session_id, ''), key);
+DROP TRIGGER accounts_deleted;
+DROP TRIGGER sessions_deleted;
+DROP TRIGGER messages_deleted;
+DROP TRIGGER machines_deleted;
+DROP TABLE free_rows;
+"""
+MIGRATIONS: Final[dict[int, str]] = {
+    1: _KEYS_AS_TEXT.format("sessions") + _KEYS_AS_TEXT.format("machines"),
+    2: _PORTABLE_INDEXES,
+}
+"""The SQL that leads from version n to n + 1. Append only; schema.sql is the result of all of them."""
 
 
-def text() -> str:
-    """The text of schema.sql: inside the wheel, or one level up in a checkout."""
-    here = Path(__file__).parent.parent
-    for folder in (here, here.parent):
+def schema_sql() -> str:
+    """Return the text of schema.sql, which is in the wheel's package or beside the package of a checkout."""
+    package = Path(__file__).parent.parent.parent
+    for folder in (package, package.parent):
         if (file := folder / "schema.sql").is_file():
             return file.read_text("utf-8")
     raise OperatorError("schema.sql is missing from the installation; install happy-server-light again.")
 
 
 @contextlib.contextmanager
-def look(path: Path) -> Iterator[ReadTransaction]:
-    """A database to read from, whether or not a server runs on it. Raises StartError if it is none of ours."""
+def open_readonly(path: Path) -> Iterator[ReadTransaction]:
+    """Open a database for reading, whether or not a server runs on it.
+
+    Raises OperatorError if it is not a database of this program and version, or cannot be read.
+    """
     if not path.is_file():
         raise OperatorError(f"There is no database {path}; choose the data folder with --data-dir.")
     try:
@@ -54,38 +72,41 @@ def look(path: Path) -> Iterator[ReadTransaction]:
         if version != SCHEMA_VERSION:
             newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
             raise OperatorError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
-        yield ReadTransaction(connection)
+        yield ReadTransaction(connection, DIALECT)
     except sqlite3.Error as error:
         raise OperatorError(f"The database {path} cannot be read: {error}.") from error
     finally:
         connection.close()
 
 
-def prepare(path: Path) -> None:
-    """Makes the database, or migrates it after a copy, or raises StartError and touches nothing."""
+def create_or_migrate(path: Path) -> None:
+    """Create the database, or bring it to the current schema after copying it.
+
+    Raises OperatorError if another program or a newer version made it, and does not touch it then.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError:
         head = b""
-        with contextlib.suppress(OSError):  # what is wrong with the place shows below
+        with contextlib.suppress(OSError):  # connecting, below, says what is wrong
             path.touch(mode=0o600)
     except OSError as error:
         raise OperatorError(f"The database {path} cannot be read: {error.strerror}.") from error
     if head and head != b"SQLite format 3\0":
         raise OperatorError(f"{path} is not a SQLite database; move it away or choose another data folder.")
     try:
-        version = _look(path) if head else 0
+        version = _version_of(path) if head else 0
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             _migrate(connection, path, version)
     except sqlite3.Error as error:
         raise OperatorError(f"The database {path} cannot be used: {error}.") from error
 
 
-def _look(path: Path) -> int:
-    """-> the schema's version, 0 for an empty database. Raises StartError if it is not one to work with.
+def _version_of(path: Path) -> int:
+    """Return the schema's version, 0 for an empty database. Raises OperatorError if it is not one to work with.
 
-    Read-only, since even closing another program's database would fold its write-ahead log into it.
+    Opens it read-only, since even closing another program's database would fold its write-ahead log into it.
     """
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("PRAGMA busy_timeout = 5000")
@@ -114,7 +135,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
         # This order: WAL writes the first page, and after that SQLite ignores auto_vacuum.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        _in_one_transaction(connection, text(), SCHEMA_VERSION)
+        _in_one_transaction(connection, schema_sql(), SCHEMA_VERSION)
         return
     if version < SCHEMA_VERSION:
         copy = path.with_name(f"{path.name}.before-{SCHEMA_VERSION}")
@@ -128,7 +149,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
 
 
 def _in_one_transaction(connection: sqlite3.Connection, script: str, version: int) -> None:
-    """Runs a script and notes the version it leads to, all or nothing."""
+    """Run a script and set the version that it leads to, all or nothing."""
     try:
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"

@@ -1,0 +1,80 @@
+"""What a database engine must offer to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from happy_light.store.transaction import Connection, Dialect, ReadTransaction
+
+R = TypeVar("R")
+
+
+class DiskUsage(msgspec.Struct):
+    """Bytes: the database, its write-ahead log, and the part of the database that is free."""
+
+    database: int
+    log: int
+    free: int
+
+
+class Writer(Protocol):
+    """The one writing connection. Everything but `submit` is called on its thread only."""
+
+    @property
+    def connection(self) -> Connection:
+        """Where operations run their statements."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` on the writer's thread, after the jobs submitted before. Called on any thread."""
+
+    def begin(self, account_ids: Collection[str]) -> None:
+        """Begin a transaction that no other writer can change these accounts in."""
+
+    def commit(self) -> None:
+        """Commit; what was written is on disk when this returns."""
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there still is one. Raises nothing."""
+
+    def changes(self) -> int:
+        """Return a number that grows with every row that is written, also by a statement that returns rows."""
+
+    def usable(self) -> bool:
+        """Return whether the transaction can go on after an error."""
+
+    def translate(self, error: Exception) -> Exception:
+        """Return what an error means to a client: ServiceUnavailable for one of the database."""
+
+
+class Reader(Protocol):
+    """A reading connection with a thread of its own."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` on the connection's thread. Called on any thread."""
+
+    def read(self, operation: Callable[[ReadTransaction], R]) -> R:
+        """Run `operation`, which sees everything that was committed before. Called on the connection's thread."""
+
+
+class Engine(Protocol):
+    """A database."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Where its SQL differs."""
+
+    async def open(self) -> tuple[Writer, Sequence[Reader]]:
+        """Create or migrate the database and connect to it. Raises OperatorError if that is impossible."""
+
+    async def close(self) -> None:
+        """Finish the reads and writes that wait and disconnect."""
+
+    def lease(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """Return a context whose value is whether this process holds the lease; see Database.lease."""
+
+    def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
+        """Return the sizes of the database."""

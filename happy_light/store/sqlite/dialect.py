@@ -1,0 +1,31 @@
+"""What SQLite does in its own way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from happy_light.errors import ServiceUnavailable
+from happy_light.store.sqlite import json_rows
+from happy_light.store.transaction import Connection
+
+
+class SqliteDialect:
+    """The differences that operations see; SQLite otherwise takes the portable SQL as it is."""
+
+    def fetch_json(
+        self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
+    ) -> tuple[bytes, Any]:
+        """Let SQLite write the list itself; see json_rows."""
+        query = f"SELECT CAST(group_concat({json_rows.expression(kind)}) AS BLOB), {last} FROM ({sql})"
+        try:
+            rows, found = connection.execute(query, args).fetchone()
+        except sqlite3.DataError:  # over 1 GB
+            raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
+        return b"[" + (rows or b"") + b"]", found
+
+
+DIALECT: Final = SqliteDialect()

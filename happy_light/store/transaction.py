@@ -1,0 +1,96 @@
+"""A transaction and a read transaction, as operations see them; the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from happy_light.bus import Event, InternalMessage
+
+Row = tuple[Any, ...]
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Cursor(Protocol):
+    """What a statement returned. `rowcount` is the number of rows that it changed."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+
+class Connection(Protocol):
+    """A connection of an engine. Its SQL is the portable subset, with `?` for a value."""
+
+    def execute(self, sql: str, args: Sequence[Any] = ..., /) -> Cursor: ...
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]], /) -> object: ...
+
+
+class Dialect(Protocol):
+    """Where the engines' SQL differs."""
+
+    def fetch_json(
+        self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
+    ) -> tuple[bytes, Any]:
+        """Return the rows of `sql` as a JSON list of `kind`, and the aggregate `last` over them."""
+
+
+class ReadTransaction:
+    """What a read operation may do."""
+
+    __slots__ = ("_connection", "_dialect")
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    def fetch_one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """Return the first row, or None."""
+        row: Row | None = self._connection.execute(sql, args).fetchone()
+        return row
+
+    def fetch_all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Return every row."""
+        return self._connection.execute(sql, args).fetchall()
+
+    def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
+        """Return the rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are no rows).
+
+        The columns of `sql` have the names of the fields of `kind`. The list is encoded JSON that can only be put
+        into an answer. Raises ServiceUnavailable if it is too large.
+        """
+        rows, found = self._dialect.fetch_json(self._connection, kind, sql, args, last)
+        return cast("list[S]", msgspec.Raw(rows)), found
+
+
+class Transaction(ReadTransaction):
+    """What a write operation may do. `now` is the time of the transaction in ms.
+
+    An operation may run twice before it is committed, so it must not change anything but the transaction.
+    """
+
+    __slots__ = ("messages", "now")
+
+    def __init__(self, connection: Connection, dialect: Dialect, now: int) -> None:
+        super().__init__(connection, dialect)
+        self.now = now
+        self.messages: list[Event | InternalMessage] = []
+        """What was published so far, for the store."""
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run a statement. Return how many rows it changed."""
+        return self._connection.execute(sql, args).rowcount
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run the same statement for every row of values."""
+        self._connection.executemany(sql, rows)
+
+    def publish(self, *messages: Event | InternalMessage) -> None:
+        """Hand messages to the bus after the commit, if it succeeds; updates get their seq in the transaction."""
+        self.messages.extend(messages)

@@ -1,0 +1,278 @@
+-- The schema of version 1, as it was: what the migrations begin with.
+--
+-- Times (*_at) are milliseconds since the epoch, binary values are BLOBs, and text that a client
+-- encrypted is kept exactly as it came. Ids that the server makes sort by creation time.
+
+-- One row per thing the server has to remember about itself (for instance a check value of the secret).
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE accounts (
+    id               TEXT PRIMARY KEY,
+    public_key       TEXT NOT NULL UNIQUE,           -- Ed25519, upper-case hex
+    seq              INTEGER NOT NULL DEFAULT 0,     -- of the last update sent; no gaps, never back
+    feed_seq         INTEGER NOT NULL DEFAULT 0,     -- of the last feed item
+    settings         TEXT,
+    settings_version INTEGER NOT NULL DEFAULT 0,
+    first_name       TEXT,
+    last_name        TEXT,
+    username         TEXT UNIQUE,
+    avatar           TEXT,                           -- JSON {path, width, height, thumbhash}
+    github_user_id   TEXT UNIQUE REFERENCES github_users (id) ON DELETE SET NULL,
+    tokens_since     INTEGER NOT NULL DEFAULT 0,     -- s since the epoch; older tokens are signed out
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL
+) STRICT;
+-- A user search is a prefix search without regard to case.
+CREATE INDEX accounts_by_username ON accounts (username COLLATE NOCASE) WHERE username IS NOT NULL;
+
+-- Who may make an account although registration is closed; goes when the account is made.
+CREATE TABLE allowed_keys (
+    fingerprint TEXT PRIMARY KEY,                    -- of the account's public key
+    created_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE github_users (
+    id         TEXT PRIMARY KEY,                     -- GitHub's own id
+    profile    TEXT NOT NULL,                        -- JSON as GitHub answered
+    token      BLOB,                                 -- sealed with the account's key
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+
+-- A terminal that asks to be let in (kind 'terminal'), or a second device ('account').
+CREATE TABLE auth_requests (
+    id          TEXT PRIMARY KEY,
+    kind        TEXT NOT NULL CHECK (kind IN ('terminal', 'account')),
+    public_key  TEXT NOT NULL,                       -- X25519, upper-case hex
+    supports_v2 INTEGER NOT NULL DEFAULT 0,
+    response    TEXT,                                -- sealed by the approving device
+    account_id  TEXT REFERENCES accounts (id) ON DELETE CASCADE,
+    picked_up_at INTEGER,                            -- first time the token was handed out
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL,
+    UNIQUE (kind, public_key)
+) STRICT;
+CREATE INDEX auth_requests_by_age ON auth_requests (created_at);
+CREATE INDEX auth_requests_by_pick_up ON auth_requests (picked_up_at) WHERE picked_up_at IS NOT NULL;
+CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
+
+-- Sign-in challenges that were used, until they are too old to be used again.
+CREATE TABLE used_challenges (
+    challenge  BLOB PRIMARY KEY,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX used_challenges_by_age ON used_challenges (expires_at);
+
+CREATE TABLE sessions (
+    id                  TEXT PRIMARY KEY,
+    account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    tag                 TEXT NOT NULL,
+    seq                 INTEGER NOT NULL DEFAULT 0,  -- of the newest message; messages have 1..seq
+    metadata            TEXT NOT NULL,
+    metadata_version    INTEGER NOT NULL DEFAULT 0,
+    agent_state         TEXT,
+    agent_state_version INTEGER NOT NULL DEFAULT 0,
+    data_encryption_key BLOB,                        -- base64, as it travels
+    active              INTEGER NOT NULL DEFAULT 1,
+    active_at           INTEGER NOT NULL,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    UNIQUE (account_id, tag)
+) STRICT;
+-- GET /v1/sessions: newest change first. changedSince: only what changed, however many there are.
+CREATE INDEX sessions_by_change ON sessions (account_id, updated_at DESC, id);
+-- GET /v2/sessions pages by id.
+CREATE INDEX sessions_by_id ON sessions (account_id, id);
+-- GET /v2/sessions/active, and the sweep for silent ones.
+CREATE INDEX sessions_active ON sessions (account_id, active_at DESC) WHERE active = 1;
+CREATE INDEX sessions_silent ON sessions (active_at) WHERE active = 1;
+
+CREATE TABLE messages (
+    id         TEXT NOT NULL,                        -- never looked up by itself, so no index
+    session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    seq        INTEGER NOT NULL,                     -- 1, 2, 3, … in each session
+    local_id   TEXT,                                 -- the sender's own id: the same one is stored once
+    content    TEXT NOT NULL,                        -- encrypted
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX messages_by_seq ON messages (session_id, seq);
+CREATE UNIQUE INDEX messages_by_local_id ON messages (session_id, local_id) WHERE local_id IS NOT NULL;
+
+-- Machine ids are chosen by the client: two accounts may use the same computer.
+CREATE TABLE machines (
+    account_id           TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    id                   TEXT NOT NULL,
+    metadata             TEXT NOT NULL,
+    metadata_version     INTEGER NOT NULL DEFAULT 1,
+    daemon_state         TEXT,
+    daemon_state_version INTEGER NOT NULL DEFAULT 0,
+    data_encryption_key  BLOB,                        -- base64, as it travels
+    seq                  INTEGER NOT NULL DEFAULT 0,
+    active               INTEGER NOT NULL DEFAULT 0,
+    active_at            INTEGER NOT NULL,
+    created_at           INTEGER NOT NULL,
+    updated_at           INTEGER NOT NULL,
+    PRIMARY KEY (account_id, id)
+) STRICT;
+CREATE INDEX machines_by_activity ON machines (account_id, active_at DESC);
+CREATE INDEX machines_silent ON machines (active_at) WHERE active = 1;
+
+-- Artifact ids are chosen by the client and unique across accounts (the wire has a 409 for it).
+CREATE TABLE artifacts (
+    id                  TEXT PRIMARY KEY,
+    account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    session_id          TEXT REFERENCES sessions (id) ON DELETE SET NULL,
+    header              BLOB NOT NULL,
+    header_version      INTEGER NOT NULL DEFAULT 1,
+    body_version        INTEGER NOT NULL DEFAULT 1,
+    data_encryption_key BLOB NOT NULL,
+    seq                 INTEGER NOT NULL DEFAULT 0,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    body                BLOB NOT NULL                -- last: a list need not read past it
+) STRICT;
+CREATE INDEX artifacts_by_change ON artifacts (account_id, updated_at DESC, id DESC);
+CREATE INDEX artifacts_by_session ON artifacts (session_id, updated_at DESC) WHERE session_id IS NOT NULL;
+
+CREATE TABLE access_keys (
+    account_id   TEXT NOT NULL,
+    session_id   TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    machine_id   TEXT NOT NULL,
+    data         TEXT NOT NULL,
+    data_version INTEGER NOT NULL DEFAULT 1,
+    created_at   INTEGER NOT NULL,
+    updated_at   INTEGER NOT NULL,
+    PRIMARY KEY (account_id, machine_id, session_id),
+    FOREIGN KEY (account_id, machine_id) REFERENCES machines (account_id, id) ON DELETE CASCADE
+) STRICT;
+CREATE INDEX access_keys_by_session ON access_keys (session_id);
+
+-- A deleted key stays with value NULL so that its version goes on rising.
+CREATE TABLE kv (
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    key        TEXT NOT NULL,
+    value      BLOB,
+    version    INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, key)
+) STRICT;
+
+CREATE TABLE usage_reports (
+    id         TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    session_id TEXT REFERENCES sessions (id) ON DELETE CASCADE,
+    key        TEXT NOT NULL,
+    tokens     TEXT NOT NULL,                        -- JSON {total, …}
+    cost       TEXT NOT NULL,                        -- JSON {total, …}
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+-- One report per key and session, and one per key without a session (NULLs would be distinct).
+CREATE UNIQUE INDEX usage_reports_by_key ON usage_reports (account_id, ifnull(session_id, ''), key);
+CREATE INDEX usage_reports_by_time ON usage_reports (account_id, created_at);
+CREATE INDEX usage_reports_by_session ON usage_reports (session_id, created_at);
+
+CREATE TABLE push_tokens (
+    id         TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    token      TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (account_id, token)
+) STRICT;
+CREATE INDEX push_tokens_by_age ON push_tokens (account_id, created_at DESC, id DESC);
+
+-- Tokens of openai, anthropic and gemini, sealed with the account's key.
+CREATE TABLE vendor_tokens (
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    vendor     TEXT NOT NULL,
+    token      BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, vendor)
+) STRICT, WITHOUT ROWID;
+
+-- Public files under files/ (avatars). Attachments are files only: their session's folder says all.
+CREATE TABLE uploaded_files (
+    id         TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    path       TEXT NOT NULL,
+    width      INTEGER,
+    height     INTEGER,
+    thumbhash  TEXT,
+    reuse_key  TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (account_id, path)
+) STRICT;
+CREATE INDEX uploaded_files_by_reuse_key ON uploaded_files (account_id, reuse_key) WHERE reuse_key IS NOT NULL;
+
+-- Two rows per pair: each side sees the pair in its own way.
+CREATE TABLE relationships (
+    from_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    to_id            TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    status           TEXT NOT NULL CHECK (status IN ('none', 'requested', 'pending', 'friend', 'rejected')),
+    accepted_at      INTEGER,
+    last_notified_at INTEGER,                        -- of the from side, about this pair
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL,
+    PRIMARY KEY (from_id, to_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX relationships_by_other ON relationships (to_id);
+
+CREATE TABLE feed_items (
+    id         TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    counter    INTEGER NOT NULL,                     -- from accounts.feed_seq; the cursor is 0-<counter>
+    repeat_key TEXT,
+    body       TEXT NOT NULL,                        -- JSON {kind, …}
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (account_id, counter)
+) STRICT;
+CREATE UNIQUE INDEX feed_items_by_repeat_key ON feed_items (account_id, repeat_key) WHERE repeat_key IS NOT NULL;
+
+CREATE TABLE voice_sessions (
+    id         TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    room       TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX voice_sessions_by_account ON voice_sessions (account_id, created_at DESC);
+
+-- How many row numbers below the highest are free: max(rowid) - free is the number of rows, and nobody
+-- has to count them. New rows get max(rowid) + 1, so inserts leave it as it is; only deletes pay for it.
+CREATE TABLE free_rows (
+    name TEXT PRIMARY KEY,
+    free INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO free_rows (name) VALUES ('accounts'), ('sessions'), ('messages'), ('machines');
+CREATE TRIGGER accounts_deleted AFTER DELETE ON accounts BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM accounts), 1,
+              (SELECT ifnull(max(rowid), 0) FROM accounts) + 1 - old.rowid)
+    WHERE name = 'accounts';
+END;
+CREATE TRIGGER sessions_deleted AFTER DELETE ON sessions BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM sessions), 1,
+              (SELECT ifnull(max(rowid), 0) FROM sessions) + 1 - old.rowid)
+    WHERE name = 'sessions';
+END;
+CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM messages), 1,
+              (SELECT ifnull(max(rowid), 0) FROM messages) + 1 - old.rowid)
+    WHERE name = 'messages';
+END;
+CREATE TRIGGER machines_deleted AFTER DELETE ON machines BEGIN
+    UPDATE free_rows SET free = free
+        + iif(old.rowid < (SELECT ifnull(max(rowid), 0) FROM machines), 1,
+              (SELECT ifnull(max(rowid), 0) FROM machines) + 1 - old.rowid)
+    WHERE name = 'machines';
+END;
