@@ -1,4 +1,4 @@
-"""No query of a domain reads a whole table: every literal SQL is shown to SQLite, which says how it would run it."""
+"""Every SQL text of the package: SQL that both engines understand, and in the domains none that reads a whole table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from happy_light.store.sqlite import schema
 
@@ -109,3 +111,78 @@ def test_every_query_finds_its_rows_by_an_index() -> None:
             whole = re.match(r"SCAN (?!CONSTANT)\w+", step)
             assert not whole or sql in BOUNDED, (place, sql, plan)
     database.close()
+
+
+SQLITE_ONLY = re.compile(
+    r"\?\d|\bifnull\b|\biif\b|\bNOCASE\b|\bINDEXED BY\b|\bLIMIT -1\b|\b(INSERT|UPDATE) OR \w+\b|\bREPLACE INTO\b"
+    r"|\browid\b|\bPRAGMA\b|\bsqlite_\w+|\bGLOB\b|\bCROSS JOIN \w+ \w+ ON\b|\bjson_\w+|\bgroup_concat\b|\bstrftime\b"
+    r"|\b(max|min)\([^()]*,|\bzeroblob\b|\btypeof\b|\btotal\(",
+    re.I,
+)
+STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|PRAGMA)\s", re.I)
+ABOUT_THE_FILE = {  # commands that a SQLite file has and PostgreSQL does not, or does with its own tools
+    "admin/backup_archive.py",
+    "admin/doctor_local.py",
+    "admin/prune.py",
+}
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Yield (file, text) of every SQL text outside of the SQLite engine and of what reads other servers' files."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE))
+        if name.startswith(("store/sqlite/", "importing/")):
+            continue
+        tree = ast.parse(path.read_text())
+        parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(v.value if isinstance(v, ast.Constant) else "x" for v in node.values)  # type: ignore[misc]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in parts:
+                text = node.value
+            else:
+                continue
+            if STATEMENT.match(text):
+                yield name, text
+
+
+def without_name(sql: str) -> bool:
+    """Return whether there is a subquery in FROM that has no name: PostgreSQL before 16 refuses it."""
+    for match in re.finditer(r"\b(?:FROM|JOIN)\s*\(\s*SELECT\b", sql, re.I):
+        depth = 1
+        end = match.start() + match[0].index("(") + 1
+        while depth:
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        if not re.match(r"\s*AS\s+\w+", sql[end:], re.I):
+            return True
+    return False
+
+
+def test_sql_is_what_both_engines_understand() -> None:
+    found = sorted({*statements(), *queries()})
+    assert len(found) > 150
+    wrong = [
+        (name, sql)
+        for name, sql in found
+        if without_name(sql) or (SQLITE_ONLY.search(sql) and not (name in ABOUT_THE_FILE and "PRAGMA" in sql))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT ?1", "SELECT ifnull(a, b) FROM t", "SELECT iif(a, b, c) FROM t", "SELECT a COLLATE NOCASE FROM t",
+        "SELECT a FROM t INDEXED BY i", "SELECT a FROM t LIMIT -1 OFFSET ?", "INSERT OR IGNORE INTO t (a) VALUES (?)",
+        "UPDATE t SET a = max(a, ?)", "DELETE FROM t WHERE rowid = ?", "PRAGMA page_count",
+    ],
+)  # fmt: skip
+def test_sql_of_sqlite_alone_is_noticed(sql: str) -> None:
+    assert STATEMENT.match(sql)
+    assert SQLITE_ONLY.search(sql)
+
+
+def test_a_subquery_without_a_name_is_noticed() -> None:
+    assert without_name("SELECT count(*) FROM (SELECT (1) FROM t LIMIT 1)")
+    assert not without_name("SELECT count(*) FROM (SELECT (1) FROM t LIMIT 1) AS found WHERE a IN (SELECT 1)")
