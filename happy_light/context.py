@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from happy_light.auth.keys import Keys
+from happy_light.blobs import Blobs, FolderBlobs
 from happy_light.bus import Bus
 from happy_light.clients import ClientRegistry
 from happy_light.config import Settings
@@ -44,6 +45,7 @@ class ServerContext:
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""
         self.limits = Limits(settings)
+        self.blobs: Blobs = FolderBlobs(settings.files, settings.attachments)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
         self.rpc = RpcRegistry(settings)

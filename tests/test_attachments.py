@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
-import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
-from happy_light import config, store
-from happy_light.blobs import local_files
-from happy_light.domains import attachments, upload_rate
-from happy_light.errors import ApiError, ServiceUnavailable
+from happy_light.domains import upload_rate
+from happy_light.errors import ApiError
 from tests.client import Account, World, uid
 from tests.conftest import Process
 
@@ -277,27 +272,6 @@ async def test_a_refused_delete_keeps_the_files(world: World) -> None:
     assert (await alice.get(url)).content == b"x"
 
 
-async def test_what_a_crash_left_is_found(start: Callable[..., Process], tmp_path: Path) -> None:
-    server = start()
-    async with World(server.url) as world:
-        alice = await world.account()
-        session = (await alice.session())["id"]
-        assert await put(alice, await request(alice, session), b"x") == 200
-    server.kill()
-    folder = server.folder / "attachments" / "sessions"
-    (folder / "cgone").mkdir()
-    (folder / "cgone" / f"{uid()}.enc").write_bytes(b"x")
-    old, young = (folder / session / f".{uid()}.enc.{name}.part" for name in ("old", "young"))
-    for part in (old, young):
-        part.write_bytes(b"x")
-    os.utime(old, (time.time() - 7200,) * 2)
-    with store.open_readonly(server.folder / "happy-server-light.sqlite") as tx:
-        settings = config.load({}, {"data_dir": str(server.folder)})
-        assert attachments.leftovers(tx, settings) == [folder / "cgone", old]
-        settings.data_dir = tmp_path / "nowhere"
-        assert attachments.leftovers(tx, settings) == []
-
-
 async def test_urls_begin_with_the_address_by_which_the_client_came(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
@@ -327,17 +301,3 @@ async def test_an_explicit_public_url_wins(start: Callable[..., Process]) -> Non
         session = (await alice.session())["id"]
         proxied = {"x-forwarded-proto": "http", "x-forwarded-host": "other"}
         assert (await request(alice, session, **proxied)).startswith("https://happy.example.com/v1/sessions/")
-
-
-async def test_a_folder_that_is_deleted_under_an_upload_is_no_fault_of_the_disk(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"one"
-        shutil.rmtree(tmp_path / "session")
-        yield b"two"
-
-    with pytest.raises(ServiceUnavailable):
-        await local_files.store(pieces(), tmp_path / "session" / "a.enc")
-    assert list(tmp_path.iterdir()) == []
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -23,7 +23,7 @@ from starlette.responses import RedirectResponse, Response
 
 from happy_light import wire
 from happy_light.auth.tokens import Signer
-from happy_light.blobs import local_files
+from happy_light.blobs import keys as blob_keys
 from happy_light.bus import Audience, Update
 from happy_light.config import Settings
 from happy_light.context import ServerContext
@@ -186,7 +186,7 @@ def _store_picture(tx: Transaction, account_id: str, picture: Picture, path: str
         "ON CONFLICT (account_id, path) DO UPDATE SET updated_at = excluded.updated_at",
         (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
     )
-    return replaced
+    return [old for old in replaced if blob_keys.is_public_key_of(account_id, old)]
 
 
 def unlink(tx: Transaction, account_id: str) -> Success:
@@ -255,11 +255,11 @@ async def sign_in(context: ServerContext, account_id: str, code: str, base: str)
         # Named by its content, since what is served there may be kept for ever.
         name = f"{hashlib.sha256(picture.data).hexdigest()[:24]}.{picture.extension}"
         path = f"public/users/{account_id}/avatars/{name}"
-        await local_files.store(_one(picture.data), context.settings.files / path)
+        await context.blobs.put(path, _one(picture.data), inspection.BYTES_MAX)
     sealed = await asyncio.to_thread(context.keys.vault.seal, _path(account_id), token)
     linked = Linked(str(user.id), user.login, user.name, profile, sealed)
     for old in await context.database.write(account_id, link, linked, picture, path, base):
-        await local_files.remove(context.settings.files / old)
+        await context.blobs.delete(old)
     return user.login
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light.blobs import local_files
+from happy_light.blobs import file_response
 from happy_light.http import application, content_types
 from happy_light.http.application import Request
 from happy_light.ui.web_app_config import INDEX
@@ -103,7 +103,7 @@ def _page(file: Path, request: Request[Any, Any]) -> Response | None:
     headers = {**_PAGE_HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
     if request.scope["raw_path"] == b"/":
         headers["vary"] = "accept"
-    if local_files.is_known(headers["etag"], request.header(b"if-none-match") or ""):
+    if file_response.is_known(headers["etag"], request.header(b"if-none-match") or ""):
         return Response(None, 304, headers)
     return Response(body, 200, headers, media_type="text/html")
 
@@ -154,7 +154,7 @@ def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
             best = f"{file}{suffix}"
             headers["content-encoding"] = coding
             break
-    return local_files.open_now(Path(best), kind, headers)
+    return file_response.respond(Path(best), kind, headers)
 
 
 def accepts(header: str, name: str) -> bool:

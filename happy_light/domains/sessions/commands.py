@@ -8,7 +8,6 @@ from typing import Any, Literal
 import msgspec
 
 from happy_light import wire
-from happy_light.blobs import local_files
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
@@ -263,9 +262,7 @@ async def remove(request: Request[None, None]) -> Success:
     session_id = request.path["id"]
     request.context.presence.mute(("session", request.account_id, session_id))
     answer = await request.context.database.write(request.account_id, delete, session_id)
-    await local_files.remove(
-        request.context.settings.attachments_of(session_id)
-    )  # what a crash leaves here, `prune` finds
+    await request.context.blobs.delete_prefix(f"sessions/{session_id}/")  # what a crash leaves here, `prune` finds
     return answer
 
 
