@@ -1,8 +1,8 @@
-"""Access keys: what a machine needs to open a session, encrypted (protocol.md section 6).
+"""Access keys: what a machine needs to decrypt a session, itself encrypted (docs/protocol.md, section 6).
 
-GET  /v1/access-keys/:sessionId/:machineId
-POST /v1/access-keys/:sessionId/:machineId   store the first one
-PUT  /v1/access-keys/:sessionId/:machineId   replace it
+GET  /v1/access-keys/:sessionId/:machineId   get the key
+POST /v1/access-keys/:sessionId/:machineId   store the first key
+PUT  /v1/access-keys/:sessionId/:machineId   replace the key, if the expected version is the current one
 socket access-key-get
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from happy_light.clients import Client
 from happy_light.context import ServerContext
+from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.errors import (
     ACCESS_KEY_EXISTS,
     ACCESS_KEY_NOT_FOUND,
@@ -29,7 +30,7 @@ from happy_light.wire import Incoming, NonEmptyStr, Outgoing, Version
 
 # -------------------------------------------------------------------------------------------- wire
 class AccessKey(Outgoing):
-    """The key of a session on a machine."""
+    """The access key of a session on a machine; times in ms."""
 
     data: str
     data_version: int
@@ -37,74 +38,60 @@ class AccessKey(Outgoing):
     updated_at: int
 
 
-class MaybeKey(Outgoing):
-    """`{"accessKey": …}`, null if there is none."""
+class FoundAccessKey(Outgoing):
+    """The access key, or null if there is none."""
 
     access_key: AccessKey | None
 
 
-class Created(Outgoing):
-    """`{"success": true, "accessKey": …}`"""
+class CreatedAccessKey(Outgoing):
+    """The access key that was stored."""
 
     access_key: AccessKey
     success: Literal[True] = True
 
 
-class NewKey(Incoming):
-    """POST"""
+class NewAccessKey(Incoming):
+    """The body of POST /v1/access-keys/:sessionId/:machineId."""
 
     data: str
 
 
-class NextKey(Incoming):
-    """PUT"""
+class ReplacementKey(Incoming):
+    """The body of PUT /v1/access-keys/:sessionId/:machineId."""
 
     data: str
     expected_version: Version
 
 
-class Replaced(Outgoing):
-    """The new version."""
-
-    version: int
-    success: Literal[True] = True
-
-
-class Stale(Outgoing):
-    """Nothing was stored; what is current."""
+class AccessKeyMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current data and its version."""
 
     current_version: int
     current_data: str
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class Wanted(Incoming):
-    """`access-key-get`"""
+class AccessKeyId(Incoming):
+    """The payload of `access-key-get`."""
 
     session_id: NonEmptyStr
     machine_id: NonEmptyStr
 
 
-class KeyAck(Outgoing):
-    """Ack of `access-key-get`."""
+class AccessKeyAck(Outgoing):
+    """The ack of `access-key-get`: the access key, or null if there is none."""
 
     access_key: AccessKey | None
     ok: Literal[True] = True
 
 
 # -------------------------------------------------------------------------------------- operations
-def _must_own_both(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> None:
-    if (
-        tx.fetch_one("SELECT 1 FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)) is None
-        or tx.fetch_one("SELECT 1 FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)) is None
-    ):
-        raise ApiError(SESSION_OR_MACHINE_NOT_FOUND)
-
-
 def find(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> AccessKey | None:
-    """The key, if there is one. Raises Refused unless session and machine are the account's."""
-    _must_own_both(tx, account_id, session_id, machine_id)
+    """Return the key, or None if there is none.
+
+    Raises ApiError SESSION_OR_MACHINE_NOT_FOUND unless session and machine are the account's.
+    """
+    _require_session_and_machine(tx, account_id, session_id, machine_id)
     row = tx.fetch_one(
         "SELECT data, data_version, created_at, updated_at FROM access_keys "
         "WHERE account_id = ? AND machine_id = ? AND session_id = ?",
@@ -113,75 +100,99 @@ def find(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str)
     return None if row is None else AccessKey(*row)
 
 
-def create(tx: Transaction, account_id: str, session_id: str, machine_id: str, data: str) -> Created:
-    """Stores the first key. Raises Refused, also if there is one already."""
-    _must_own_both(tx, account_id, session_id, machine_id)
+def create(tx: Transaction, account_id: str, session_id: str, machine_id: str, data: str) -> CreatedAccessKey:
+    """Store the first key, with version 1.
+
+    Raises ApiError SESSION_OR_MACHINE_NOT_FOUND unless session and machine are the account's, and
+    ACCESS_KEY_EXISTS if there is a key already.
+    """
+    _require_session_and_machine(tx, account_id, session_id, machine_id)
     if not tx.execute(
         "INSERT INTO access_keys (account_id, session_id, machine_id, data, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (account_id, session_id, machine_id, data, tx.now, tx.now),
     ):
         raise ApiError(ACCESS_KEY_EXISTS)
-    return Created(AccessKey(data, 1, tx.now, tx.now))
+    return CreatedAccessKey(AccessKey(data, 1, tx.now, tx.now))
 
 
-def replace(tx: Transaction, account_id: str, session_id: str, machine_id: str, new: NextKey) -> Replaced | Stale:
-    """Stores a key in the place of one if the expected version is the current one. Raises Refused."""
+def replace(
+    tx: Transaction, account_id: str, session_id: str, machine_id: str, new: ReplacementKey
+) -> Stored | AccessKeyMismatch:
+    """Store the data if the expected version is the current one. Raises ApiError ACCESS_KEY_NOT_FOUND."""
     where = (account_id, machine_id, session_id)
     row = tx.fetch_one(
         "SELECT data, data_version FROM access_keys WHERE account_id = ? AND machine_id = ? AND session_id = ?", where
     )
     if row is None:
         raise ApiError(ACCESS_KEY_NOT_FOUND)
-    data, version = row
-    if version != new.expected_version:
-        return Stale(version, data)
+    change: CompareAndSet[str] = CompareAndSet(row[0], row[1], Write(new.data, new.expected_version))
+    if change.is_stale:
+        return AccessKeyMismatch(current_version=change.current_version, current_data=change.current_value)
     tx.execute(
         "UPDATE access_keys SET data = ?, data_version = ?, updated_at = ? "
         "WHERE account_id = ? AND machine_id = ? AND session_id = ?",
-        (new.data, version + 1, tx.now, *where),
+        (change.value, change.version, tx.now, *where),
     )
-    return Replaced(version + 1)
+    return Stored(change.version)
+
+
+def _require_session_and_machine(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> None:
+    """Raise ApiError SESSION_OR_MACHINE_NOT_FOUND unless the account owns both."""
+    row = tx.fetch_one(
+        "SELECT 1 FROM sessions JOIN machines ON machines.account_id = sessions.account_id "
+        "WHERE sessions.id = ? AND sessions.account_id = ? AND machines.id = ?",
+        (session_id, account_id, machine_id),
+    )
+    if row is None:
+        raise ApiError(SESSION_OR_MACHINE_NOT_FOUND)
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get(request: Request[None, None]) -> MaybeKey:
-    return MaybeKey(
+async def get(request: Request[None, None]) -> FoundAccessKey:
+    """Return the access key of a session on a machine, null if there is none."""
+    return FoundAccessKey(
         await request.context.database.read(
             find, request.account_id, request.path["sessionId"], request.path["machineId"]
         )
     )
 
 
-async def post(request: Request[NewKey, None]) -> Created:
+async def post(request: Request[NewAccessKey, None]) -> CreatedAccessKey:
+    """Store the first access key of a session on a machine."""
     return await request.context.database.write(
         request.account_id, create, request.path["sessionId"], request.path["machineId"], request.body.data
     )
 
 
-async def put(request: Request[NextKey, None]) -> Replaced | Stale:
+async def put(request: Request[ReplacementKey, None]) -> Stored | AccessKeyMismatch:
+    """Replace the access key if the expected version is the current one, else return the current one."""
     return await request.context.database.write(
         request.account_id, replace, request.path["sessionId"], request.path["machineId"], request.body
     )
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def access_key_get(context: ServerContext, client: Client, data: Any) -> asyncio.Future[KeyAck]:
-    """The payload's mistakes have a text of their own, so it is looked at by hand."""
+def access_key_get(context: ServerContext, client: Client, data: Any) -> asyncio.Future[AccessKeyAck]:
+    """Return the access key of a session on a machine, null if there is none."""
+    # Checked here and not by a struct: clients expect one text for every mistake in the payload.
     session_id, machine_id = (data.get("sessionId"), data.get("machineId")) if isinstance(data, dict) else (None, None)
     if not (isinstance(session_id, str) and isinstance(machine_id, str) and session_id and machine_id):
         raise ApiError(ErrorResponse(400, "Invalid parameters: sessionId and machineId are required"))
-    return context.database.read(_ack, client.account_id, session_id, machine_id)
+    return context.database.read(_find_ack, client.account_id, session_id, machine_id)
 
 
-def _ack(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> KeyAck:
-    return KeyAck(find(tx, account_id, session_id, machine_id))
+def _find_ack(tx: ReadTransaction, account_id: str, session_id: str, machine_id: str) -> AccessKeyAck:
+    return AccessKeyAck(find(tx, account_id, session_id, machine_id))
 
 
 _PATH = "/v1/access-keys/:sessionId/:machineId"
 routes = [
-    Route("GET", _PATH, get, answer=MaybeKey, errors=[SESSION_OR_MACHINE_NOT_FOUND]),
-    Route("POST", _PATH, post, body=NewKey, answer=Created, errors=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS]),
-    Route("PUT", _PATH, put, body=NextKey, answer=Replaced | Stale, errors=[ACCESS_KEY_NOT_FOUND]),
-]
-events = {"access-key-get": EventHandler(access_key_get, ok_error, None, KeyAck, like=Wanted)}
+    Route("GET", _PATH, get, answer=FoundAccessKey, errors=[SESSION_OR_MACHINE_NOT_FOUND]),
+    Route(
+        "POST", _PATH, post, body=NewAccessKey, answer=CreatedAccessKey,
+        errors=[SESSION_OR_MACHINE_NOT_FOUND, ACCESS_KEY_EXISTS],
+    ),
+    Route("PUT", _PATH, put, body=ReplacementKey, answer=Stored | AccessKeyMismatch, errors=[ACCESS_KEY_NOT_FOUND]),
+]  # fmt: skip
+events = {"access-key-get": EventHandler(access_key_get, ok_error, None, AccessKeyAck, like=AccessKeyId)}

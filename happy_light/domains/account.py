@@ -1,19 +1,21 @@
-"""The account itself (protocol.md section 8).
+"""The account: profile and settings (docs/protocol.md, section 8).
 
-GET  /v1/account/profile
-GET  /v1/account/settings
-POST /v1/account/settings
+GET  /v1/account/profile    get the profile
+GET  /v1/account/settings   get the settings and their version
+POST /v1/account/settings   replace the settings, if the expected version is the current one
+update update-account
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.domains import files
+from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.http import forwarded
 from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction
@@ -22,7 +24,7 @@ from happy_light.wire import Incoming, Outgoing, Version, Versioned
 
 # -------------------------------------------------------------------------------------------- wire
 class Avatar(Outgoing):
-    """A picture under /files."""
+    """An image under /files; width and height in pixels, thumbhash in base64."""
 
     path: str
     url: str
@@ -32,7 +34,7 @@ class Avatar(Outgoing):
 
 
 class Profile(Outgoing):
-    """GET /v1/account/profile; timestamp in ms."""
+    """The profile of the caller's account; timestamp is the time of the answer in ms."""
 
     id: str
     timestamp: int
@@ -45,37 +47,28 @@ class Profile(Outgoing):
 
 
 class AccountSettings(Outgoing):
-    """GET /v1/account/settings"""
+    """The settings as the client encrypted them, null if none were stored, and their version."""
 
     settings: str | None
     settings_version: int
 
 
 class NewSettings(Incoming):
-    """POST /v1/account/settings"""
+    """The body of POST /v1/account/settings."""
 
     settings: str | None
     expected_version: Version
 
 
-class Stored(Outgoing):
-    """The new version."""
-
-    version: int
-    success: Literal[True] = True
-
-
-class Stale(Outgoing):
-    """Nothing was stored; what is current."""
+class SettingsMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current settings and their version."""
 
     current_version: int
     current_settings: str | None
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
 
 
 class AccountUpdate(Outgoing, tag_field="t", tag="update-account"):
-    """Update to user-scoped sockets: only what changed, since a present null clears it in the app."""
+    """Sent to user-scoped sockets: what changed of the account. A field that is null was cleared."""
 
     id: str
     settings: Versioned | msgspec.UnsetType = msgspec.UNSET
@@ -87,34 +80,37 @@ class AccountUpdate(Outgoing, tag_field="t", tag="update-account"):
 
 
 # -------------------------------------------------------------------------------------- operations
-def avatar(stored: str | None, base: str) -> Avatar | None:
-    """The picture as the database has it (JSON), with its address; `base` as origin.of has it."""
+def decode_avatar(stored: str | None, base: str) -> Avatar | None:
+    """Return the avatar of a column `avatar` (JSON or None); its URL begins with `base` (scheme and host)."""
     if stored is None:
         return None
-    known = msgspec.json.decode(stored)
-    path = known["path"]
-    return Avatar(path, files.url(base, path), known.get("width"), known.get("height"), known.get("thumbhash"))
+    fields = msgspec.json.decode(stored)
+    path = fields["path"]
+    return Avatar(path, files.url(base, path), fields.get("width"), fields.get("height"), fields.get("thumbhash"))
 
 
-def github(stored: str | None) -> dict[str, Any] | None:
-    """The GitHub profile as the database has it (JSON), for clients: they need a name, and no null as email."""
+def decode_github_profile(stored: str | None) -> dict[str, Any] | None:
+    """Return the GitHub profile of a column `profile` (JSON or None) as clients accept it.
+
+    They require a name and reject an email that is null: the name falls back to the login, the email is left out.
+    """
     if stored is None:
         return None
-    known: dict[str, Any] = msgspec.json.decode(stored)
-    if known.get("email", "") is None:
-        del known["email"]
-    return {**known, "name": known.get("name") or known.get("login") or ""}
+    profile: dict[str, Any] = msgspec.json.decode(stored)
+    if profile.get("email", "") is None:
+        del profile["email"]
+    return {**profile, "name": profile.get("name") or profile.get("login") or ""}
 
 
-def profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
-    """What the account's owner sees of it; `base` is what the avatar's address begins with."""
+def read_profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
+    """Return the profile of an existing account; the avatar's URL begins with `base` (scheme and host)."""
     row = tx.fetch_one(
         "SELECT first_name, last_name, username, avatar, github_users.profile FROM accounts "
         "LEFT JOIN github_users ON github_users.id = github_user_id WHERE accounts.id = ?",
         (account_id,),
     )
     assert row is not None  # the token was good, so the account exists
-    first_name, last_name, username, picture, github_user = row
+    first_name, last_name, username, avatar, github_profile = row
     vendors = [
         vendor
         for (vendor,) in tx.fetch_all(
@@ -122,49 +118,54 @@ def profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
         )
     ]
     return Profile(
-        account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
-        github(github_user), vendors,
+        account_id, wire.now_ms(), first_name, last_name, username, decode_avatar(avatar, base),
+        decode_github_profile(github_profile), vendors,
     )  # fmt: skip
 
 
-def settings(tx: ReadTransaction, account_id: str) -> AccountSettings:
-    """The settings, as the client encrypted them."""
+def read_settings(tx: ReadTransaction, account_id: str) -> AccountSettings:
+    """Return the settings of an existing account and their version."""
     row = tx.fetch_one("SELECT settings, settings_version FROM accounts WHERE id = ?", (account_id,))
-    assert row is not None
+    assert row is not None  # the token was good, so the account exists
     return AccountSettings(*row)
 
 
-def set_settings(tx: Transaction, account_id: str, new: NewSettings) -> Stored | Stale:
-    """Stores settings if the expected version is the current one."""
-    current = settings(tx, account_id)
-    if current.settings_version != new.expected_version:
-        return Stale(current.settings_version, current.settings)
-    version = new.expected_version + 1
+def update_settings(tx: Transaction, account_id: str, new: NewSettings) -> Stored | SettingsMismatch:
+    """Store and announce the settings if the expected version is the current one."""
+    current = read_settings(tx, account_id)
+    write = Write(new.settings, new.expected_version)
+    change = CompareAndSet(current.settings, current.settings_version, write)
+    if change.is_stale:
+        return SettingsMismatch(current_version=change.current_version, current_settings=change.current_value)
     tx.execute(
         "UPDATE accounts SET settings = ?, settings_version = ?, updated_at = ? WHERE id = ?",
-        (new.settings, version, tx.now, account_id),
+        (change.value, change.version, tx.now, account_id),
     )
-    tx.publish(Update(Audience(account_id), AccountUpdate(account_id, settings=Versioned(new.settings, version))))
-    return Stored(version)
+    settings = Versioned(change.value, change.version)
+    tx.publish(Update(Audience(account_id), AccountUpdate(account_id, settings=settings)))
+    return Stored(change.version)
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get_profile(request: Request[None, None]) -> Profile:
+    """Return the profile of the caller's account."""
     return await request.context.database.read(
-        profile, request.account_id, forwarded.of(request.context.settings, request.scope)
+        read_profile, request.account_id, forwarded.of(request.context.settings, request.scope)
     )
 
 
 async def get_settings(request: Request[None, None]) -> AccountSettings:
-    return await request.context.database.read(settings, request.account_id)
+    """Return the settings of the caller's account and their version."""
+    return await request.context.database.read(read_settings, request.account_id)
 
 
-async def post_settings(request: Request[NewSettings, None]) -> Stored | Stale:
-    return await request.context.database.write(request.account_id, set_settings, request.body)
+async def post_settings(request: Request[NewSettings, None]) -> Stored | SettingsMismatch:
+    """Replace the settings if the expected version is the current one, else return the current ones."""
+    return await request.context.database.write(request.account_id, update_settings, request.body)
 
 
 routes = [
     Route("GET", "/v1/account/profile", get_profile, answer=Profile),
     Route("GET", "/v1/account/settings", get_settings, answer=AccountSettings),
-    Route("POST", "/v1/account/settings", post_settings, body=NewSettings, answer=Stored | Stale),
+    Route("POST", "/v1/account/settings", post_settings, body=NewSettings, answer=Stored | SettingsMismatch),
 ]
