@@ -224,23 +224,25 @@ async def test_requests_grow_old(tmp_path: Any) -> None:
         return int(row[0])
 
     try:
-        account, _ = await store.write_for((), auth.enter, b"k" * 32, "open")
+        account, _ = await store.write_for((), auth.get_or_create_account, b"k" * 32, "open")
         lonely, answered = b"1" * 32, b"2" * 32
         for public_key in (lonely, answered):
-            await store.write_for((), auth.ask, "terminal", public_key, False)
-        await store.write(account, auth.approve, "terminal", answered, "x")
-        assert (await store.write_for((), auth.ask, "terminal", answered, False)).response == "x"  # picked up now
+            await store.write_for((), auth.request_pairing, "terminal", public_key, False)
+        await store.write(account, auth.approve_pairing, "terminal", answered, "x")
+        assert (
+            await store.write_for((), auth.request_pairing, "terminal", answered, False)
+        ).response == "x"  # picked up
         await store.write_for((), age, "terminal", lonely, day - 60_000)
         await store.write_for((), age, "terminal", answered, ten_minutes - 60_000)
-        assert await store.write_for((), auth.tidy) == 0
-        assert (await store.read(auth.find, "terminal", lonely)) is not None
-        assert (await store.read(auth.find, "terminal", answered)) is not None
+        assert await store.write_for((), auth.delete_expired) == 0
+        assert (await store.read(auth.find_pairing, "terminal", lonely)) is not None
+        assert (await store.read(auth.find_pairing, "terminal", answered)) is not None
         for public_key in (lonely, answered):
             await store.write_for((), age, "terminal", public_key, 120_000)
-            assert (await store.read(auth.find, "terminal", public_key)) is None
+            assert (await store.read(auth.find_pairing, "terminal", public_key)) is None
         # Whoever knows the key of an old request gets a new one, not the old token.
-        assert (await store.write_for((), auth.ask, "terminal", answered, False)).response is None
-        assert await store.write_for((), auth.tidy) == 1
+        assert (await store.write_for((), auth.request_pairing, "terminal", answered, False)).response is None
+        assert await store.write_for((), auth.delete_expired) == 1
         assert await store.read(rows) == 1
     finally:
         await store.close()
@@ -253,13 +255,13 @@ async def test_requests_that_nobody_answers_are_bounded(tmp_path: Any, monkeypat
     try:
         keys = [bytes([number]) * 32 for number in range(15)]
         for number, public_key in enumerate(keys):
-            await store.write_for((), auth.ask, "terminal", public_key, False)
+            await store.write_for((), auth.request_pairing, "terminal", public_key, False)
             await store.write_for((), lambda tx, n=number: tx.execute(
                 "UPDATE auth_requests SET created_at = created_at - ? WHERE public_key = ?",
                 ((15 - n) * 1000, keys[n].hex().upper()),
             ))  # fmt: skip
-        await store.write_for((), auth.tidy)
-        found = [await store.read(auth.find, "terminal", public_key) for public_key in keys]
+        await store.write_for((), auth.delete_expired)
+        found = [await store.read(auth.find_pairing, "terminal", public_key) for public_key in keys]
         assert [request is not None for request in found] == [False] * 4 + [True] * 11  # the newest stay
     finally:
         await store.close()

@@ -22,8 +22,7 @@ from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallbac
 from happy_light.atomic_write import TEMPORARY_SUFFIX
 from happy_light.config import Settings
 from happy_light.context import ServerContext
-from happy_light.domains import auth
-from happy_light.domains.sessions import commands
+from happy_light.domains import auth, sessions
 from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
@@ -98,7 +97,7 @@ def delete_inactive(tx: Transaction, account_id: str, session_id: str, before: i
         (session_id, session_id, DELETE_BATCH),
     )
     if count < DELETE_BATCH:
-        commands.delete(tx, account_id, session_id)
+        sessions.delete(tx, account_id, session_id)
     return count
 
 
@@ -153,7 +152,7 @@ def expired_auth_requests(tx: ReadTransaction, now: int) -> int:
     """Return how many requests to sign in have expired at `now` (ms)."""
     row = tx.fetch_one(
         "SELECT count(*) FROM auth_requests WHERE created_at < ? OR picked_up_at < ?",
-        (now - auth.UNANSWERED, now - auth.PICKED_UP),
+        (now - auth.UNANSWERED_LIFETIME, now - auth.PICKED_UP_LIFETIME),
     )
     return 0 if row is None else int(row[0])
 
@@ -186,7 +185,7 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
     if request.dry_run:
         pruned.auth_requests = await database.read(expired_auth_requests, now)
         return pruned
-    pruned.auth_requests = await database.write_for((), auth.tidy)
+    pruned.auth_requests = await database.write_for((), auth.delete_expired)
     while size := await database.write_for((), vacuum):
         pruned.freed_bytes += size
     return pruned

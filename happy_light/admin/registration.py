@@ -51,9 +51,9 @@ class Registration(Outgoing):
 # -------------------------------------------------------------------------------------- operations
 def registration(tx: ReadTransaction, setting: str) -> Registration:
     """Return who may make an account now."""
-    now, until = wire.now_ms(), auth.window(tx)
+    now, until = wire.now_ms(), auth.registration_open_until(tx)
     allowed = [row[0] for row in tx.fetch_all("SELECT fingerprint FROM allowed_keys ORDER BY created_at")]
-    return Registration(setting, until if until > now else None, allowed, auth.accepts(tx, now, setting))
+    return Registration(setting, until if until > now else None, allowed, auth.registration_open(tx, now, setting))
 
 
 def set_window(tx: Transaction, seconds: int) -> None:

@@ -1,9 +1,9 @@
-"""Connected services: tokens of AI vendors, sealed at rest (protocol.md section 10). GitHub: github.py.
+"""Connected services: API tokens of AI vendors, encrypted at rest (docs/protocol.md, section 10).
 
-POST   /v1/connect/:vendor/register
-GET    /v1/connect/:vendor/token
-DELETE /v1/connect/:vendor
-GET    /v1/connect/tokens
+POST   /v1/connect/:vendor/register   store a vendor's token
+GET    /v1/connect/:vendor/token      get a vendor's token
+DELETE /v1/connect/:vendor            delete a vendor's token
+GET    /v1/connect/tokens             list all tokens
 """
 
 from __future__ import annotations
@@ -24,108 +24,115 @@ VENDORS: Final = ("openai", "anthropic", "gemini")
 
 
 # -------------------------------------------------------------------------------------------- wire
-class NewToken(Incoming):
-    """POST /v1/connect/:vendor/register; clients send JSON as a string."""
+class NewVendorToken(Incoming):
+    """The body of POST /v1/connect/:vendor/register; the token is any text, clients send JSON in it."""
 
     token: str
 
 
-class MaybeToken(Outgoing):
-    """GET /v1/connect/:vendor/token"""
+class FoundToken(Outgoing):
+    """The token, or null if there is none."""
 
     token: str | None
 
 
 class VendorToken(Outgoing):
-    """One of GET /v1/connect/tokens"""
+    """A vendor and its token."""
 
     vendor: str
     token: str
 
 
-class Tokens(Outgoing):
-    """`{"tokens": […]}`"""
+class VendorTokens(Outgoing):
+    """The tokens of the account, by vendor ascending."""
 
     tokens: list[VendorToken]
 
 
 # -------------------------------------------------------------------------------------- operations
-def _path(account_id: str, vendor: str) -> list[str]:
-    """Of the key that seals the token."""
-    return ["user", account_id, "vendors", vendor, "token"]
-
-
-def store(tx: Transaction, account_id: str, vendor: str, sealed: bytes) -> Success:
-    """Keeps a sealed token in place of the last one."""
+def store_token(tx: Transaction, account_id: str, vendor: str, encrypted: bytes) -> Success:
+    """Store the encrypted token of a vendor, replacing an older one."""
     tx.execute(
         "INSERT INTO vendor_tokens (account_id, vendor, token, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (account_id, vendor) DO UPDATE SET token = excluded.token, updated_at = excluded.updated_at",
-        (account_id, vendor, sealed, tx.now, tx.now),
+        (account_id, vendor, encrypted, tx.now, tx.now),
     )
     return Success()
 
 
-def sealed_of(tx: ReadTransaction, account_id: str) -> dict[str, bytes]:
-    """The sealed tokens by vendor."""
+def read_tokens(tx: ReadTransaction, account_id: str) -> dict[str, bytes]:
+    """Return the encrypted tokens by vendor, vendors ascending."""
     rows = tx.fetch_all("SELECT vendor, token FROM vendor_tokens WHERE account_id = ? ORDER BY vendor", (account_id,))
     return {vendor: token for vendor, token in rows if vendor in VENDORS}
 
 
-def remove(tx: Transaction, account_id: str, vendor: str) -> Success:
-    """Forgets a token, if there is one."""
+def delete_token(tx: Transaction, account_id: str, vendor: str) -> Success:
+    """Delete the token of a vendor, if there is one."""
     tx.execute("DELETE FROM vendor_tokens WHERE account_id = ? AND vendor = ?", (account_id, vendor))
     return Success()
 
 
-def opened(vault: Vault, account_id: str, vendor: str, sealed: bytes | None) -> str | None:
-    """The token. One that cannot be opened, since it is damaged, counts as none."""
-    if sealed is None:
+def decrypt_token(vault: Vault, account_id: str, vendor: str, encrypted: bytes | None) -> str | None:
+    """Return the token, or None if there is none or it is damaged, which is logged.
+
+    Deriving the root key takes about 0.1 s at its first use, so this runs on a worker thread.
+    """
+    if encrypted is None:
         return None
-    token = vault.open(_path(account_id, vendor), sealed)
+    token = vault.open(_key_path(account_id, vendor), encrypted)
     if token is None:
-        log.warning("the %s token of account %s cannot be opened; it has to be connected again", vendor, account_id)
+        log.warning("the %s token of account %s cannot be decrypted; it has to be connected again", vendor, account_id)
     return token
 
 
+def _key_path(account_id: str, vendor: str) -> list[str]:
+    """Return the path of the key that encrypts the token (docs/protocol.md, section 16)."""
+    return ["user", account_id, "vendors", vendor, "token"]
+
+
 # --------------------------------------------------------------------------------------- endpoints
-def _vendor(request: Request[NewToken, None] | Request[None, None]) -> str:
+async def post_register(request: Request[NewVendorToken, None]) -> Success:
+    """Store the token of a vendor, replacing an older one."""
+    vendor = _vendor(request)
+    path = _key_path(request.account_id, vendor)
+    encrypted = await asyncio.to_thread(request.context.keys.vault.seal, path, request.body.token)
+    return await request.context.database.write(request.account_id, store_token, vendor, encrypted)
+
+
+async def get_token(request: Request[None, None]) -> FoundToken:
+    """Return the token of a vendor, null if there is none."""
+    vendor, vault = _vendor(request), request.context.keys.vault
+    encrypted = (await request.context.database.read(read_tokens, request.account_id)).get(vendor)
+    return FoundToken(await asyncio.to_thread(decrypt_token, vault, request.account_id, vendor, encrypted))
+
+
+async def get_tokens(request: Request[None, None]) -> VendorTokens:
+    """Return the tokens of all connected vendors."""
+    vault = request.context.keys.vault
+    tokens = []
+    for vendor, encrypted in (await request.context.database.read(read_tokens, request.account_id)).items():
+        token = await asyncio.to_thread(decrypt_token, vault, request.account_id, vendor, encrypted)
+        if token is not None:
+            tokens.append(VendorToken(vendor, token))
+    return VendorTokens(tokens)
+
+
+async def delete_vendor(request: Request[None, None]) -> Success:
+    """Delete the token of a vendor, if there is one."""
+    return await request.context.database.write(request.account_id, delete_token, _vendor(request))
+
+
+def _vendor(request: Request[NewVendorToken, None] | Request[None, None]) -> str:
+    """Return the vendor in the path. Raises ApiError UNKNOWN_VENDOR."""
     vendor = request.path["vendor"]
     if vendor not in VENDORS:
-        raise ApiError(UNKNOWN_VENDOR, message=f"The vendor is one of {', '.join(VENDORS)}", statusCode=400)
+        raise ApiError(UNKNOWN_VENDOR, message=f"The vendor must be one of {', '.join(VENDORS)}", statusCode=400)
     return vendor
 
 
-# Sealing runs on another thread: deriving the root key takes 0.1 s at its first use.
-async def register(request: Request[NewToken, None]) -> Success:
-    vendor = _vendor(request)
-    path = _path(request.account_id, vendor)
-    sealed = await asyncio.to_thread(request.context.keys.vault.seal, path, request.body.token)
-    return await request.context.database.write(request.account_id, store, vendor, sealed)
-
-
-async def get_token(request: Request[None, None]) -> MaybeToken:
-    vendor, vault = _vendor(request), request.context.keys.vault
-    sealed = (await request.context.database.read(sealed_of, request.account_id)).get(vendor)
-    return MaybeToken(await asyncio.to_thread(opened, vault, request.account_id, vendor, sealed))
-
-
-async def get_tokens(request: Request[None, None]) -> Tokens:
-    vault = request.context.keys.vault
-    tokens = []
-    for vendor, sealed in (await request.context.database.read(sealed_of, request.account_id)).items():
-        token = await asyncio.to_thread(opened, vault, request.account_id, vendor, sealed)
-        if token is not None:
-            tokens.append(VendorToken(vendor, token))
-    return Tokens(tokens)
-
-
-async def delete(request: Request[None, None]) -> Success:
-    return await request.context.database.write(request.account_id, remove, _vendor(request))
-
-
 routes = [
-    Route("POST", "/v1/connect/:vendor/register", register, body=NewToken, errors=[UNKNOWN_VENDOR]),
-    Route("GET", "/v1/connect/:vendor/token", get_token, answer=MaybeToken, errors=[UNKNOWN_VENDOR]),
-    Route("DELETE", "/v1/connect/:vendor", delete, errors=[UNKNOWN_VENDOR]),
-    Route("GET", "/v1/connect/tokens", get_tokens, answer=Tokens),
+    Route("POST", "/v1/connect/:vendor/register", post_register, body=NewVendorToken, errors=[UNKNOWN_VENDOR]),
+    Route("GET", "/v1/connect/:vendor/token", get_token, answer=FoundToken, errors=[UNKNOWN_VENDOR]),
+    Route("DELETE", "/v1/connect/:vendor", delete_vendor, errors=[UNKNOWN_VENDOR]),
+    Route("GET", "/v1/connect/tokens", get_tokens, answer=VendorTokens),
 ]

@@ -1,6 +1,7 @@
-"""The feed: what happened to an account while nobody looked (protocol.md section 11).
+"""Feed: notifications to an account (docs/protocol.md, section 11).
 
-GET /v1/feed   newest first, by pages
+GET /v1/feed   list posts, newest first, by pages
+update new-feed-post
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
 Cursor = Annotated[str, msgspec.Meta(pattern=r"^0-[0-9]{1,15}(?!\n)$")]
-"""`0-<counter of the item>`"""
+"""`0-<n>`, where n is the number of the post in its account's feed."""
 
 
 # -------------------------------------------------------------------------------------------- wire
 class FriendRequest(Outgoing, tag_field="kind", tag="friend_request"):
-    """Account `uid` wants to be friends."""
+    """The account `uid` asks to become a friend."""
 
     uid: str
 
 
 class FriendAccepted(Outgoing, tag_field="kind", tag="friend_accepted"):
-    """Account `uid` is a friend now."""
+    """The account `uid` became a friend."""
 
     uid: str
 
 
 class Text(Outgoing, tag_field="kind", tag="text"):
-    """A text of the server's operator."""
+    """A text from the operator of the server."""
 
     text: str
 
@@ -41,8 +42,8 @@ class Text(Outgoing, tag_field="kind", tag="text"):
 Body = FriendRequest | FriendAccepted | Text
 
 
-class Item(Outgoing):
-    """One post; createdAt in ms."""
+class Post(Outgoing):
+    """A post of the feed; createdAt in ms."""
 
     id: str
     body: Body
@@ -52,14 +53,14 @@ class Item(Outgoing):
 
 
 class Feed(Outgoing):
-    """A page, newest first."""
+    """A page of posts, newest first."""
 
-    items: list[Item]
+    items: list[Post]
     has_more: bool
 
 
 class FeedQuery(Incoming):
-    """GET /v1/feed; `before` wins over `after`"""
+    """The query of GET /v1/feed; `after` is ignored if `before` is given."""
 
     before: Cursor | None = None
     after: Cursor | None = None
@@ -67,7 +68,7 @@ class FeedQuery(Incoming):
 
 
 class NewFeedPostUpdate(Outgoing, tag_field="t", tag="new-feed-post"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: a new post; createdAt in ms."""
 
     id: str
     body: Body
@@ -77,42 +78,46 @@ class NewFeedPostUpdate(Outgoing, tag_field="t", tag="new-feed-post"):
 
 
 # -------------------------------------------------------------------------------------- operations
-_decode = msgspec.json.Decoder(Body).decode
+_decode_body = msgspec.json.Decoder(Body).decode
 
 
-def page(tx: ReadTransaction, account_id: str, before: str | None, after: str | None, limit: int) -> Feed:
-    """The newest `limit` items older than `before`, or else newer than `after`."""
-    bound, compared = "counter > ?", after or "0-0"
+def list_posts(tx: ReadTransaction, account_id: str, before: str | None, after: str | None, limit: int) -> Feed:
+    """Return the newest `limit` posts older than the cursor `before`, else newer than `after`, newest first."""
+    bound, cursor = "counter > ?", after or "0-0"
     if before is not None:
-        bound, compared = "counter < ?", before
+        bound, cursor = "counter < ?", before
     rows = tx.fetch_all(
         f"SELECT id, body, repeat_key, counter, created_at FROM feed_items WHERE account_id = ? AND {bound} "
         "ORDER BY counter DESC LIMIT ?",
-        (account_id, int(compared[2:]), limit + 1),
+        (account_id, int(cursor.removeprefix("0-")), limit + 1),
     )
-    items = [Item(id, _decode(body), key, f"0-{counter}", at) for id, body, key, counter, at in rows[:limit]]
-    return Feed(items, len(rows) > limit)
+    posts = [
+        Post(id, _decode_body(body), repeat_key, f"0-{counter}", created_at)
+        for id, body, repeat_key, counter, created_at in rows[:limit]
+    ]
+    return Feed(posts, len(rows) > limit)
 
 
-def post(tx: Transaction, account_id: str, body: Body, repeat_key: str | None = None) -> None:
-    """Adds an item, in the place of an older one with the same `repeat_key`, and announces it."""
+def add_post(tx: Transaction, account_id: str, body: Body, repeat_key: str | None = None) -> None:
+    """Add a post to the feed of an existing account and announce it; it replaces one with the same `repeat_key`."""
     if repeat_key is not None:
         tx.execute("DELETE FROM feed_items WHERE account_id = ? AND repeat_key = ?", (account_id, repeat_key))
     row = tx.fetch_one("UPDATE accounts SET feed_seq = feed_seq + 1 WHERE id = ? RETURNING feed_seq", (account_id,))
-    assert row is not None  # a post to an account that its caller has just read
-    id = wire.new_id()
+    assert row is not None  # callers have read the account in this transaction
+    id, cursor = wire.new_id(), f"0-{row[0]}"
     tx.execute(
         "INSERT INTO feed_items (id, account_id, counter, repeat_key, body, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (id, account_id, row[0], repeat_key, wire.encode(body).decode(), tx.now, tx.now),
     )
-    tx.publish(Update(Audience(account_id), NewFeedPostUpdate(id, body, f"0-{row[0]}", tx.now, repeat_key)))
+    tx.publish(Update(Audience(account_id), NewFeedPostUpdate(id, body, cursor, tx.now, repeat_key)))
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get(request: Request[None, FeedQuery]) -> Feed:
+    """Return posts before or after a cursor, newest first."""
     query = request.query
-    return await request.context.database.read(page, request.account_id, query.before, query.after, query.limit)
+    return await request.context.database.read(list_posts, request.account_id, query.before, query.after, query.limit)
 
 
 routes = [Route("GET", "/v1/feed", get, query=FeedQuery, answer=Feed)]

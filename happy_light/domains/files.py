@@ -1,6 +1,6 @@
-"""Public files, such as avatars (light.md section 3). Attachments are elsewhere and never reachable here.
+"""Public files, such as avatars (docs/protocol.md, section 8). Attachments are stored elsewhere.
 
-GET  /files/*     public; HEAD, ranges and If-None-Match work
+GET  /files/*     get a file, without a token; HEAD, ranges and If-None-Match work
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ _HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 
 # -------------------------------------------------------------------------------------- operations
 def url(base: str, path: str) -> str:
-    """The address of a public file; `base` as origin.of has it, `path` below the folder."""
+    """Return the URL of a public file: `base` is scheme and host, `path` is relative to the folder of files."""
     return f"{base}/files/{'/'.join(quote(part, safe='') for part in path.split('/'))}"
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get(request: Request[None, None]) -> Response:
+    """Return a public file."""
     path = request.path["*"]
-    answer = await request.context.blobs.public_response(path, content_types.type_of(path.rpartition("/")[2]), _HEADERS)
+    media_type = content_types.type_of(path.rpartition("/")[2])
+    answer = await request.context.blobs.public_response(path, media_type, _HEADERS)
     if answer is None:
         raise ApiError(FILE_NOT_FOUND)
     return answer

@@ -209,9 +209,7 @@ async def get(request: Request[None, None]) -> Item:
 
 async def get_list(request: Request[None, ListQuery]) -> Items:
     """Return the first keys that begin with a prefix, by key ascending."""
-    return await request.context.database.read(
-        list_keys, request.account_id, request.query.prefix, request.query.limit
-    )
+    return await request.context.database.read(list_keys, request.account_id, request.query.prefix, request.query.limit)
 
 
 async def post_bulk(request: Request[Keys, None]) -> Values:

@@ -1,12 +1,15 @@
-"""Machines: computers on which a daemon runs (protocol.md section 4).
+"""Machines: computers on which a daemon runs (docs/protocol.md, section 4).
 
-POST   /v1/machines        register, or get what is registered
-GET    /v1/machines        all, latest active first
-GET    /v1/machines/:id
-DELETE /v1/machines/:id
-POST   /v1/machines/:id/metadata
-POST   /v1/machines/:id/state
+POST   /v1/machines                register a machine, or get the registered one with that id
+GET    /v1/machines                list all, latest heartbeat first
+GET    /v1/machines/:id            get one machine
+DELETE /v1/machines/:id            delete a machine and its access keys; sessions are kept
+POST   /v1/machines/:id/metadata   replace the metadata, if the expected version is the current one
+POST   /v1/machines/:id/state      replace the daemonState, if the expected version is the current one
 socket machine-update-metadata, machine-update-state
+update new-machine, update-machine, delete-machine
+
+A machine id is unique within its account only: two accounts may use one computer.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from typing import Literal
 import msgspec
 
 from happy_light import wire
-from happy_light.bus import Audience, Update
+from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
+from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
@@ -29,8 +33,8 @@ from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, S
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Registered(Outgoing):
-    """A machine as POST answers it: without seq."""
+class RegisteredMachine(Outgoing):
+    """A machine as its registration answers it: without seq. Times in ms."""
 
     id: str
     active: bool
@@ -44,26 +48,26 @@ class Registered(Outgoing):
     updated_at: int
 
 
-class Machine(Registered):
-    """A machine as the lists have it."""
+class Machine(RegisteredMachine):
+    """A machine; times in ms."""
 
     seq: int = 0
 
 
-class OneRegistered(Outgoing):
-    """`{"machine": …}`"""
+class Registration(Outgoing):
+    """The machine with the id that was given, new or existing."""
 
-    machine: Registered
+    machine: RegisteredMachine
 
 
-class OneMachine(Outgoing):
-    """`{"machine": …}`"""
+class FoundMachine(Outgoing):
+    """One machine."""
 
     machine: Machine
 
 
 class NewMachine(Incoming):
-    """POST /v1/machines; an empty daemonState counts as none."""
+    """The body of POST /v1/machines; an empty daemonState counts as none."""
 
     id: NonEmptyStr
     metadata: str
@@ -72,7 +76,7 @@ class NewMachine(Incoming):
 
 
 class NewMachineUpdate(Outgoing, tag_field="t", tag="new-machine"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: a machine was registered. Times in ms."""
 
     machine_id: str
     seq: int
@@ -88,7 +92,7 @@ class NewMachineUpdate(Outgoing, tag_field="t", tag="new-machine"):
 
 
 class MachineUpdate(Outgoing, tag_field="t", tag="update-machine"):
-    """Update to that machine's sockets: only what changed."""
+    """Sent to the machine's and user-scoped sockets: what changed of a machine."""
 
     machine_id: str
     metadata: Versioned | msgspec.UnsetType = msgspec.UNSET
@@ -96,13 +100,13 @@ class MachineUpdate(Outgoing, tag_field="t", tag="update-machine"):
 
 
 class DeleteMachineUpdate(Outgoing, tag_field="t", tag="delete-machine"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: a machine was deleted."""
 
     machine_id: str
 
 
 class UpdateMetadata(Incoming):
-    """`machine-update-metadata`"""
+    """The payload of `machine-update-metadata`."""
 
     machine_id: NonEmptyStr
     metadata: str
@@ -110,7 +114,7 @@ class UpdateMetadata(Incoming):
 
 
 class UpdateState(Incoming):
-    """`machine-update-state`"""
+    """The payload of `machine-update-state`."""
 
     machine_id: NonEmptyStr
     daemon_state: str
@@ -118,82 +122,72 @@ class UpdateState(Incoming):
 
 
 class NewMetadata(Incoming):
-    """POST /v1/machines/:id/metadata"""
+    """The body of POST /v1/machines/:id/metadata."""
 
     metadata: str
     expected_version: Version
 
 
 class NewState(Incoming):
-    """POST /v1/machines/:id/state"""
+    """The body of POST /v1/machines/:id/state."""
 
     daemon_state: str
     expected_version: Version
 
 
-class Stored(Outgoing):
-    """The new version."""
-
-    version: int
-    success: Literal[True] = True
-
-
-class StaleMetadata(Outgoing):
-    """Nothing was stored; what is current."""
+class MetadataMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current metadata and its version."""
 
     current_version: int
     current_metadata: str
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
 
 
-class StaleState(Outgoing):
-    """Nothing was stored; what is current."""
+class StateMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current daemonState and its version."""
 
     current_version: int
     current_daemon_state: str | None
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
 
 
 class MetadataAck(Outgoing):
-    """Ack of `machine-update-metadata`: what is current now."""
+    """The ack of `machine-update-metadata`: the version and metadata that are current now."""
 
-    result: str
+    result: Literal["success", "version-mismatch"]
     version: int
     metadata: str
 
 
 class StateAck(Outgoing):
-    """Ack of `machine-update-state`: what is current now."""
+    """The ack of `machine-update-state`: the version and daemonState that are current now."""
 
-    result: str
+    result: Literal["success", "version-mismatch"]
     version: int
     daemon_state: str | None
 
 
 # -------------------------------------------------------------------------------------- operations
-_COLUMNS = (
+_REGISTERED_COLUMNS = (
     "id, active, metadata, metadata_version, daemon_state, daemon_state_version, data_encryption_key, "
-    "active_at, created_at, updated_at, seq"
+    "active_at, created_at, updated_at"
 )
+_COLUMNS = f"{_REGISTERED_COLUMNS}, seq"
 
 
 def _machine(row: Row) -> Machine:
-    id, is_active, *rest = row
-    return Machine(id, bool(is_active), *rest)
+    id, active, *rest = row
+    return Machine(id, bool(active), *rest)
 
 
-def owned(tx: ReadTransaction, account_id: str, machine_id: str) -> Machine:
-    """The machine. Raises Refused if the account has no such machine."""
+def read(tx: ReadTransaction, account_id: str, machine_id: str) -> Machine:
+    """Return the machine. Raises ApiError MACHINE_NOT_FOUND if the account has no such machine."""
     row = tx.fetch_one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id))
     if row is None:
         raise ApiError(MACHINE_NOT_FOUND)
     return _machine(row)
 
 
-def all_of(tx: ReadTransaction, account_id: str) -> list[Machine]:
-    """Every machine of an account, latest active first."""
+def list_all(tx: ReadTransaction, account_id: str) -> list[Machine]:
+    """Return every machine of the account, latest heartbeat first."""
     rows = tx.fetch_all(
         f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? ORDER BY active_at DESC",
         (account_id,),
@@ -201,139 +195,159 @@ def all_of(tx: ReadTransaction, account_id: str) -> list[Machine]:
     return [_machine(row) for row in rows]
 
 
-def register(tx: Transaction, account_id: str, new: NewMachine) -> OneRegistered:
-    """The machine of that id: the existing one unchanged, or a new one, announced twice as clients expect."""
-    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, new.id))
+def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registration:
+    """Return the account's machine of that id unchanged, or create and announce it.
+
+    Clients expect two updates of a new machine: `new-machine` and `update-machine` (docs/protocol.md, section 4).
+    """
+    row = tx.fetch_one(
+        f"SELECT {_REGISTERED_COLUMNS} FROM machines WHERE account_id = ? AND id = ?", (account_id, new.id)
+    )
     if row is not None:
-        id, is_active, *rest = row[:-1]  # all but seq
-        return OneRegistered(Registered(id, bool(is_active), *rest))
+        id, active, *rest = row
+        return Registration(RegisteredMachine(id, bool(active), *rest))
     state, key = new.daemon_state or None, wire.text(new.data_encryption_key)
-    machine = Registered(new.id, False, new.metadata, 1, state, 1 if state else 0, key, tx.now, tx.now, tx.now)
+    state_version = 1 if state else 0
     tx.execute(
         "INSERT INTO machines (account_id, id, metadata, metadata_version, daemon_state, daemon_state_version, "
         "data_encryption_key, active, active_at, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?, ?, 0, ?, ?, ?)",
-        (account_id, new.id, new.metadata, state, machine.daemon_state_version, key, tx.now, tx.now, tx.now),
+        (account_id, new.id, new.metadata, state, state_version, key, tx.now, tx.now, tx.now),
     )
-    tx.publish(
-        Update(
-            Audience(account_id),
-            NewMachineUpdate(
-                new.id, 0, new.metadata, 1, state, machine.daemon_state_version, key, False, tx.now, tx.now, tx.now,
-            ),
-        ),
-        Update(
-            Audience.machine(account_id, new.id), MachineUpdate(new.id, metadata=Versioned(new.metadata, 1))
-        ),
+    created = NewMachineUpdate(
+        new.id, 0, new.metadata, 1, state, state_version, key, False, tx.now, tx.now, tx.now
     )  # fmt: skip
-    return OneRegistered(machine)
+    metadata = MachineUpdate(new.id, metadata=Versioned(new.metadata, 1))
+    tx.publish(Update(Audience(account_id), created), Update(Audience.machine(account_id, new.id), metadata))
+    return Registration(
+        RegisteredMachine(new.id, False, new.metadata, 1, state, state_version, key, tx.now, tx.now, tx.now)
+    )
 
 
 def delete(tx: Transaction, account_id: str, machine_id: str) -> Success:
-    """Removes it and its access keys; sessions stay. Raises Refused."""
+    """Delete the machine and its access keys, and announce it. Raises ApiError MACHINE_NOT_FOUND."""
     if not tx.execute("DELETE FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)):
         raise ApiError(MACHINE_NOT_FOUND)
     tx.publish(Update(Audience(account_id), DeleteMachineUpdate(machine_id)))
     return Success()
 
 
-def set_metadata(tx: Transaction, account_id: str, new: UpdateMetadata) -> MetadataAck:
-    """Stores metadata if the expected version is the current one. Raises Refused."""
-    machine = owned(tx, account_id, new.machine_id)
-    if machine.metadata_version != new.expected_version:
-        return MetadataAck("version-mismatch", machine.metadata_version, machine.metadata)
-    version = machine.metadata_version + 1
-    tx.execute(
-        "UPDATE machines SET metadata = ?, metadata_version = ?, updated_at = ? WHERE account_id = ? AND id = ?",
-        (new.metadata, version, tx.now, account_id, new.machine_id),
-    )
-    body = MachineUpdate(new.machine_id, metadata=Versioned(new.metadata, version))
-    tx.publish(Update(Audience.machine(account_id, new.machine_id), body))
-    return MetadataAck("success", version, new.metadata)
+def update_metadata(tx: Transaction, account_id: str, machine_id: str, write: Write[str]) -> CompareAndSet[str]:
+    """Store and announce the metadata unless the write is stale. Raises ApiError MACHINE_NOT_FOUND."""
+    machine = read(tx, account_id, machine_id)
+    change = CompareAndSet(machine.metadata, machine.metadata_version, write)
+    if not change.is_stale:
+        tx.execute(
+            "UPDATE machines SET metadata = ?, metadata_version = ?, updated_at = ? WHERE account_id = ? AND id = ?",
+            (change.value, change.version, tx.now, account_id, machine_id),
+        )
+        body = MachineUpdate(machine_id, metadata=Versioned(change.value, change.version))
+        tx.publish(Update(Audience.machine(account_id, machine_id), body))
+    return change
 
 
-def set_state(tx: Transaction, account_id: str, new: UpdateState) -> StateAck:
-    """Stores daemonState if the expected version is the current one; a daemon that says so is active.
+def update_state(
+    tx: Transaction, account_id: str, machine_id: str, write: Write[str | None]
+) -> CompareAndSet[str | None]:
+    """Store and announce the daemonState unless the write is stale; this makes the machine active as well.
 
-    Raises Refused.
+    Raises ApiError MACHINE_NOT_FOUND.
     """
-    machine = owned(tx, account_id, new.machine_id)
-    if machine.daemon_state_version != new.expected_version:
-        return StateAck("version-mismatch", machine.daemon_state_version, machine.daemon_state)
-    version = machine.daemon_state_version + 1
-    tx.execute(
-        "UPDATE machines SET daemon_state = ?, daemon_state_version = ?, active = 1, active_at = ?, updated_at = ? "
-        "WHERE account_id = ? AND id = ?",
-        (new.daemon_state, version, tx.now, tx.now, account_id, new.machine_id),
-    )
-    body = MachineUpdate(new.machine_id, daemon_state=Versioned(new.daemon_state, version))
-    tx.publish(Update(Audience.machine(account_id, new.machine_id), body))
-    return StateAck("success", version, new.daemon_state)
+    machine = read(tx, account_id, machine_id)
+    change = CompareAndSet(machine.daemon_state, machine.daemon_state_version, write)
+    if not change.is_stale:
+        tx.execute(
+            "UPDATE machines SET daemon_state = ?, daemon_state_version = ?, active = 1, active_at = ?, "
+            "updated_at = ? WHERE account_id = ? AND id = ?",
+            (change.value, change.version, tx.now, tx.now, account_id, machine_id),
+        )
+        body = MachineUpdate(machine_id, daemon_state=Versioned(change.value, change.version))
+        tx.publish(Update(Audience.machine(account_id, machine_id), body))
+    return change
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_all(request: Request[None, None]) -> list[Machine]:
-    return await request.context.database.read(all_of, request.account_id)
+async def get_list(request: Request[None, None]) -> list[Machine]:
+    """Return all machines of the account, latest heartbeat first."""
+    return await request.context.database.read(list_all, request.account_id)
 
 
-async def get(request: Request[None, None]) -> OneMachine:
-    return OneMachine(await request.context.database.read(owned, request.account_id, request.path["id"]))
+async def get(request: Request[None, None]) -> FoundMachine:
+    """Return one machine."""
+    return FoundMachine(await request.context.database.read(read, request.account_id, request.path["id"]))
 
 
-async def post(request: Request[NewMachine, None]) -> OneRegistered:
-    answer = await request.context.database.write(request.account_id, register, request.body)
-    request.context.presence.unmute(("machine", request.account_id, request.body.id))
+async def post(request: Request[NewMachine, None]) -> Registration:
+    """Register a machine, or return the registered one with that id unchanged."""
+    answer = await request.context.database.write(request.account_id, get_or_create, request.body)
+    request.context.bus.publish(Unmuted("machine", request.account_id, request.body.id))
     return answer
 
 
-async def remove(request: Request[None, None]) -> Success:
-    request.context.presence.mute(("machine", request.account_id, request.path["id"]))
+async def delete_machine(request: Request[None, None]) -> Success:
+    """Delete a machine and its access keys; sessions are kept."""
+    # Before the write, so that no heartbeat that arrives meanwhile is announced after the deletion.
+    request.context.bus.publish(Muted("machine", request.account_id, request.path["id"]))
     return await request.context.database.write(request.account_id, delete, request.path["id"])
 
 
-async def post_metadata(request: Request[NewMetadata, None]) -> Stored | StaleMetadata:
-    new = UpdateMetadata(request.path["id"], request.body.metadata, request.body.expected_version)
-    ack = await request.context.database.write(request.account_id, set_metadata, new)
-    return Stored(ack.version) if ack.result == "success" else StaleMetadata(ack.version, ack.metadata)
+async def post_metadata(request: Request[NewMetadata, None]) -> Stored | MetadataMismatch:
+    """Replace the metadata if the expected version is the current one, else return the current one."""
+    write = Write(request.body.metadata, request.body.expected_version)
+    change = await request.context.database.write(request.account_id, update_metadata, request.path["id"], write)
+    if change.is_stale:
+        return MetadataMismatch(current_version=change.version, current_metadata=change.value)
+    return Stored(change.version)
 
 
-async def post_state(request: Request[NewState, None]) -> Stored | StaleState:
-    new = UpdateState(request.path["id"], request.body.daemon_state, request.body.expected_version)
-    ack = await request.context.database.write(request.account_id, set_state, new)
-    return Stored(ack.version) if ack.result == "success" else StaleState(ack.version, ack.daemon_state)
+async def post_state(request: Request[NewState, None]) -> Stored | StateMismatch:
+    """Replace the daemonState if the expected version is the current one, else return the current one."""
+    write: Write[str | None] = Write(request.body.daemon_state, request.body.expected_version)
+    change = await request.context.database.write(request.account_id, update_state, request.path["id"], write)
+    if change.is_stale:
+        return StateMismatch(current_version=change.version, current_daemon_state=change.value)
+    return Stored(change.version)
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def update_metadata(context: ServerContext, client: Client, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
-    return context.database.write(client.account_id, set_metadata, data)
+def machine_update_metadata(
+    context: ServerContext, client: Client, data: UpdateMetadata
+) -> asyncio.Future[MetadataAck]:
+    """Replace the metadata of a machine if the expected version is the current one."""
+
+    def operation(tx: Transaction, account_id: str) -> MetadataAck:
+        write = Write(data.metadata, data.expected_version)
+        change = update_metadata(tx, account_id, data.machine_id, write)
+        return MetadataAck(change.result, change.version, change.value)
+
+    return context.database.write(client.account_id, operation)
 
 
-def update_state(context: ServerContext, client: Client, data: UpdateState) -> asyncio.Future[StateAck]:
-    return context.database.write(client.account_id, set_state, data)
+def machine_update_state(context: ServerContext, client: Client, data: UpdateState) -> asyncio.Future[StateAck]:
+    """Replace the daemonState of a machine if the expected version is the current one; it becomes active."""
+
+    def operation(tx: Transaction, account_id: str) -> StateAck:
+        write: Write[str | None] = Write(data.daemon_state, data.expected_version)
+        change = update_state(tx, account_id, data.machine_id, write)
+        return StateAck(change.result, change.version, change.value)
+
+    return context.database.write(client.account_id, operation)
 
 
 routes = [
-    Route("GET", "/v1/machines", get_all, answer=list[Machine]),
-    Route("POST", "/v1/machines", post, body=NewMachine, answer=OneRegistered),
-    Route("GET", "/v1/machines/:id", get, answer=OneMachine, errors=[MACHINE_NOT_FOUND]),
-    Route("DELETE", "/v1/machines/:id", remove, errors=[MACHINE_NOT_FOUND]),
+    Route("GET", "/v1/machines", get_list, answer=list[Machine]),
+    Route("POST", "/v1/machines", post, body=NewMachine, answer=Registration),
+    Route("GET", "/v1/machines/:id", get, answer=FoundMachine, errors=[MACHINE_NOT_FOUND]),
+    Route("DELETE", "/v1/machines/:id", delete_machine, errors=[MACHINE_NOT_FOUND]),
     Route(
-        "POST",
-        "/v1/machines/:id/metadata",
-        post_metadata,
-        body=NewMetadata,
-        answer=Stored | StaleMetadata,
+        "POST", "/v1/machines/:id/metadata", post_metadata, body=NewMetadata, answer=Stored | MetadataMismatch,
         errors=[MACHINE_NOT_FOUND],
     ),
     Route(
-        "POST",
-        "/v1/machines/:id/state",
-        post_state,
-        body=NewState,
-        answer=Stored | StaleState,
+        "POST", "/v1/machines/:id/state", post_state, body=NewState, answer=Stored | StateMismatch,
         errors=[MACHINE_NOT_FOUND],
     ),
-]
+]  # fmt: skip
 events = {
-    "machine-update-metadata": EventHandler(update_metadata, result_error, UpdateMetadata, MetadataAck),
-    "machine-update-state": EventHandler(update_state, result_error, UpdateState, StateAck),
+    "machine-update-metadata": EventHandler(machine_update_metadata, result_error, UpdateMetadata, MetadataAck),
+    "machine-update-state": EventHandler(machine_update_state, result_error, UpdateState, StateAck),
 }

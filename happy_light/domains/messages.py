@@ -1,17 +1,18 @@
-"""Messages of a session: encrypted, numbered 1, 2, 3, … without a gap (protocol.md section 3).
+"""Messages of a session: encrypted, numbered 1, 2, 3, … without gaps (docs/protocol.md, section 3).
 
-GET    /v1/sessions/:id/messages   the newest 150
-POST   /v1/sessions/:id/messages   store one, or up to 100 as v3
-GET    /v3/sessions/:id/messages   pages after or before a seq
-POST   /v3/sessions/:id/messages   store up to 100, each localId once
+GET    /v1/sessions/:id/messages   list the newest 150
+POST   /v1/sessions/:id/messages   store one message, or up to 100
+GET    /v3/sessions/:id/messages   list messages after or before a seq, by pages
+POST   /v3/sessions/:id/messages   store up to 100 messages, each localId once
 socket message
+update new-message
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -19,25 +20,27 @@ from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
+from happy_light.domains import sessions
+from happy_light.errors import SESSION_NOT_FOUND, BadRequest
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 
-NEWEST = 150
+LIST_MAX: Final = 150
+"""Messages that GET /v1/sessions/:id/messages lists at most."""
 
 
 # -------------------------------------------------------------------------------------------- wire
 class Content(Outgoing, tag_field="t", tag="encrypted"):
-    """`{"t": "encrypted", "c": …}`: all that the server ever sees of a message."""
+    """The encrypted content of a message; the server never decrypts it."""
 
     c: str
 
 
 class Message(Outgoing):
-    """A message with its content."""
+    """A message with its content; times in ms."""
 
     id: str
     seq: int
@@ -47,8 +50,8 @@ class Message(Outgoing):
     updated_at: int
 
 
-class Stored(Outgoing):
-    """What the sender of a message is told."""
+class StoredMessage(Outgoing):
+    """A message as the answer to its sender carries it: without its content. Times in ms."""
 
     id: str
     seq: int
@@ -57,27 +60,27 @@ class Stored(Outgoing):
     updated_at: int
 
 
-class Newest(Outgoing):
-    """GET /v1/…: newest first."""
+class NewestMessages(Outgoing):
+    """The newest messages, newest first."""
 
     messages: list[Message]
 
 
-class Page(Outgoing):
-    """GET /v3/…: ascending after a seq, descending before one."""
+class MessagePage(Outgoing):
+    """A page of messages: ascending by seq after a seq, descending before one."""
 
     messages: list[Message]
     has_more: bool
 
 
-class Appended(Outgoing):
-    """The messages of a call, new and existing ones, by seq."""
+class StoredMessages(Outgoing):
+    """The messages of a request by seq, those that existed already included."""
 
-    messages: list[Stored]
+    messages: list[StoredMessage]
 
 
 class NewMessage(Incoming):
-    """One message of a batch."""
+    """A message to store."""
 
     content: str
     local_id: NonEmptyStr
@@ -87,7 +90,7 @@ Batch = Annotated[list[NewMessage], msgspec.Meta(min_length=1, max_length=100)]
 
 
 class NewMessages(Incoming):
-    """POST /v3/…"""
+    """The body of POST /v3/sessions/:id/messages."""
 
     messages: Batch
 
@@ -96,15 +99,15 @@ Seq = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class PageQuery(Incoming, rename=None):
-    """GET /v3/…; after_seq and before_seq exclude each other."""
+    """The query of GET /v3/sessions/:id/messages: after_seq (0 by default) or before_seq, not both."""
 
     after_seq: Seq | None = None
     before_seq: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
 
 
-class OneOrMore(Incoming):
-    """POST /v1/…: one message's content and localId, or `messages` as POST /v3/… has them."""
+class OneOrManyMessages(Incoming):
+    """The body of POST /v1/sessions/:id/messages: content and localId of one message, or `messages`."""
 
     content: str | msgspec.UnsetType = msgspec.UNSET
     local_id: NonEmptyStr | None = None
@@ -112,7 +115,7 @@ class OneOrMore(Incoming):
 
 
 class SocketMessage(Incoming):
-    """`message`; a localId that is no string, or "", counts as none."""
+    """The payload of `message`; a localId that is empty or not a string counts as none."""
 
     sid: NonEmptyStr
     message: str
@@ -120,7 +123,7 @@ class SocketMessage(Incoming):
 
 
 class MessageAck(Outgoing):
-    """Ack of `message`."""
+    """The ack of `message`."""
 
     ok: Literal[True]
     id: str
@@ -129,7 +132,7 @@ class MessageAck(Outgoing):
 
 
 class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
-    """Update to everyone interested in the session."""
+    """Sent to the session's and user-scoped sockets: a message was stored."""
 
     sid: str
     message: Message
@@ -139,44 +142,38 @@ class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
 
 
-def _must_own(tx: ReadTransaction, account_id: str, session_id: str) -> int:
-    """-> the session's seq. Raises Refused."""
-    row = tx.fetch_one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
-    if row is None:
-        raise ApiError(SESSION_NOT_FOUND)
-    return int(row[0])
-
-
-def newest(tx: ReadTransaction, account_id: str, session_id: str) -> Newest:
-    """The newest messages, newest first. Raises Refused."""
-    _must_own(tx, account_id, session_id)
+def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> NewestMessages:
+    """Return the newest 150 messages, newest first. Raises ApiError SESSION_NOT_FOUND."""
+    sessions.require_owned(tx, account_id, session_id)
     sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?"
-    return Newest(tx.fetch_json(Message, sql, (session_id, NEWEST))[0])
+    return NewestMessages(tx.fetch_json(Message, sql, (session_id, LIST_MAX))[0])
 
 
-def page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> Page:
-    """Messages after a seq (ascending) or before one (descending). Raises Refused."""
-    _must_own(tx, account_id, session_id)
+def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> MessagePage:
+    """Return messages after a seq (ascending) or before one (descending). Raises ApiError SESSION_NOT_FOUND."""
+    sessions.require_owned(tx, account_id, session_id)
     if query.before_seq is not None:
-        beyond, order, bound, last = "seq < ?", "seq DESC", query.before_seq, "min(seq)"
+        condition, order, bound, last = "seq < ?", "seq DESC", query.before_seq, "min(seq)"
     else:
-        beyond, order, bound, last = "seq > ?", "seq", query.after_seq or 0, "max(seq)"
-    below = f"FROM messages WHERE session_id = ? AND {beyond}"
-    sql = f"SELECT {_COLUMNS} {below} ORDER BY {order} LIMIT ?"
+        condition, order, bound, last = "seq > ?", "seq", query.after_seq or 0, "max(seq)"
+    source = f"FROM messages WHERE session_id = ? AND {condition}"
+    sql = f"SELECT {_COLUMNS} {source} ORDER BY {order} LIMIT ?"
     messages, end = tx.fetch_json(Message, sql, (session_id, bound, query.limit), last)
-    return Page(messages, end is not None and tx.fetch_one(f"SELECT 1 {below} LIMIT 1", (session_id, end)) is not None)
+    has_more = end is not None and tx.fetch_one(f"SELECT 1 {source} LIMIT 1", (session_id, end)) is not None
+    return MessagePage(messages, has_more)
 
 
 def append(
     tx: Transaction, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: str | None = None
-) -> Appended:
-    """Stores (content, localId) pairs, each localId once (the first wins), and announces the new ones.
+) -> StoredMessages:
+    """Store (content, localId) pairs in this order, each localId once per session, and announce the new ones.
 
-    `skip` is the id of the socket that sent them and must not receive the updates. Raises Refused.
+    A localId that exists already keeps its message. `skip` is the id of the socket that sent the messages and does
+    not receive the updates. Raises ApiError SESSION_NOT_FOUND.
     """
-    seq = last = _must_own(tx, account_id, session_id)
-    to = Audience.session(account_id, session_id)
-    stored: list[Stored] = []
+    first_seq = seq = sessions.require_owned(tx, account_id, session_id)
+    audience = Audience.session(account_id, session_id)
+    stored: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
     for content, local_id in new:
         id = wire.new_id()
         if tx.execute(
@@ -186,51 +183,60 @@ def append(
         ):
             seq += 1
             message = Message(id, seq, Content(content), local_id, tx.now, tx.now)
-            tx.publish(Update(to, NewMessageUpdate(session_id, message), skip))
-            stored.append(Stored(id, seq, local_id, tx.now, tx.now))
+            tx.publish(Update(audience, NewMessageUpdate(session_id, message), skip))
+            stored[seq] = StoredMessage(id, seq, local_id, tx.now, tx.now)
         else:
-            row = tx.fetch_one(
-                "SELECT id, seq, local_id, created_at, updated_at FROM messages WHERE session_id = ? AND local_id = ?",
-                (session_id, local_id),
-            )
-            assert row is not None
-            stored.append(Stored(*row))
-    if seq != last:
+            existing = _find_stored(tx, session_id, local_id)
+            stored[existing.seq] = existing
+    if seq != first_seq:
         tx.execute("UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ?", (seq, tx.now, session_id))
-    unique = {message.seq: message for message in stored}  # a localId twice in one batch is one message
-    return Appended([unique[number] for number in sorted(unique)])
+    return StoredMessages([stored[number] for number in sorted(stored)])
+
+
+def _find_stored(tx: ReadTransaction, session_id: str, local_id: str | None) -> StoredMessage:
+    """Return the message with a localId that exists in the session."""
+    row = tx.fetch_one(
+        "SELECT id, seq, local_id, created_at, updated_at FROM messages WHERE session_id = ? AND local_id = ?",
+        (session_id, local_id),
+    )
+    assert row is not None
+    return StoredMessage(*row)
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_newest(request: Request[None, None]) -> Newest:
-    return await request.context.database.read(newest, request.account_id, request.path["id"])
+async def get_newest(request: Request[None, None]) -> NewestMessages:
+    """Return the newest 150 messages, newest first."""
+    return await request.context.database.read(list_newest, request.account_id, request.path["id"])
 
 
-async def get_page(request: Request[None, PageQuery]) -> Page:
+async def get_page(request: Request[None, PageQuery]) -> MessagePage:
+    """Return messages after a seq, ascending, or before one, descending."""
     if request.query.after_seq is not None and request.query.before_seq is not None:
         raise BadRequest("after_seq and before_seq exclude each other")
-    return await request.context.database.read(page, request.account_id, request.path["id"], request.query)
+    return await request.context.database.read(list_page, request.account_id, request.path["id"], request.query)
 
 
-async def post_one_or_more(request: Request[OneOrMore, None]) -> Appended:
+async def post_one_or_many(request: Request[OneOrManyMessages, None]) -> StoredMessages:
+    """Store one message, or up to 100, each localId once."""
     body = request.body
     if isinstance(body.content, str) and body.messages is msgspec.UNSET:
         new: list[tuple[str, str | None]] = [(body.content, body.local_id)]
     elif not isinstance(body.messages, msgspec.UnsetType) and body.content is msgspec.UNSET:
         new = [(message.content, message.local_id) for message in body.messages]
     else:
-        raise BadRequest("Either content or messages is needed")
+        raise BadRequest("Either content or messages is required")
     return await request.context.database.write(request.account_id, append, request.path["id"], new)
 
 
-async def post(request: Request[NewMessages, None]) -> Appended:
+async def post(request: Request[NewMessages, None]) -> StoredMessages:
+    """Store up to 100 messages, each localId once; the answer includes those that existed already."""
     new = [(message.content, message.local_id) for message in request.body.messages]
     return await request.context.database.write(request.account_id, append, request.path["id"], new)
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def message(context: ServerContext, client: Client, data: SocketMessage) -> asyncio.Future[MessageAck]:
-    """Stores one message; everybody but the sender hears of it."""
+    """Store one message; the sending socket does not receive its update."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
     return context.database.write(client.account_id, _append_one, client.sid, data.sid, data.message, local_id)
 
@@ -243,16 +249,16 @@ def _append_one(
 
 
 routes = [
-    Route("GET", "/v1/sessions/:id/messages", get_newest, answer=Newest, errors=[SESSION_NOT_FOUND]),
+    Route("GET", "/v1/sessions/:id/messages", get_newest, answer=NewestMessages, errors=[SESSION_NOT_FOUND]),
     Route(
-        "POST",
-        "/v1/sessions/:id/messages",
-        post_one_or_more,
-        body=OneOrMore,
-        answer=Appended,
+        "POST", "/v1/sessions/:id/messages", post_one_or_many, body=OneOrManyMessages, answer=StoredMessages,
         errors=[SESSION_NOT_FOUND],
     ),
-    Route("GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=Page, errors=[SESSION_NOT_FOUND]),
-    Route("POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=Appended, errors=[SESSION_NOT_FOUND]),
-]
+    Route(
+        "GET", "/v3/sessions/:id/messages", get_page, query=PageQuery, answer=MessagePage, errors=[SESSION_NOT_FOUND]
+    ),
+    Route(
+        "POST", "/v3/sessions/:id/messages", post, body=NewMessages, answer=StoredMessages, errors=[SESSION_NOT_FOUND]
+    ),
+]  # fmt: skip
 events = {"message": EventHandler(message, ok_error, SocketMessage, MessageAck)}

@@ -1,14 +1,15 @@
-"""What agents cost, as they report it (protocol.md sections 8 and 14).
+"""Usage: tokens and cost that agents report (docs/protocol.md, sections 8 and 14).
 
-POST /v1/usage/query   sums by hour or day
+POST /v1/usage/query   sum reports by hour or day
 socket usage-report
+ephemeral usage
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -24,13 +25,14 @@ from happy_light.live.acks import success_error
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 
-SECONDS = {"hour": 3600, "day": 86_400}
-_LARGEST = sys.float_info.max
+SECONDS: Final = {"hour": 3600, "day": 86_400}
+_DOUBLE_MAX: Final = sys.float_info.max
+_SAFE_INTEGER_MAX: Final = 2**53
 
 
 # -------------------------------------------------------------------------------------------- wire
 class UsageEvent(Outgoing, tag_field="type", tag="usage"):
-    """Ephemeral to user-scoped sockets; id is the session, timestamp in ms."""
+    """Sent to user-scoped sockets: what a session reported; id is the session's, timestamp in ms."""
 
     id: str
     key: str
@@ -39,12 +41,12 @@ class UsageEvent(Outgoing, tag_field="type", tag="usage"):
     timestamp: int
 
 
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=_SAFE_INTEGER_MAX)]
 Group = Literal["hour", "day"]
 
 
-class Query(Incoming):
-    """POST /v1/usage/query; times in s, both included."""
+class UsageQuery(Incoming):
+    """The body of POST /v1/usage/query; times in s, both included; groupBy is "day" by default."""
 
     session_id: str | None = None
     start_time: Seconds | None = None
@@ -53,7 +55,7 @@ class Query(Incoming):
 
 
 class Bucket(Outgoing):
-    """The reports made in one hour or day of UTC; timestamp is its beginning in s."""
+    """The sums of one hour or day of UTC; timestamp is its beginning in s."""
 
     timestamp: int
     tokens: dict[str, float]
@@ -62,15 +64,15 @@ class Bucket(Outgoing):
 
 
 class Usage(Outgoing):
-    """The buckets that have reports, ascending."""
+    """The hours or days that have reports, ascending."""
 
     usage: list[Bucket]
     group_by: Group
     total_reports: int
 
 
-class Report(Incoming):
-    """`usage-report`: tokens and cost by kind, each with a `total`."""
+class UsageReport(Incoming):
+    """The payload of `usage-report`: tokens and cost by kind, each with a `total`."""
 
     key: NonEmptyStr
     tokens: dict[str, float]
@@ -79,7 +81,7 @@ class Report(Incoming):
 
 
 class ReportAck(Outgoing):
-    """Ack of `usage-report`."""
+    """The ack of `usage-report`; times in ms."""
 
     report_id: str
     created_at: int
@@ -88,12 +90,15 @@ class ReportAck(Outgoing):
 
 
 # -------------------------------------------------------------------------------------- operations
-def report(
+def store_report(
     tx: Transaction, account_id: str, session_id: str | None, key: str, tokens: dict[str, Any], cost: dict[str, Any]
 ) -> ReportAck:
-    """Stores the report, or puts it in the place of the one with the same session and key. Raises Refused."""
+    """Store the report, replacing one with the same session and key; announce it if it names a session.
+
+    Raises ApiError SESSION_NOT_FOUND.
+    """
     if session_id is not None:
-        sessions.owned(tx, account_id, session_id)
+        sessions.require_owned(tx, account_id, session_id)
     row = tx.fetch_one(
         "INSERT INTO usage_reports (id, account_id, session_id, key, tokens, cost, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account_id, coalesce(session_id, ''), key) DO UPDATE "
@@ -108,16 +113,16 @@ def report(
     return ReportAck(*row)
 
 
-def summed(tx: ReadTransaction, account_id: str, query: Query) -> Usage:
-    """What was reported, by hour or day (the default). Raises Refused."""
-    sql, args = "account_id = ?", [account_id]
+def sum_reports(tx: ReadTransaction, account_id: str, query: UsageQuery) -> Usage:
+    """Return the sums of the reports by hour or day. Raises ApiError SESSION_NOT_FOUND."""
+    where, args = "account_id = ?", [account_id]
     if query.session_id:
-        sessions.owned(tx, account_id, query.session_id)
-        sql, args = "session_id = ? AND account_id = ?", [query.session_id, account_id]
+        sessions.require_owned(tx, account_id, query.session_id)
+        where, args = "session_id = ? AND account_id = ?", [query.session_id, account_id]
     start = (query.start_time or 0) * 1000
-    end = (query.end_time or 2**53) * 1000
+    end = (query.end_time or _SAFE_INTEGER_MAX) * 1000
     rows = tx.fetch_all(
-        f"SELECT created_at, tokens, cost FROM usage_reports WHERE {sql} AND created_at BETWEEN ? AND ? "
+        f"SELECT created_at, tokens, cost FROM usage_reports WHERE {where} AND created_at BETWEEN ? AND ? "
         "ORDER BY created_at",
         (*args, start, end),
     )
@@ -125,8 +130,8 @@ def summed(tx: ReadTransaction, account_id: str, query: Query) -> Usage:
     size = SECONDS[group]
     buckets: dict[int, Bucket] = {}
     for created_at, tokens, cost in rows:
-        beginning = created_at // 1000 // size * size
-        bucket = buckets.setdefault(beginning, Bucket(beginning, {}, {}, 0))
+        start_s = created_at // 1000 // size * size
+        bucket = buckets.setdefault(start_s, Bucket(start_s, {}, {}, 0))
         bucket.report_count += 1
         _add(bucket.tokens, wire.decode(tokens))
         _add(bucket.cost, wire.decode(cost))
@@ -134,22 +139,24 @@ def summed(tx: ReadTransaction, account_id: str, query: Query) -> Usage:
 
 
 def _add(sums: dict[str, float], report: dict[str, Any]) -> None:
-    """Adds as JavaScript does, so that a client that adds up reports by itself gets the same numbers."""
+    """Add the numbers of a report as JavaScript does, so that clients that sum reports get the same result."""
     for key, value in report.items():
         if not _is_number(value):
             continue
         total = sums.get(key, 0) + value
-        sums[key] = total if abs(total) <= 2**53 else min(max(float(total), -_LARGEST), _LARGEST)
+        sums[key] = total if abs(total) <= _SAFE_INTEGER_MAX else min(max(float(total), -_DOUBLE_MAX), _DOUBLE_MAX)
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def post_query(request: Request[Query, None]) -> Usage:
-    return await request.context.database.read(summed, request.account_id, request.body)
+async def post_query(request: Request[UsageQuery, None]) -> Usage:
+    """Return the sums of the account's or a session's reports by hour or day."""
+    return await request.context.database.read(sum_reports, request.account_id, request.body)
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def usage_report(context: ServerContext, client: Client, data: Any) -> asyncio.Future[ReportAck]:
-    """The payload's mistakes have texts of their own, so it is looked at by hand."""
+    """Store tokens and cost of a key, replacing an older report of the same session and key."""
+    # Checked here and not by a struct: clients expect a text of its own for each mistake in the payload.
     if not isinstance(data, dict):
         raise ApiError(ErrorResponse(400, "Invalid key"))
     key, tokens, cost, session_id = (data.get(name) for name in ("key", "tokens", "cost", "sessionId"))
@@ -160,15 +167,15 @@ def usage_report(context: ServerContext, client: Client, data: Any) -> asyncio.F
             raise ApiError(ErrorResponse(400, f"Invalid {name} object - must include total"))
     if session_id is not None and (not isinstance(session_id, str) or not session_id):
         raise ApiError(ErrorResponse(400, "Invalid sessionId"))
-    return context.database.write(client.account_id, report, session_id, key, tokens, cost)  # type: ignore[arg-type]
+    return context.database.write(client.account_id, store_report, session_id, key, tokens, cost)  # type: ignore[arg-type]
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number, and one that a double can hold (JSON knows longer integers)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    """Whether a JSON value is a number that a double can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _DOUBLE_MAX
 
 
 routes = [
-    Route("POST", "/v1/usage/query", post_query, body=Query, answer=Usage, errors=[SESSION_NOT_FOUND]),
+    Route("POST", "/v1/usage/query", post_query, body=UsageQuery, answer=Usage, errors=[SESSION_NOT_FOUND]),
 ]
-events = {"usage-report": EventHandler(usage_report, success_error, None, ReportAck, like=Report)}
+events = {"usage-report": EventHandler(usage_report, success_error, None, ReportAck, like=UsageReport)}

@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from happy_light.errors import BadRequest
 from happy_light.wire import Outgoing
 
 T = TypeVar("T")
@@ -51,42 +52,47 @@ class CompareAndSet(Generic[T]):
 
     @property
     def is_stale(self) -> bool:
-        """Whether a write was requested that expects another version than the current one."""
+        """Whether the write expects another version than the current one."""
         return self.write is not None and self.write.expected_version != self.current_version
 
     @property
+    def result(self) -> Literal["success", "version-mismatch"]:
+        """How acks name the outcome."""
+        return "version-mismatch" if self.is_stale else "success"
+
+    @property
     def value(self) -> T:
-        """The value to store, if the write is not stale."""
-        return self.current_value if self.write is None else self.write.value
+        """The value afterwards: the written one, or the current one if the write is stale or absent."""
+        return self.current_value if self.write is None or self.is_stale else self.write.value
 
     @property
     def version(self) -> int:
-        """The version to store, if the write is not stale."""
-        return self.current_version if self.write is None else self.current_version + 1
+        """The version afterwards: the next one, or the current one if the write is stale or absent."""
+        return self.current_version if self.write is None or self.is_stale else self.current_version + 1
 
     @property
     def new_version(self) -> int | msgspec.UnsetType:
-        """The version to store as answers carry it: left out where no write was requested."""
+        """The version afterwards; left out of the answer where no write was requested."""
         return msgspec.UNSET if self.write is None else self.version
 
     @property
     def stale_version(self) -> int | msgspec.UnsetType:
-        """The current version as a mismatch carries it: left out unless the write is stale."""
+        """The current version; left out of the answer unless the write is stale."""
         return self.current_version if self.is_stale else msgspec.UNSET
 
     @property
     def stale_value(self) -> T | msgspec.UnsetType:
-        """The current value as a mismatch carries it: left out unless the write is stale."""
+        """The current value; left out of the answer unless the write is stale."""
         return self.current_value if self.is_stale else msgspec.UNSET
 
 
 def requested(name: str, value: T | msgspec.UnsetType, expected: int | msgspec.UnsetType) -> Write[T] | None:
     """Return the write that two optional fields of a body describe, or None if there is no value.
 
-    Raises msgspec.ValidationError for a value without its expected version (docs/protocol.md, section 17).
+    Raises BadRequest for a value without its expected version (docs/protocol.md, section 17).
     """
     if isinstance(value, msgspec.UnsetType):
         return None
     if isinstance(expected, msgspec.UnsetType):
-        raise msgspec.ValidationError(f"{name} is given without the version that is expected")
+        raise BadRequest(f"{name} is given without its expected version")
     return Write(value, expected)

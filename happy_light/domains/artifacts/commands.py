@@ -1,4 +1,4 @@
-"""Artifacts as they change: made, updated, deleted."""
+"""Changing artifacts: create, update, delete."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from happy_light import wire
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains import sessions
-from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, Named, acked, find, owned
-from happy_light.errors import ARTIFACT_NOT_FOUND, ARTIFACT_OF_ANOTHER, SESSION_NOT_FOUND, ApiError, ErrorResponse
+from happy_light.domains import sessions, versioned
+from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, ArtifactId, find, make_ack, read
+from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
+from happy_light.errors import (
+    ARTIFACT_NOT_FOUND,
+    ARTIFACT_OF_ANOTHER,
+    SESSION_NOT_FOUND,
+    ApiError,
+    BadRequest,
+    ErrorResponse,
+)
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import Transaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version
 
-# The length as well, because `$` alone lets a line feed follow.
+# max_length as well, because `$` in the pattern also matches before a final line feed.
 Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)]
 
 
 # -------------------------------------------------------------------------------------------- wire
 class NewArtifact(Incoming):
-    """POST /v1/artifacts, `artifact-create`"""
+    """A new artifact; its id is a uuid that the client chose."""
 
     id: Uuid
     header: bytes
@@ -35,7 +43,7 @@ class NewArtifact(Incoming):
 
 
 class ArtifactChange(Incoming):
-    """POST /v1/artifacts/:id: parts, each with the version that it is to replace."""
+    """The body of POST /v1/artifacts/:id: header, body or both, each with the version that it replaces."""
 
     header: bytes | msgspec.UnsetType = msgspec.UNSET
     expected_header_version: Version | msgspec.UnsetType = msgspec.UNSET
@@ -43,85 +51,83 @@ class ArtifactChange(Incoming):
     expected_body_version: Version | msgspec.UnsetType = msgspec.UNSET
 
 
-class Changed(Outgoing):
-    """The new versions of what was given."""
+class StoredParts(Outgoing):
+    """The new versions of the parts that were given."""
 
     header_version: int | msgspec.UnsetType = msgspec.UNSET
     body_version: int | msgspec.UnsetType = msgspec.UNSET
     success: Literal[True] = True
 
 
-class Stale(Outgoing):
-    """Nothing was stored; what is current of the parts whose version was not."""
+class ArtifactMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current state of the parts whose expected version is not the current one."""
 
-    current_header_version: int | msgspec.UnsetType = msgspec.UNSET
-    current_header: bytes | msgspec.UnsetType = msgspec.UNSET
-    current_body_version: int | msgspec.UnsetType = msgspec.UNSET
-    current_body: bytes | msgspec.UnsetType = msgspec.UNSET
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
+    current_header_version: int | msgspec.UnsetType
+    current_header: bytes | msgspec.UnsetType
+    current_body_version: int | msgspec.UnsetType
+    current_body: bytes | msgspec.UnsetType
 
 
 class NewPart(Incoming):
-    """A part in `artifact-update`."""
+    """A header or body and the version that it replaces."""
 
     data: bytes
     expected_version: SafeInt
 
 
-class SocketChange(Incoming):
-    """`artifact-update`"""
+class SocketArtifactChange(Incoming):
+    """The payload of `artifact-update`: header, body or both."""
 
     artifact_id: NonEmptyStr
     header: NewPart | None = None
     body: NewPart | None = None
 
 
-class ChangedPart(Outgoing):
-    """A part as it was stored."""
+class StoredPart(Outgoing):
+    """A header or body as it was stored, with its new version."""
 
     version: int
     data: bytes
 
 
-class ChangedAck(Outgoing):
-    """Ack of `artifact-update`: what was given, with its new versions."""
+class StoredPartsAck(Outgoing):
+    """The ack of `artifact-update`: the parts that were given, with their new versions."""
 
-    header: ChangedPart | msgspec.UnsetType = msgspec.UNSET
-    body: ChangedPart | msgspec.UnsetType = msgspec.UNSET
+    header: StoredPart | msgspec.UnsetType
+    body: StoredPart | msgspec.UnsetType
     result: Literal["success"] = "success"
 
 
-class StalePart(Outgoing):
-    """A part whose version is another one by now."""
+class CurrentPart(Outgoing):
+    """A header or body with its current version."""
 
     current_version: int
     current_data: bytes
 
 
-class StaleAck(Outgoing):
-    """Ack of `artifact-update`: nothing was stored, because of these parts."""
+class ArtifactMismatchAck(Outgoing):
+    """The ack of `artifact-update` that stored nothing: the parts whose expected version is not the current one."""
 
-    header: StalePart | msgspec.UnsetType = msgspec.UNSET
-    body: StalePart | msgspec.UnsetType = msgspec.UNSET
+    header: CurrentPart | msgspec.UnsetType
+    body: CurrentPart | msgspec.UnsetType
     result: Literal["version-mismatch"] = "version-mismatch"
 
 
 class DeletedAck(Outgoing):
-    """Ack of `artifact-delete`."""
+    """The ack of `artifact-delete`."""
 
     result: Literal["success"] = "success"
 
 
 class VersionedPart(Outgoing):
-    """A part with its version, as it stands in updates."""
+    """A header or body with its version, as updates carry it."""
 
     value: bytes
     version: int
 
 
 class NewArtifactUpdate(Outgoing, tag_field="t", tag="new-artifact"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: an artifact was created. Times in ms."""
 
     artifact_id: str
     seq: int
@@ -135,7 +141,7 @@ class NewArtifactUpdate(Outgoing, tag_field="t", tag="new-artifact"):
 
 
 class ArtifactUpdate(Outgoing, tag_field="t", tag="update-artifact"):
-    """Update to user-scoped sockets: only what changed."""
+    """Sent to user-scoped sockets: what changed of an artifact."""
 
     artifact_id: str
     header: VersionedPart | msgspec.UnsetType = msgspec.UNSET
@@ -143,23 +149,27 @@ class ArtifactUpdate(Outgoing, tag_field="t", tag="update-artifact"):
 
 
 class DeleteArtifactUpdate(Outgoing, tag_field="t", tag="delete-artifact"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: an artifact was deleted."""
 
     artifact_id: str
 
 
 # -------------------------------------------------------------------------------------- operations
-Part = tuple[bytes, int]
-"""A new value, and the version that it is to replace."""
+PartWrite = Write[bytes] | None
+"""A write of a header or body; None leaves it as it is."""
 
 
-def create(tx: Transaction, account_id: str, new: NewArtifact, session_id: str | None = None) -> Artifact:
-    """The artifact of that id: the existing one unchanged, or a new one, announced. Raises Refused."""
+def get_or_create(tx: Transaction, account_id: str, new: NewArtifact, session_id: str | None = None) -> Artifact:
+    """Return the account's artifact of that id unchanged, or create and announce it.
+
+    Raises ApiError ARTIFACT_OF_ANOTHER if another account has an artifact of that id, and SESSION_NOT_FOUND if
+    the account does not own the session.
+    """
     if session_id is not None:
-        sessions.owned(tx, account_id, session_id)
-    known = find(tx, account_id, new.id)
-    if known is not None:
-        return known
+        sessions.require_owned(tx, account_id, session_id)
+    existing = find(tx, account_id, new.id)
+    if existing is not None:
+        return existing
     if not tx.execute(
         "INSERT INTO artifacts (id, account_id, session_id, header, body, data_encryption_key, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
@@ -175,114 +185,127 @@ def create(tx: Transaction, account_id: str, new: NewArtifact, session_id: str |
     return Artifact(new.id, new.header, 1, new.body, 1, 0, tx.now, tx.now, new.data_encryption_key)
 
 
-def change(
-    tx: Transaction, account_id: str, artifact_id: str, header: Part | None, body: Part | None
-) -> tuple[bool, Artifact]:
-    """Stores parts, all or none. -> whether, and the artifact as it is now. Raises Refused."""
-    artifact = owned(tx, account_id, artifact_id)
-    if header is not None and header[1] != artifact.header_version:
-        return False, artifact
-    if body is not None and body[1] != artifact.body_version:
-        return False, artifact
-    update = ArtifactUpdate(artifact_id)
-    if header is not None:
-        artifact.header, artifact.header_version = header[0], header[1] + 1
-        update.header = VersionedPart(artifact.header, artifact.header_version)
-    if body is not None:
-        artifact.body, artifact.body_version = body[0], body[1] + 1
-        update.body = VersionedPart(artifact.body, artifact.body_version)
+def update(
+    tx: Transaction, account_id: str, artifact_id: str, header: PartWrite, body: PartWrite
+) -> tuple[CompareAndSet[bytes], CompareAndSet[bytes]]:
+    """Store and announce the writes unless one of them is stale; return what became of header and body.
+
+    Raises ApiError ARTIFACT_NOT_FOUND.
+    """
+    artifact = read(tx, account_id, artifact_id)
+    changes = (
+        CompareAndSet(artifact.header, artifact.header_version, header),
+        CompareAndSet(artifact.body, artifact.body_version, body),
+    )
+    new_header, new_body = changes
+    if new_header.is_stale or new_body.is_stale:
+        return changes
     tx.execute(
         "UPDATE artifacts SET header = ?, header_version = ?, body = ?, body_version = ?, seq = seq + 1, "
         "updated_at = ? WHERE id = ? AND account_id = ?",
-        (artifact.header, artifact.header_version, artifact.body, artifact.body_version, tx.now, artifact_id,
-         account_id),
-    )  # fmt: skip
-    tx.publish(Update(Audience(account_id), update))
-    return True, artifact
+        (new_header.value, new_header.version, new_body.value, new_body.version, tx.now, artifact_id, account_id),
+    )
+    announcement = ArtifactUpdate(
+        artifact_id,
+        msgspec.UNSET if header is None else VersionedPart(new_header.value, new_header.version),
+        msgspec.UNSET if body is None else VersionedPart(new_body.value, new_body.version),
+    )
+    tx.publish(Update(Audience(account_id), announcement))
+    return changes
 
 
-def delete(tx: Transaction, account_id: str, artifact_id: str) -> Success:
-    """Raises Refused."""
+def delete(tx: Transaction, account_id: str, artifact_id: str) -> None:
+    """Delete the artifact and announce it. Raises ApiError ARTIFACT_NOT_FOUND."""
     if not tx.execute("DELETE FROM artifacts WHERE id = ? AND account_id = ?", (artifact_id, account_id)):
         raise ApiError(ARTIFACT_NOT_FOUND)
     tx.publish(Update(Audience(account_id), DeleteArtifactUpdate(artifact_id)))
-    return Success()
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def post(request: Request[NewArtifact, None]) -> Artifact:
-    return await request.context.database.write(request.account_id, create, request.body)
+    """Create an artifact, or return the existing one with that id unchanged."""
+    return await request.context.database.write(request.account_id, get_or_create, request.body)
 
 
 async def post_for_session(request: Request[NewArtifact, None]) -> Artifact:
-    return await request.context.database.write(request.account_id, create, request.body, request.path["id"])
+    """Create an artifact of a session, or return the existing one with that id unchanged."""
+    return await request.context.database.write(request.account_id, get_or_create, request.body, request.path["id"])
 
 
-async def post_change(request: Request[ArtifactChange, None]) -> Changed | Stale:
-    header = wire.paired("header", request.body.header, request.body.expected_header_version)
-    body = wire.paired("body", request.body.body, request.body.expected_body_version)
-    if header is None and body is None:
-        raise msgspec.ValidationError("There is neither header nor body")
-    stored, now = await request.context.database.write(request.account_id, change, request.path["id"], header, body)
-    if stored:
-        return Changed(
-            now.header_version if header is not None else msgspec.UNSET,
-            now.body_version if body is not None else msgspec.UNSET,
+async def post_update(request: Request[ArtifactChange, None]) -> StoredParts | ArtifactMismatch:
+    """Replace header, body or both if the expected versions are the current ones, else return the current parts."""
+    new = request.body
+    header_write = versioned.requested("header", new.header, new.expected_header_version)
+    body_write = versioned.requested("body", new.body, new.expected_body_version)
+    if header_write is None and body_write is None:
+        raise BadRequest("Neither header nor body is given")
+    header, body = await request.context.database.write(
+        request.account_id, update, request.path["id"], header_write, body_write
+    )
+    if header.is_stale or body.is_stale:
+        return ArtifactMismatch(
+            current_header_version=header.stale_version,
+            current_header=header.stale_value,
+            current_body_version=body.stale_version,
+            current_body=body.stale_value,
         )
-    answer = Stale()
-    if header is not None and header[1] != now.header_version:
-        answer.current_header_version, answer.current_header = now.header_version, now.header
-    if body is not None and body[1] != now.body_version:
-        answer.current_body_version, answer.current_body = now.body_version, now.body
-    return answer
+    return StoredParts(header.new_version, body.new_version)
 
 
-async def remove(request: Request[None, None]) -> Success:
-    return await request.context.database.write(request.account_id, delete, request.path["id"])
+async def delete_artifact(request: Request[None, None]) -> Success:
+    """Delete an artifact."""
+    await request.context.database.write(request.account_id, delete, request.path["id"])
+    return Success()
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def artifact_create(context: ServerContext, client: Client, data: NewArtifact) -> asyncio.Future[ArtifactAck]:
-    return context.database.write(client.account_id, lambda tx, account_id: acked(create(tx, account_id, data)))
+    """Create an artifact, or return the existing one with that id unchanged."""
+    return context.database.write(
+        client.account_id, lambda tx, account_id: make_ack(get_or_create(tx, account_id, data))
+    )
 
 
-def artifact_update(context: ServerContext, client: Client, data: Any) -> asyncio.Future[ChangedAck | StaleAck]:
-    """The payload's mistakes have texts of their own, so it is looked at by hand."""
-    id = wire.convert(data, Named).artifact_id
+def artifact_update(
+    context: ServerContext, client: Client, data: Any
+) -> asyncio.Future[StoredPartsAck | ArtifactMismatchAck]:
+    """Replace header, body or both if the expected versions are the current ones, else return the current parts."""
+    # Checked here and not by a struct: clients expect a text of its own for each mistake in the payload.
+    artifact_id = wire.convert(data, ArtifactId).artifact_id
     if data.get("header") is None and data.get("body") is None:
         raise ApiError(ErrorResponse(400, "No updates provided"))
-    header, body = _part(data, "header"), _part(data, "body")
-    return context.database.write(client.account_id, _change, id, header, body)
+    header, body = _decode_part(data, "header"), _decode_part(data, "body")
+    return context.database.write(client.account_id, _update_ack, artifact_id, header, body)
 
 
-def _part(data: dict[str, Any], name: str) -> Part | None:
+def _decode_part(data: dict[str, Any], name: str) -> PartWrite:
     if data.get(name) is None:
         return None
     try:
         part = wire.convert(data[name], NewPart)
     except msgspec.ValidationError:
         raise ApiError(ErrorResponse(400, f"Invalid {name} parameters")) from None
-    return part.data, part.expected_version
+    return Write(part.data, part.expected_version)
 
 
-def _change(
-    tx: Transaction, account_id: str, artifact_id: str, header: Part | None, body: Part | None
-) -> ChangedAck | StaleAck:
-    stored, now = change(tx, account_id, artifact_id, header, body)
-    if stored:
-        return ChangedAck(
-            ChangedPart(now.header_version, now.header) if header is not None else msgspec.UNSET,
-            ChangedPart(now.body_version, now.body) if body is not None else msgspec.UNSET,
+def _update_ack(
+    tx: Transaction, account_id: str, artifact_id: str, header_write: PartWrite, body_write: PartWrite
+) -> StoredPartsAck | ArtifactMismatchAck:
+    header, body = update(tx, account_id, artifact_id, header_write, body_write)
+    if header.is_stale or body.is_stale:
+        return ArtifactMismatchAck(
+            CurrentPart(header.current_version, header.current_value) if header.is_stale else msgspec.UNSET,
+            CurrentPart(body.current_version, body.current_value) if body.is_stale else msgspec.UNSET,
         )
-    answer = StaleAck()
-    if header is not None and header[1] != now.header_version:
-        answer.header = StalePart(now.header_version, now.header)
-    if body is not None and body[1] != now.body_version:
-        answer.body = StalePart(now.body_version, now.body)
-    return answer
+    return StoredPartsAck(
+        msgspec.UNSET if header_write is None else StoredPart(header.version, header.value),
+        msgspec.UNSET if body_write is None else StoredPart(body.version, body.value),
+    )
 
 
-def artifact_delete(context: ServerContext, client: Client, data: Named) -> asyncio.Future[DeletedAck]:
+def artifact_delete(context: ServerContext, client: Client, data: ArtifactId) -> asyncio.Future[DeletedAck]:
+    """Delete an artifact."""
+
     def operation(tx: Transaction, account_id: str) -> DeletedAck:
         delete(tx, account_id, data.artifact_id)
         return DeletedAck()
@@ -292,14 +315,20 @@ def artifact_delete(context: ServerContext, client: Client, data: Named) -> asyn
 
 routes = [
     Route("POST", "/v1/artifacts", post, body=NewArtifact, answer=Artifact, errors=[ARTIFACT_OF_ANOTHER]),
-    Route("POST", "/v1/artifacts/:id", post_change, body=ArtifactChange, answer=Changed | Stale,
-          errors=[ARTIFACT_NOT_FOUND]),
-    Route("DELETE", "/v1/artifacts/:id", remove, errors=[ARTIFACT_NOT_FOUND]),
-    Route("POST", "/v1/sessions/:id/artifacts", post_for_session, body=NewArtifact, answer=Artifact,
-          errors=[SESSION_NOT_FOUND, ARTIFACT_OF_ANOTHER]),
+    Route(
+        "POST", "/v1/artifacts/:id", post_update, body=ArtifactChange, answer=StoredParts | ArtifactMismatch,
+        errors=[ARTIFACT_NOT_FOUND],
+    ),
+    Route("DELETE", "/v1/artifacts/:id", delete_artifact, errors=[ARTIFACT_NOT_FOUND]),
+    Route(
+        "POST", "/v1/sessions/:id/artifacts", post_for_session, body=NewArtifact, answer=Artifact,
+        errors=[SESSION_NOT_FOUND, ARTIFACT_OF_ANOTHER],
+    ),
 ]  # fmt: skip
 events = {
     "artifact-create": EventHandler(artifact_create, result_error, NewArtifact, ArtifactAck),
-    "artifact-update": EventHandler(artifact_update, result_error, None, ChangedAck | StaleAck, like=SocketChange),
-    "artifact-delete": EventHandler(artifact_delete, result_error, Named, DeletedAck),
+    "artifact-update": EventHandler(
+        artifact_update, result_error, None, StoredPartsAck | ArtifactMismatchAck, like=SocketArtifactChange
+    ),
+    "artifact-delete": EventHandler(artifact_delete, result_error, ArtifactId, DeletedAck),
 }

@@ -1,9 +1,9 @@
-"""Artifacts as they are read: lists, one."""
+"""Reading artifacts: lists and single ones."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Final, Literal
 
 from happy_light.clients import Client
 from happy_light.context import ServerContext
@@ -12,15 +12,16 @@ from happy_light.errors import ARTIFACT_NOT_FOUND, SESSION_NOT_FOUND, ApiError
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
-from happy_light.store import ReadTransaction, Row
+from happy_light.store import ReadTransaction
 from happy_light.wire import Incoming, NonEmptyStr, Outgoing
 
-LIST_MAX = 200
+LIST_MAX: Final = 200
+"""Artifacts that a list holds at most."""
 
 
 # -------------------------------------------------------------------------------------------- wire
 class ListedArtifact(Outgoing):
-    """An artifact as the lists have it: without its body."""
+    """An artifact as lists carry it: without its body. Times in ms."""
 
     id: str
     header: bytes
@@ -32,7 +33,7 @@ class ListedArtifact(Outgoing):
 
 
 class SocketArtifact(Outgoing):
-    """An artifact as acks have it: without its key."""
+    """An artifact as acks carry it: without its key. Times in ms."""
 
     id: str
     header: bytes
@@ -45,19 +46,19 @@ class SocketArtifact(Outgoing):
 
 
 class Artifact(SocketArtifact):
-    """A whole artifact."""
+    """A whole artifact; times in ms."""
 
     data_encryption_key: bytes
 
 
-class Named(Incoming):
-    """`artifact-read`, `artifact-delete`"""
+class ArtifactId(Incoming):
+    """The payload of `artifact-read` and `artifact-delete`."""
 
     artifact_id: NonEmptyStr
 
 
 class ArtifactAck(Outgoing):
-    """Ack of `artifact-read` and `artifact-create`."""
+    """The ack of `artifact-read` and `artifact-create`."""
 
     artifact: SocketArtifact
     result: Literal["success"] = "success"
@@ -65,23 +66,23 @@ class ArtifactAck(Outgoing):
 
 # -------------------------------------------------------------------------------------- operations
 _COLUMNS = "id, header, header_version, body, body_version, seq, created_at, updated_at, data_encryption_key"
-_LISTED = "id, header, header_version, data_encryption_key, seq, created_at, updated_at"
+_LIST_COLUMNS = "id, header, header_version, data_encryption_key, seq, created_at, updated_at"
 
 
-def newest(tx: ReadTransaction, account_id: str) -> list[ListedArtifact]:
-    """The artifacts that changed last, newest first."""
+def list_newest(tx: ReadTransaction, account_id: str) -> list[ListedArtifact]:
+    """Return the 200 artifacts that changed last, latest change first."""
     rows = tx.fetch_all(
-        f"SELECT {_LISTED} FROM artifacts WHERE account_id = ? ORDER BY updated_at DESC, id DESC LIMIT ?",
+        f"SELECT {_LIST_COLUMNS} FROM artifacts WHERE account_id = ? ORDER BY updated_at DESC, id DESC LIMIT ?",
         (account_id, LIST_MAX),
     )
     return [ListedArtifact(*row) for row in rows]
 
 
-def of_session(tx: ReadTransaction, account_id: str, session_id: str) -> list[ListedArtifact]:
-    """Those made for a session, newest change first. Raises Refused."""
-    sessions.owned(tx, account_id, session_id)
+def list_of_session(tx: ReadTransaction, account_id: str, session_id: str) -> list[ListedArtifact]:
+    """Return the 200 artifacts of a session that changed last. Raises ApiError SESSION_NOT_FOUND."""
+    sessions.require_owned(tx, account_id, session_id)
     rows = tx.fetch_all(
-        f"SELECT {_LISTED} FROM artifacts WHERE session_id = ? AND account_id = ? "
+        f"SELECT {_LIST_COLUMNS} FROM artifacts WHERE session_id = ? AND account_id = ? "
         "ORDER BY updated_at DESC, id DESC LIMIT ?",
         (session_id, account_id, LIST_MAX),
     )
@@ -89,15 +90,13 @@ def of_session(tx: ReadTransaction, account_id: str, session_id: str) -> list[Li
 
 
 def find(tx: ReadTransaction, account_id: str, artifact_id: str) -> Artifact | None:
-    """The artifact, if the account has it."""
-    row: Row | None = tx.fetch_one(
-        f"SELECT {_COLUMNS} FROM artifacts WHERE id = ? AND account_id = ?", (artifact_id, account_id)
-    )
+    """Return the artifact, or None if the account has no such artifact."""
+    row = tx.fetch_one(f"SELECT {_COLUMNS} FROM artifacts WHERE id = ? AND account_id = ?", (artifact_id, account_id))
     return None if row is None else Artifact(*row)
 
 
-def owned(tx: ReadTransaction, account_id: str, artifact_id: str) -> Artifact:
-    """The artifact. Raises Refused if the account has no such artifact."""
+def read(tx: ReadTransaction, account_id: str, artifact_id: str) -> Artifact:
+    """Return the artifact. Raises ApiError ARTIFACT_NOT_FOUND if the account has no such artifact."""
     artifact = find(tx, account_id, artifact_id)
     if artifact is None:
         raise ApiError(ARTIFACT_NOT_FOUND)
@@ -105,21 +104,24 @@ def owned(tx: ReadTransaction, account_id: str, artifact_id: str) -> Artifact:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_newest(request: Request[None, None]) -> list[ListedArtifact]:
-    return await request.context.database.read(newest, request.account_id)
+async def get_list(request: Request[None, None]) -> list[ListedArtifact]:
+    """Return the 200 artifacts that changed last, latest change first, without their bodies."""
+    return await request.context.database.read(list_newest, request.account_id)
 
 
-async def get_of_session(request: Request[None, None]) -> list[ListedArtifact]:
-    return await request.context.database.read(of_session, request.account_id, request.path["id"])
+async def get_list_of_session(request: Request[None, None]) -> list[ListedArtifact]:
+    """Return the 200 artifacts of a session that changed last, without their bodies."""
+    return await request.context.database.read(list_of_session, request.account_id, request.path["id"])
 
 
 async def get(request: Request[None, None]) -> Artifact:
-    return await request.context.database.read(owned, request.account_id, request.path["id"])
+    """Return one artifact."""
+    return await request.context.database.read(read, request.account_id, request.path["id"])
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def acked(artifact: Artifact) -> ArtifactAck:
-    """The ack that shows it."""
+def make_ack(artifact: Artifact) -> ArtifactAck:
+    """Return the ack that carries an artifact, without its key."""
     return ArtifactAck(
         SocketArtifact(
             artifact.id, artifact.header, artifact.header_version, artifact.body, artifact.body_version,
@@ -128,16 +130,19 @@ def acked(artifact: Artifact) -> ArtifactAck:
     )  # fmt: skip
 
 
-def artifact_read(context: ServerContext, client: Client, data: Named) -> asyncio.Future[ArtifactAck]:
-    return context.database.read(lambda tx: acked(owned(tx, client.account_id, data.artifact_id)))
+def artifact_read(context: ServerContext, client: Client, data: ArtifactId) -> asyncio.Future[ArtifactAck]:
+    """Return one artifact, without its key."""
+    return context.database.read(lambda tx: make_ack(read(tx, client.account_id, data.artifact_id)))
 
 
 routes = [
-    Route("GET", "/v1/artifacts", get_newest, answer=list[ListedArtifact]),
+    Route("GET", "/v1/artifacts", get_list, answer=list[ListedArtifact]),
     Route("GET", "/v1/artifacts/:id", get, answer=Artifact, errors=[ARTIFACT_NOT_FOUND]),
-    Route("GET", "/v1/sessions/:id/artifacts", get_of_session, answer=list[ListedArtifact],
-          errors=[SESSION_NOT_FOUND]),
+    Route(
+        "GET", "/v1/sessions/:id/artifacts", get_list_of_session, answer=list[ListedArtifact],
+        errors=[SESSION_NOT_FOUND],
+    ),
 ]  # fmt: skip
 events = {
-    "artifact-read": EventHandler(artifact_read, result_error, Named, ArtifactAck),
+    "artifact-read": EventHandler(artifact_read, result_error, ArtifactId, ArtifactAck),
 }

@@ -1,16 +1,16 @@
-"""Requests to be let in, by a terminal or a second device, and their answers."""
+"""Pairing: a terminal or a second device requests access to an account, a signed-in device approves it."""
 
 from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from happy_light import wire
 from happy_light.context import ServerContext
-from happy_light.domains.auth.sign_in import SignedIn, mint, signed_out, with_signature
+from happy_light.domains.auth.sign_in import SignedIn, make_token, verify_challenge
 from happy_light.errors import (
     INVALID_CHALLENGE,
     INVALID_PUBLIC_KEY,
@@ -27,58 +27,59 @@ from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success
 
-UNANSWERED = 24 * 3_600_000  # ms that a request is kept
-REQUESTS_MAX = 100_000  # requests that are kept
-PICKED_UP = 10 * 60_000  # ms that an answered request goes on handing out its token
-PROOF_MAX = 16_384  # bytes of a body that comes without a token
+UNANSWERED_LIFETIME: Final = 24 * 3_600_000  # ms that a request waits for approval
+PICKED_UP_LIFETIME: Final = 10 * 60_000  # ms that an approved request hands out tokens after the first pick-up
+REQUESTS_MAX: Final = 100_000  # requests that are kept; the oldest are deleted
+SIGN_IN_BODY_MAX: Final = 16_384  # bytes of a body of POST /v1/auth/response that comes without a token
+_BOX_KEY_SIZE: Final = 32  # bytes of an X25519 key
 
 Kind = Literal["terminal", "account"]
 
 
-# ---------------------------------------------------------------------------------------------- wire
-class Ask(Incoming):
-    """POST /v1/auth/request, /v1/auth/account/request"""
+# -------------------------------------------------------------------------------------------- wire
+class PairingBody(Incoming):
+    """The body of POST /v1/auth/request and /v1/auth/account/request: an X25519 key (32 bytes)."""
 
     public_key: bytes
     supports_v2: bool | None = msgspec.field(name="supportsV2", default=None)
 
 
-class Asked(Outgoing):
-    """The state of a request; token and response once it is authorized."""
+class PairingState(Outgoing):
+    """The state of a pairing request; token and response once it is authorized."""
 
     state: Literal["requested", "authorized"]
     token: str | msgspec.UnsetType = msgspec.UNSET
     response: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class AskedChallenged(Asked):
-    """As Asked, beside a challenge that the owner of the key may sign instead of waiting."""
+class TerminalPairingState(PairingState):
+    """The state of a terminal's pairing request, and a challenge that the owner of the key may sign instead."""
 
     challenge: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatusQuery(Incoming):
-    """GET /v1/auth/request/status"""
+    """The query of GET /v1/auth/request/status: a key in base64."""
 
     public_key: str
 
 
-class Status(Outgoing):
-    """What a phone sees of a request."""
+class PairingStatus(Outgoing):
+    """The status of a terminal's pairing request; supportsV2 is false unless it is pending."""
 
     status: Literal["not_found", "pending", "authorized"]
     supports_v2: bool = msgspec.field(name="supportsV2")
 
 
-class Approve(Incoming):
-    """POST /v1/auth/response, /v1/auth/account/response"""
+class Approval(Incoming):
+    """The body of POST /v1/auth/account/response."""
 
     public_key: bytes
     response: str
 
 
-class Respond(Incoming):
-    """POST /v1/auth/response: `response` with a token; `challenge` and `signature` without one."""
+class ApprovalOrSignIn(Incoming):
+    """The body of POST /v1/auth/response: `response` with a token; `challenge` and `signature` without one."""
 
     public_key: bytes
     response: str | msgspec.UnsetType = msgspec.UNSET
@@ -86,8 +87,9 @@ class Respond(Incoming):
     signature: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
+# -------------------------------------------------------------------------------------- operations
 class PairingRequest(msgspec.Struct):
-    """A row of auth_requests. `picked_up_at` in ms."""
+    """A row of auth_requests; times in ms. `picked_up_at` is when its owner first received the token."""
 
     id: str
     supports_v2: bool
@@ -96,16 +98,15 @@ class PairingRequest(msgspec.Struct):
     picked_up_at: int | None
     created_at: int
 
-    def outlived(self, now: int) -> bool:
-        """Whether it is to be treated as if it were not there."""
+    def is_expired(self, now: int) -> bool:
+        """Whether the request counts as absent at `now` (ms)."""
         if self.picked_up_at is not None:
-            return now - self.picked_up_at > PICKED_UP
-        return now - self.created_at > UNANSWERED
+            return now - self.picked_up_at > PICKED_UP_LIFETIME
+        return now - self.created_at > UNANSWERED_LIFETIME
 
 
-# ---------------------------------------------------------------------------------------- operations
-def find(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingRequest | None:
-    """The request of a key, if it still counts."""
+def find_pairing(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingRequest | None:
+    """Return the request of a key, or None if there is none or it is expired."""
     row = tx.fetch_one(
         "SELECT id, supports_v2, response, account_id, picked_up_at, created_at FROM auth_requests "
         "WHERE kind = ? AND public_key = ?",
@@ -114,12 +115,12 @@ def find(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingRequest |
     if row is None:
         return None
     pairing = PairingRequest(row[0], bool(row[1]), *row[2:])
-    return None if pairing.outlived(wire.now_ms()) else pairing
+    return None if pairing.is_expired(wire.now_ms()) else pairing
 
 
-def ask(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> PairingRequest:
-    """The request of a key, made if there is none; notes when its answer is picked up first."""
-    pairing = find(tx, kind, public_key)
+def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> PairingRequest:
+    """Return the request of a key, created if there is none; the first pick-up of an approved one is recorded."""
+    pairing = find_pairing(tx, kind, public_key)
     key = public_key.hex().upper()
     if pairing is None:
         tx.execute("DELETE FROM auth_requests WHERE kind = ? AND public_key = ?", (kind, key))
@@ -134,12 +135,15 @@ def ask(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> Pa
     return pairing
 
 
-def approve(tx: Transaction, account_id: str, kind: Kind, public_key: bytes, response: str) -> Success:
-    """Lets the asker into the account; the first answer wins. Raises Refused."""
-    pairing = find(tx, kind, public_key)
+def approve_pairing(tx: Transaction, account_id: str, kind: Kind, public_key: bytes, response: str) -> Success:
+    """Give the requesting device access to the account; the first response wins, an empty one changes nothing.
+
+    Raises ApiError REQUEST_NOT_FOUND.
+    """
+    pairing = find_pairing(tx, kind, public_key)
     if pairing is None:
         raise ApiError(REQUEST_NOT_FOUND)
-    if response and pairing.response is None:  # an empty response leaves the request unanswered
+    if response and pairing.response is None:
         tx.execute(
             "UPDATE auth_requests SET response = ?, account_id = ?, updated_at = ? WHERE id = ?",
             (response, account_id, tx.now, pairing.id),
@@ -147,54 +151,65 @@ def approve(tx: Transaction, account_id: str, kind: Kind, public_key: bytes, res
     return Success()
 
 
-def tidy(tx: Transaction) -> int:
-    """Deletes requests that nobody answered in a day, answered ones that were picked up, and the oldest of
-    too many. -> how many."""
+def delete_expired(tx: Transaction) -> int:
+    """Delete expired requests, and the oldest beyond REQUESTS_MAX. Return how many were deleted."""
     return tx.execute(
         "DELETE FROM auth_requests WHERE created_at < ? OR picked_up_at < ? OR created_at < "
         "(SELECT created_at FROM auth_requests ORDER BY created_at DESC LIMIT 1 OFFSET ?)",
-        (tx.now - UNANSWERED, tx.now - PICKED_UP, REQUESTS_MAX),
+        (tx.now - UNANSWERED_LIFETIME, tx.now - PICKED_UP_LIFETIME, REQUESTS_MAX),
     )
 
 
-# ----------------------------------------------------------------------------------------- endpoints
-async def _ask(request: Request[Ask, None], kind: Kind) -> Asked:
-    key = _box_key(request.body.public_key)
-    pairing = await request.context.database.read(find, kind, key)
-    if pairing is None or (pairing.response is not None and pairing.picked_up_at is None):
-        pairing = await request.context.database.write_for((), ask, kind, key, bool(request.body.supports_v2))
-    if pairing.response is None or pairing.account_id is None:
-        return Asked("requested")
-    extra = {"session": pairing.id} if kind == "terminal" else {}
-    since = await request.context.database.read(signed_out, pairing.account_id)
-    return Asked("authorized", mint(request.context, pairing.account_id, since, **extra), pairing.response)
+def read_tokens_since(tx: ReadTransaction, account_id: str) -> int:
+    """Return the time (s) before which no token of the account is valid, 0 if it was never signed out."""
+    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
+    return 0 if row is None else int(row[0])
 
 
-async def ask_terminal(request: Request[Ask, None]) -> AskedChallenged:
-    asked = await _ask(request, "terminal")
+# --------------------------------------------------------------------------------------- endpoints
+async def post_request(request: Request[PairingBody, None]) -> TerminalPairingState:
+    """Request a terminal's pairing, or poll it; the answer also carries a challenge."""
+    pairing = await _request_pairing(request, "terminal")
     challenge = request.context.keys.challenges.make(request.body.public_key, wire.now_ms())
-    return AskedChallenged(asked.state, asked.token, asked.response, challenge)
+    return TerminalPairingState(pairing.state, pairing.token, pairing.response, challenge)
 
 
-async def ask_account(request: Request[Ask, None]) -> Asked:
-    return await _ask(request, "account")
+async def post_account_request(request: Request[PairingBody, None]) -> PairingState:
+    """Request the pairing of a second device, or poll it."""
+    return await _request_pairing(request, "account")
 
 
-async def status(request: Request[None, StatusQuery]) -> Status:
+async def _request_pairing(request: Request[PairingBody, None], kind: Kind) -> PairingState:
+    """Return the state of the key's request. Clients poll every second, so an unchanged one is only read."""
+    key = _check_box_key(request.body.public_key)
+    pairing = await request.context.database.read(find_pairing, kind, key)
+    if pairing is None or (pairing.response is not None and pairing.picked_up_at is None):
+        supports_v2 = bool(request.body.supports_v2)
+        pairing = await request.context.database.write_for((), request_pairing, kind, key, supports_v2)
+    if pairing.response is None or pairing.account_id is None:
+        return PairingState("requested")
+    extra = {"session": pairing.id} if kind == "terminal" else {}
+    tokens_since = await request.context.database.read(read_tokens_since, pairing.account_id)
+    token = make_token(request.context, pairing.account_id, tokens_since, **extra)
+    return PairingState("authorized", token, pairing.response)
+
+
+async def get_status(request: Request[None, StatusQuery]) -> PairingStatus:
+    """Return the status of a terminal's pairing request."""
     try:
         key = b64decode(request.query.public_key, validate=True)
     except (binascii.Error, ValueError):
-        return Status("not_found", False)
-    pairing = await request.context.database.read(find, "terminal", key)
+        return PairingStatus("not_found", False)
+    pairing = await request.context.database.read(find_pairing, "terminal", key)
     if pairing is None:
-        return Status("not_found", False)
+        return PairingStatus("not_found", False)
     if pairing.response is not None:
-        return Status("authorized", False)
-    return Status("pending", pairing.supports_v2)
+        return PairingStatus("authorized", False)
+    return PairingStatus("pending", pairing.supports_v2)
 
 
-async def respond(request: Request[Respond, None]) -> Success | SignedIn:
-    """With a token a device approves; without one a signed challenge lets its signer in."""
+async def post_response(request: Request[ApprovalOrSignIn, None]) -> Success | SignedIn:
+    """With a token: approve a terminal's request. Without: sign in with a signed challenge."""
     if request.header(b"authorization") is not None:
         request.account_id = await application.authorize(request)
         body = _RESPONSE.decode_body(await request.read(), request.header(b"content-type"))
@@ -202,48 +217,46 @@ async def respond(request: Request[Respond, None]) -> Success | SignedIn:
             raise BadRequest("Object missing required field `response`")
         return await _approve(request, "terminal", body.public_key, body.response)
     try:
-        raw = await request.read(PROOF_MAX)
+        raw = await request.read(SIGN_IN_BODY_MAX)
     except BadRequest:
         raise ApiError(MISSING_AUTHORIZATION) from None
-    if not _is_proof(raw):
+    if not _is_sign_in(raw):
         raise ApiError(MISSING_AUTHORIZATION)
     body = _RESPONSE.decode_body(raw, request.header(b"content-type"))
-    return await with_signature(request.context, body.public_key, body.challenge, body.signature, ours_only=True)
+    return await verify_challenge(request.context, body.public_key, body.challenge, body.signature, server_made=True)
 
 
-def _is_proof(raw: bytes) -> bool:
-    """Whether a body without a token is meant as a sign-in at all."""
+def _is_sign_in(raw: bytes) -> bool:
+    """Whether a body without a token is meant as a sign-in, and not as an approval whose token was forgotten."""
     try:
-        given = wire.decode(raw)
+        body = wire.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
-    return isinstance(given, dict) and {"challenge", "signature"} <= given.keys()
+    return isinstance(body, dict) and {"challenge", "signature"} <= body.keys()
 
 
-async def approve_account(request: Request[Approve, None]) -> Success:
+async def post_account_response(request: Request[Approval, None]) -> Success:
+    """Approve the request of a second device."""
     return await _approve(request, "account", request.body.public_key, request.body.response)
 
 
 async def _approve(request: Request[Any, None], kind: Kind, public_key: bytes, response: str) -> Success:
-    return await request.context.database.write(request.account_id, approve, kind, _box_key(public_key), response)
+    key = _check_box_key(public_key)
+    return await request.context.database.write(request.account_id, approve_pairing, kind, key, response)
 
 
-def _box_key(key: bytes) -> bytes:
-    if len(key) != 32:
+def _check_box_key(key: bytes) -> bytes:
+    if len(key) != _BOX_KEY_SIZE:
         raise ApiError(INVALID_PUBLIC_KEY)
     return key
 
 
-async def _tidy(context: ServerContext) -> None:
-    await context.database.write_for((), tidy)
+async def _delete_expired(context: ServerContext) -> None:
+    await context.database.write_for((), delete_expired)
 
 
 _RESPONSE = Route(
-    "POST",
-    "/v1/auth/response",
-    respond,
-    body=Respond,
-    answer=Success | SignedIn,
+    "POST", "/v1/auth/response", post_response, body=ApprovalOrSignIn, answer=Success | SignedIn,
     errors=[
         MISSING_AUTHORIZATION, INVALID_TOKEN, INVALID_CHALLENGE, INVALID_SIGNATURE, INVALID_PUBLIC_KEY,
         REGISTRATION_CLOSED, REQUEST_NOT_FOUND,
@@ -251,22 +264,20 @@ _RESPONSE = Route(
     public=True,
     streams=True,
 )  # fmt: skip
-
-
 routes = [
     Route(
-        "POST", "/v1/auth/request", ask_terminal, body=Ask, answer=AskedChallenged, public=True,
+        "POST", "/v1/auth/request", post_request, body=PairingBody, answer=TerminalPairingState, public=True,
         errors=[INVALID_PUBLIC_KEY],
     ),
-    Route("GET", "/v1/auth/request/status", status, query=StatusQuery, answer=Status, public=True),
+    Route("GET", "/v1/auth/request/status", get_status, query=StatusQuery, answer=PairingStatus, public=True),
     _RESPONSE,
     Route(
-        "POST", "/v1/auth/account/request", ask_account, body=Ask, answer=Asked, public=True,
+        "POST", "/v1/auth/account/request", post_account_request, body=PairingBody, answer=PairingState, public=True,
         errors=[INVALID_PUBLIC_KEY],
     ),
     Route(
-        "POST", "/v1/auth/account/response", approve_account, body=Approve,
+        "POST", "/v1/auth/account/response", post_account_response, body=Approval,
         errors=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND],
     ),
 ]  # fmt: skip
-jobs = {_tidy: 600.0}
+jobs = {_delete_expired: 600.0}

@@ -1,4 +1,4 @@
-"""Signing in by a signed challenge: accounts, and who may make one."""
+"""Sign-in with a signed challenge, and who may create an account."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from happy_light.wire import Incoming, Outgoing
 log = logging.getLogger(__name__)
 
 
-# ---------------------------------------------------------------------------------------------- wire
+# -------------------------------------------------------------------------------------------- wire
 class SignIn(Incoming):
-    """POST /v1/auth"""
+    """The body of POST /v1/auth: an Ed25519 key (32 bytes), a challenge and the key's signature (64 bytes) of it."""
 
     public_key: bytes
     challenge: bytes
@@ -32,32 +32,32 @@ class SignIn(Incoming):
 
 
 class SignedIn(Outgoing):
-    """`{"success": true, "token": …}`"""
+    """The token of the account."""
 
     token: str
     success: Literal[True] = True
 
 
 class Me(Profile, kw_only=True):
-    """GET /v1/auth/me: the profile, with the account's Ed25519 key."""
+    """The profile, the Ed25519 key and the creation time (ms) of the caller's account."""
 
     public_key: bytes
     created_at: int
 
 
-# ---------------------------------------------------------------------------------------- operations
-def enter(tx: Transaction, public_key: bytes, registration: str) -> tuple[str, int]:
-    """The account of an Ed25519 key, made if it is new. -> its id, and s before which no token counts.
+# -------------------------------------------------------------------------------------- operations
+def get_or_create_account(tx: Transaction, public_key: bytes, registration: str) -> tuple[str, int]:
+    """Return the id of the key's account, created if it is new, and the time (s) before which no token is valid.
 
-    `registration` is the setting, which is about new accounts only. Raises Refused.
+    `registration` is the setting; it applies to new accounts only. Raises ApiError REGISTRATION_CLOSED.
     """
     key = public_key.hex().upper()
     row = tx.fetch_one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
     if row is not None:
         return row[0], row[1]
     short_name = fingerprint(public_key)
-    let_in = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (short_name,))
-    if not let_in and not accepts(tx, tx.now, registration):
+    allowed = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (short_name,))
+    if not allowed and not registration_open(tx, tx.now, registration):
         raise ApiError(REGISTRATION_CLOSED, fingerprint=short_name)
     id = wire.new_id()
     tx.execute(
@@ -67,10 +67,11 @@ def enter(tx: Transaction, public_key: bytes, registration: str) -> tuple[str, i
     return id, 0
 
 
-def prove(tx: Transaction, public_key: bytes, registration: str, challenge: bytes, made_at: int) -> tuple[str, int]:
-    """As `enter`, for the signer of a challenge of ours: each lets in once. Raises Refused.
+def use_challenge(tx: Transaction, challenge: bytes, made_at: int) -> None:
+    """Mark a challenge of this server, made at `made_at` (ms), as used. Raises ApiError INVALID_CHALLENGE.
 
-    Only a sign-in that succeeds leaves a row, so that asking for challenges costs no space.
+    A challenge is valid for 5 minutes and once. Only used challenges are stored, so that requesting them takes no
+    space.
     """
     expires_at = made_at + Challenges.LIFETIME
     tx.execute("DELETE FROM used_challenges WHERE expires_at < ?", (tx.now,))
@@ -79,80 +80,80 @@ def prove(tx: Transaction, public_key: bytes, registration: str, challenge: byte
         (challenge, expires_at),
     ):
         raise ApiError(INVALID_CHALLENGE)
-    return enter(tx, public_key, registration)
 
 
-def accepts(tx: ReadTransaction, now: int, registration: str) -> bool:
-    """Whether anybody may make an account at `now` (ms): by the setting, or because a window is open."""
-    if registration == "open" or now < window(tx):
+def registration_open(tx: ReadTransaction, now: int, registration: str) -> bool:
+    """Whether any key may create an account at `now` (ms), by the setting or because the operator opened it."""
+    if registration == "open" or now < registration_open_until(tx):
         return True
     return registration == "first" and tx.fetch_one("SELECT 1 FROM accounts LIMIT 1") is None
 
 
-def window(tx: ReadTransaction) -> int:
-    """Until when the operator opened registration (ms), 0 for never."""
+def registration_open_until(tx: ReadTransaction) -> int:
+    """Return the time (ms) until which the operator opened registration, 0 if never."""
     row = tx.fetch_one("SELECT value FROM meta WHERE key = 'registration_until'")
     return 0 if row is None else int(row[0])
 
 
-def me(tx: ReadTransaction, account_id: str, base: str) -> Me:
-    """The account behind a token; `base` as for account.profile."""
+def read_me(tx: ReadTransaction, account_id: str, base: str) -> Me:
+    """Return profile and key of an existing account; the avatar's URL begins with `base` (scheme and host)."""
     row = tx.fetch_one("SELECT public_key, created_at FROM accounts WHERE id = ?", (account_id,))
     assert row is not None  # the token was good, so the account exists
-    known = msgspec.structs.asdict(account.profile(tx, account_id, base))
-    return Me(**known, public_key=bytes.fromhex(row[0]), created_at=row[1])
+    profile = msgspec.structs.asdict(account.read_profile(tx, account_id, base))
+    return Me(**profile, public_key=bytes.fromhex(row[0]), created_at=row[1])
 
 
-def signed_out(tx: ReadTransaction, account_id: str) -> int:
-    """When the account was signed out everywhere last (s), 0 for never."""
-    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
-    return 0 if row is None else int(row[0])
-
-
-# ----------------------------------------------------------------------------------------- endpoints
-async def sign_in(request: Request[SignIn, None]) -> SignedIn:
+# --------------------------------------------------------------------------------------- endpoints
+async def post(request: Request[SignIn, None]) -> SignedIn:
+    """Sign in with a signature; a new key creates an account."""
     body = request.body
-    return await with_signature(request.context, body.public_key, body.challenge, body.signature)
+    return await verify_challenge(request.context, body.public_key, body.challenge, body.signature)
 
 
-async def with_signature(
-    context: ServerContext, public_key: bytes, challenge: bytes, signature: bytes, *, ours_only: bool = False
+async def verify_challenge(
+    context: ServerContext, public_key: bytes, challenge: bytes, signature: bytes, *, server_made: bool = False
 ) -> SignedIn:
-    """A challenge of ours lets in once, wherever it is handed in; the client's own one as often as it likes."""
+    """Return a token of the key's account if the signature of the challenge is valid.
+
+    A challenge that this server made is valid once; one that the client made itself always, unless `server_made`
+    demands the server's. Raises ApiError INVALID_CHALLENGE, INVALID_SIGNATURE or REGISTRATION_CLOSED.
+    """
     made_at = context.keys.challenges.made_at(challenge, public_key)
-    if made_at is None and ours_only:
+    if made_at is None and server_made:
         raise ApiError(INVALID_CHALLENGE)
     if not verify_signature(public_key, challenge, signature):
         raise ApiError(INVALID_SIGNATURE)
-    registration = context.settings.registration
+
+    def operation(tx: Transaction) -> tuple[str, int]:
+        if made_at is not None:
+            use_challenge(tx, challenge, made_at)
+        return get_or_create_account(tx, public_key, context.settings.registration)
+
     try:
-        if made_at is None:
-            account_id, since = await context.database.write_for((), enter, public_key, registration)
-        else:
-            account_id, since = await context.database.write_for(
-                (), prove, public_key, registration, challenge, made_at
-            )
-    except ApiError as refused:
-        if refused.response is REGISTRATION_CLOSED:
-            log.warning("registration is closed: key %s was refused", refused.extra["fingerprint"])
+        account_id, tokens_since = await context.database.write_for((), operation)
+    except ApiError as error:
+        if error.response is REGISTRATION_CLOSED:
+            log.warning("registration is closed: key %s was rejected", error.extra["fingerprint"])
         raise
-    return SignedIn(mint(context, account_id, since))
+    return SignedIn(make_token(context, account_id, tokens_since))
 
 
-def mint(context: ServerContext, account_id: str, since: int = 0, **extra: str) -> str:
-    """A token that counts although the account was signed out as late as `since` (s)."""
-    return context.keys.tokens.signer.mint(account_id, max(wire.now_ms() // 1000, since), **extra)
+def make_token(context: ServerContext, account_id: str, tokens_since: int = 0, **extra: str) -> str:
+    """Return a new token; `tokens_since` (s) is the time before which no token of the account is valid."""
+    issued_at = max(wire.now_ms() // 1000, tokens_since)
+    return context.keys.tokens.signer.mint(account_id, issued_at, **extra)
 
 
 async def get_me(request: Request[None, None]) -> Me:
+    """Return the profile, public key and creation time of the caller's account."""
     return await request.context.database.read(
-        me, request.account_id, forwarded.of(request.context.settings, request.scope)
+        read_me, request.account_id, forwarded.of(request.context.settings, request.scope)
     )
 
 
 routes = [
     Route(
-        "POST", "/v1/auth", sign_in, body=SignIn, answer=SignedIn, public=True,
+        "POST", "/v1/auth", post, body=SignIn, answer=SignedIn, public=True,
         errors=[INVALID_SIGNATURE, INVALID_CHALLENGE, REGISTRATION_CLOSED],
     ),
     Route("GET", "/v1/auth/me", get_me, answer=Me),

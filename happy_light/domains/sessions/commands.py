@@ -1,4 +1,4 @@
-"""Sessions as they change: made, updated, archived, deleted."""
+"""Changing sessions: create, update, archive, delete."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Literal
 import msgspec
 
 from happy_light import wire
-from happy_light.bus import Audience, Update
+from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains.presence import tracker
-from happy_light.domains.sessions.queries import COLUMNS, ListedSession, Session, listed, owned
-from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError
+from happy_light.domains import presence, versioned
+from happy_light.domains.sessions.queries import COLUMNS, ListedSession, listed_session, read
+from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
+from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError, BadRequest
 from happy_light.http.application import Request, Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error_silent
@@ -22,14 +23,14 @@ from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, S
 
 
 # -------------------------------------------------------------------------------------------- wire
-class OneSession(Outgoing):
-    """`{"session": …}`"""
+class LoadedSession(Outgoing):
+    """The session with the tag that was given, created or existing."""
 
     session: ListedSession
 
 
 class NewSession(Incoming):
-    """POST /v1/sessions"""
+    """The body of POST /v1/sessions."""
 
     tag: str
     metadata: str
@@ -37,18 +38,17 @@ class NewSession(Incoming):
     data_encryption_key: bytes | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
-    def first_state(self) -> str | None:
+    def initial_agent_state(self) -> str | None:
         """The agentState that a new session starts with.
 
-        The CLIs always name dataEncryptionKey, null or not, and repeat their agentState by `update-state`
-        from version 0; with them a new session is announced without one, as by the original. From
-        whoever else gives an agentState it is stored.
+        CLIs always send dataEncryptionKey, null or not, and send their agentState again by `update-state` with
+        expectedVersion 0: for them a new session starts without one. For other clients it is stored.
         """
         return self.agent_state if self.data_encryption_key is msgspec.UNSET else None
 
 
 class SessionChange(Incoming):
-    """POST /v1/sessions/:id: values, each with the version that it is to replace."""
+    """The body of POST /v1/sessions/:id: values, each with the version that it replaces."""
 
     metadata: str | msgspec.UnsetType = msgspec.UNSET
     expected_metadata_version: Version | msgspec.UnsetType = msgspec.UNSET
@@ -56,27 +56,25 @@ class SessionChange(Incoming):
     expected_agent_state_version: Version | msgspec.UnsetType = msgspec.UNSET
 
 
-class Changed(Outgoing):
-    """The new versions of what was given."""
+class StoredValues(Outgoing):
+    """The new versions of the values that were given."""
 
     metadata_version: int | msgspec.UnsetType = msgspec.UNSET
     agent_state_version: int | msgspec.UnsetType = msgspec.UNSET
     success: Literal[True] = True
 
 
-class Stale(Outgoing):
-    """Nothing was stored; what is current of the values whose version was not."""
+class SessionMismatch(VersionMismatch, kw_only=True):
+    """Nothing was stored; the current state of the values whose expected version is not the current one."""
 
-    current_metadata_version: int | msgspec.UnsetType = msgspec.UNSET
-    current_metadata: str | msgspec.UnsetType = msgspec.UNSET
-    current_agent_state_version: int | msgspec.UnsetType = msgspec.UNSET
-    current_agent_state: str | msgspec.UnsetType | None = msgspec.UNSET
-    success: Literal[False] = False
-    error: Literal["version-mismatch"] = "version-mismatch"
+    current_metadata_version: int | msgspec.UnsetType
+    current_metadata: str | msgspec.UnsetType
+    current_agent_state_version: int | msgspec.UnsetType
+    current_agent_state: str | msgspec.UnsetType | None
 
 
 class NewSessionUpdate(Outgoing, tag_field="t", tag="new-session"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: a session was created. Times in ms."""
 
     id: str
     seq: int
@@ -92,7 +90,7 @@ class NewSessionUpdate(Outgoing, tag_field="t", tag="new-session"):
 
 
 class SessionUpdate(Outgoing, tag_field="t", tag="update-session"):
-    """Update to the session's sockets: only what changed."""
+    """Sent to the session's and user-scoped sockets: what changed of a session."""
 
     id: str
     metadata: Versioned | msgspec.UnsetType = msgspec.UNSET
@@ -100,13 +98,13 @@ class SessionUpdate(Outgoing, tag_field="t", tag="update-session"):
 
 
 class DeleteSessionUpdate(Outgoing, tag_field="t", tag="delete-session"):
-    """Update to user-scoped sockets."""
+    """Sent to user-scoped sockets: a session was deleted."""
 
     sid: str
 
 
 class UpdateMetadata(Incoming):
-    """`update-metadata`"""
+    """The payload of `update-metadata`."""
 
     sid: NonEmptyStr
     metadata: str
@@ -114,7 +112,7 @@ class UpdateMetadata(Incoming):
 
 
 class UpdateState(Incoming):
-    """`update-state`"""
+    """The payload of `update-state`."""
 
     sid: NonEmptyStr
     agent_state: str | None
@@ -122,172 +120,167 @@ class UpdateState(Incoming):
 
 
 class MetadataAck(Outgoing):
-    """Ack of `update-metadata`: what is current now."""
+    """The ack of `update-metadata`: the version and metadata that are current now."""
 
-    result: str
+    result: Literal["success", "version-mismatch"]
     version: int
     metadata: str
 
 
 class StateAck(Outgoing):
-    """Ack of `update-state`: what is current now."""
+    """The ack of `update-state`: the version and agentState that are current now."""
 
-    result: str
+    result: Literal["success", "version-mismatch"]
     version: int
     agent_state: str | None
 
 
 # -------------------------------------------------------------------------------------- operations
-def create(tx: Transaction, account_id: str, new: NewSession) -> OneSession:
-    """The session of that tag: the existing one unchanged, or a new one, announced."""
+def get_or_create(tx: Transaction, account_id: str, new: NewSession) -> LoadedSession:
+    """Return the account's session with that tag unchanged, or create and announce it."""
     row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
     if row is not None:
-        return OneSession(listed(row))
+        return LoadedSession(listed_session(row))
     key = wire.text(new.data_encryption_key)
     session = ListedSession(
         id=wire.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
-        metadata=new.metadata, metadata_version=0, agent_state=new.first_state, agent_state_version=0,
+        metadata=new.metadata, metadata_version=0, agent_state=new.initial_agent_state, agent_state_version=0,
         data_encryption_key=key,
     )  # fmt: skip
     tx.execute(
         "INSERT INTO sessions (id, account_id, tag, metadata, agent_state, data_encryption_key, active_at, "
         "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (session.id, account_id, new.tag, new.metadata, session.agent_state, key, tx.now, tx.now, tx.now),
-    )  # fmt: skip
-    tx.publish(
-        Update(
-            Audience(account_id),
-            NewSessionUpdate(
-                session.id, 0, session.metadata, 0, session.agent_state, 0, session.data_encryption_key, True,
-                tx.now, tx.now, tx.now,
-            ),
-        )
-    )  # fmt: skip
-    return OneSession(session)
+    )
+    announcement = NewSessionUpdate(
+        session.id, 0, session.metadata, 0, session.agent_state, 0, key, True, tx.now, tx.now, tx.now
+    )
+    tx.publish(Update(Audience(account_id), announcement))
+    return LoadedSession(session)
 
 
 def archive(tx: Transaction, account_id: str, session_id: str) -> Success:
-    """Makes it inactive. Raises Refused."""
-    tracker.end(tx, account_id, session_id, tx.now)
+    """Make the session inactive and announce it. Raises ApiError SESSION_NOT_FOUND."""
+    presence.end_session(tx, account_id, session_id, tx.now)
     return Success()
 
 
 def delete(tx: Transaction, account_id: str, session_id: str) -> Success:
-    """Deletes it with messages, usage reports and access keys. Raises Refused."""
+    """Delete the session with its messages, usage reports and access keys, and announce it.
+
+    Raises ApiError SESSION_NOT_FOUND_OR_FOREIGN. Its attachments are files; the caller deletes them.
+    """
     if not tx.execute("DELETE FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)):
         raise ApiError(SESSION_NOT_FOUND_OR_FOREIGN)
     tx.publish(Update(Audience(account_id), DeleteSessionUpdate(session_id)))
     return Success()
 
 
-def change(
+def update(
     tx: Transaction,
     account_id: str,
     session_id: str,
-    metadata: tuple[str, int] | None = None,
-    agent_state: tuple[str | None, int] | None = None,
-) -> tuple[bool, Session]:
-    """Stores (value, expected version) pairs, all or none. -> whether, and the session as it is now. Raises Refused."""
-    session = owned(tx, account_id, session_id)
-    if metadata is not None and metadata[1] != session.metadata_version:
-        return False, session
-    if agent_state is not None and agent_state[1] != session.agent_state_version:
-        return False, session
-    body = SessionUpdate(session_id)
-    if metadata is not None:
-        session.metadata, session.metadata_version = metadata[0], metadata[1] + 1
-        body.metadata = Versioned(session.metadata, session.metadata_version)
-    if agent_state is not None:
-        session.agent_state, session.agent_state_version = agent_state[0], agent_state[1] + 1
-        body.agent_state = Versioned(session.agent_state, session.agent_state_version)
+    metadata: Write[str] | None = None,
+    agent_state: Write[str | None] | None = None,
+) -> tuple[CompareAndSet[str], CompareAndSet[str | None]]:
+    """Store and announce the writes unless one of them is stale; return what became of metadata and agentState.
+
+    Raises ApiError SESSION_NOT_FOUND.
+    """
+    session = read(tx, account_id, session_id)
+    new_metadata = CompareAndSet(session.metadata, session.metadata_version, metadata)
+    new_state = CompareAndSet(session.agent_state, session.agent_state_version, agent_state)
+    if new_metadata.is_stale or new_state.is_stale:
+        return new_metadata, new_state
     tx.execute(
         "UPDATE sessions SET metadata = ?, metadata_version = ?, agent_state = ?, agent_state_version = ?, "
         "updated_at = ? WHERE id = ? AND account_id = ?",
-        (session.metadata, session.metadata_version, session.agent_state, session.agent_state_version, tx.now,
-         session_id, account_id),
-    )  # fmt: skip
-    tx.publish(Update(Audience.session(account_id, session_id), body))
-    return True, session
-
-
-def update(tx: Transaction, account_id: str, session_id: str, new: SessionChange) -> Changed | Stale:
-    """Stores metadata, agentState or both. Raises Refused, msgspec.ValidationError."""
-    metadata = wire.paired("metadata", new.metadata, new.expected_metadata_version)
-    state = wire.paired("agentState", new.agent_state, new.expected_agent_state_version)
-    if metadata is None and state is None:
-        raise msgspec.ValidationError("There is neither metadata nor agentState")
-    stored, session = change(tx, account_id, session_id, metadata, state)
-    answer, stale = Changed(), Stale()
-    if metadata is not None:
-        answer.metadata_version = session.metadata_version
-        if metadata[1] != session.metadata_version:
-            stale.current_metadata_version, stale.current_metadata = session.metadata_version, session.metadata
-    if state is not None:
-        answer.agent_state_version = session.agent_state_version
-        if state[1] != session.agent_state_version:
-            stale.current_agent_state_version = session.agent_state_version
-            stale.current_agent_state = session.agent_state
-    return answer if stored else stale
-
-
-def set_metadata(tx: Transaction, account_id: str, new: UpdateMetadata) -> MetadataAck:
-    """Stores metadata. Raises Refused."""
-    stored, session = change(tx, account_id, new.sid, metadata=(new.metadata, new.expected_version))
-    return MetadataAck("success" if stored else "version-mismatch", session.metadata_version, session.metadata)
-
-
-def set_state(tx: Transaction, account_id: str, new: UpdateState) -> StateAck:
-    """Stores agentState. Raises Refused."""
-    stored, session = change(tx, account_id, new.sid, agent_state=(new.agent_state, new.expected_version))
-    return StateAck("success" if stored else "version-mismatch", session.agent_state_version, session.agent_state)
+        (new_metadata.value, new_metadata.version, new_state.value, new_state.version, tx.now, session_id, account_id),
+    )
+    announcement = SessionUpdate(
+        session_id,
+        msgspec.UNSET if metadata is None else Versioned(new_metadata.value, new_metadata.version),
+        msgspec.UNSET if agent_state is None else Versioned(new_state.value, new_state.version),
+    )
+    tx.publish(Update(Audience.session(account_id, session_id), announcement))
+    return new_metadata, new_state
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def post_change(request: Request[SessionChange, None]) -> Changed | Stale:
-    return await request.context.database.write(request.account_id, update, request.path["id"], request.body)
-
-
-async def post(request: Request[NewSession, None]) -> OneSession:
-    answer = await request.context.database.write(request.account_id, create, request.body)
-    request.context.presence.unmute(("session", request.account_id, answer.session.id))
+async def post(request: Request[NewSession, None]) -> LoadedSession:
+    """Create a session, or load the existing one with that tag unchanged."""
+    answer = await request.context.database.write(request.account_id, get_or_create, request.body)
+    request.context.bus.publish(Unmuted("session", request.account_id, answer.session.id))
     return answer
 
 
+async def post_update(request: Request[SessionChange, None]) -> StoredValues | SessionMismatch:
+    """Replace metadata, agentState or both if the expected versions are the current ones."""
+    new = request.body
+    metadata_write = versioned.requested("metadata", new.metadata, new.expected_metadata_version)
+    state_write = versioned.requested("agentState", new.agent_state, new.expected_agent_state_version)
+    if metadata_write is None and state_write is None:
+        raise BadRequest("Neither metadata nor agentState is given")
+    metadata, state = await request.context.database.write(
+        request.account_id, update, request.path["id"], metadata_write, state_write
+    )
+    if metadata.is_stale or state.is_stale:
+        return SessionMismatch(
+            current_metadata_version=metadata.stale_version,
+            current_metadata=metadata.stale_value,
+            current_agent_state_version=state.stale_version,
+            current_agent_state=state.stale_value,
+        )
+    return StoredValues(metadata.new_version, state.new_version)
+
+
 async def post_archive(request: Request[Any, None]) -> Success:
-    request.context.presence.mute(("session", request.account_id, request.path["id"]))
+    """Make a session inactive; its heartbeats are ignored for 60 s, until the session is loaded again."""
+    # Before the write, so that no heartbeat that arrives meanwhile revives the session.
+    request.context.bus.publish(Muted("session", request.account_id, request.path["id"]))
     return await request.context.database.write(request.account_id, archive, request.path["id"])
 
 
-async def remove(request: Request[None, None]) -> Success:
+async def delete_session(request: Request[None, None]) -> Success:
+    """Delete a session with its messages, usage reports, access keys and attachments."""
     session_id = request.path["id"]
-    request.context.presence.mute(("session", request.account_id, session_id))
+    request.context.bus.publish(Muted("session", request.account_id, session_id))
     answer = await request.context.database.write(request.account_id, delete, session_id)
-    await request.context.blobs.delete_prefix(f"sessions/{session_id}/")  # what a crash leaves here, `prune` finds
+    # If the server ends before this, `prune` removes the folder.
+    await request.context.blobs.delete_prefix(f"sessions/{session_id}/")
     return answer
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def update_metadata(context: ServerContext, client: Client, data: UpdateMetadata) -> asyncio.Future[MetadataAck]:
-    return context.database.write(client.account_id, set_metadata, data)
+    """Replace the metadata of a session if the expected version is the current one."""
+
+    def operation(tx: Transaction, account_id: str) -> MetadataAck:
+        metadata, _ = update(tx, account_id, data.sid, metadata=Write(data.metadata, data.expected_version))
+        return MetadataAck(metadata.result, metadata.version, metadata.value)
+
+    return context.database.write(client.account_id, operation)
 
 
 def update_state(context: ServerContext, client: Client, data: UpdateState) -> asyncio.Future[StateAck]:
-    return context.database.write(client.account_id, set_state, data)
+    """Replace the agentState of a session if the expected version is the current one."""
+
+    def operation(tx: Transaction, account_id: str) -> StateAck:
+        _, state = update(tx, account_id, data.sid, agent_state=Write(data.agent_state, data.expected_version))
+        return StateAck(state.result, state.version, state.value)
+
+    return context.database.write(client.account_id, operation)
 
 
 routes = [
-    Route("POST", "/v1/sessions", post, body=NewSession, answer=OneSession),
+    Route("POST", "/v1/sessions", post, body=NewSession, answer=LoadedSession),
     Route(
-        "POST",
-        "/v1/sessions/:id",
-        post_change,
-        body=SessionChange,
-        answer=Changed | Stale,
+        "POST", "/v1/sessions/:id", post_update, body=SessionChange, answer=StoredValues | SessionMismatch,
         errors=[SESSION_NOT_FOUND],
     ),
     Route("POST", "/v1/sessions/:id/archive", post_archive, errors=[SESSION_NOT_FOUND]),
-    Route("DELETE", "/v1/sessions/:id", remove, errors=[SESSION_NOT_FOUND_OR_FOREIGN]),
-]
+    Route("DELETE", "/v1/sessions/:id", delete_session, errors=[SESSION_NOT_FOUND_OR_FOREIGN]),
+]  # fmt: skip
 events = {
     "update-metadata": EventHandler(update_metadata, result_error_silent, UpdateMetadata, MetadataAck),
     "update-state": EventHandler(update_state, result_error_silent, UpdateState, StateAck),

@@ -1,8 +1,8 @@
-"""Sessions as they are read: lists, pages, one."""
+"""Reading sessions: lists, pages and single ones."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,14 +12,15 @@ from happy_light.http.application import Request, Route
 from happy_light.store import ReadTransaction, Row
 from happy_light.wire import Base64, Incoming, Outgoing
 
-RECENT = 15 * 60_000  # ms in which an active session counts as seen lately
-LIST_MAX = 150
-CURSOR = "cursor_v1_"
+ACTIVE_WITHIN: Final = 15 * 60_000  # ms since its last heartbeat in which GET /v2/sessions/active lists a session
+LIST_MAX: Final = 150
+CURSOR_PREFIX: Final = "cursor_v1_"
+_AFTER_EVERY_ID: Final = "~"  # sorts after every id
 
 
 # -------------------------------------------------------------------------------------------- wire
 class Session(Outgoing):
-    """A session without its messages."""
+    """A session without its messages; times in ms."""
 
     id: str
     seq: int
@@ -35,31 +36,31 @@ class Session(Outgoing):
 
 
 class ListedSession(Session):
-    """As Session; `lastMessage` is always null (clients expect the field)."""
+    """A session with `lastMessage`, which is always null; clients expect the field."""
 
     last_message: None = None
 
 
 class Sessions(Outgoing):
-    """`{"sessions": […]}`"""
+    """A list of sessions."""
 
     sessions: list[Session]
 
 
 class ListedSessions(Outgoing):
-    """`{"sessions": […]}`"""
+    """The sessions that changed last, latest change first."""
 
     sessions: list[ListedSession]
 
 
-class PlainSession(Outgoing):
-    """`{"session": …}`"""
+class FoundSession(Outgoing):
+    """One session."""
 
     session: Session
 
 
 class Page(Outgoing):
-    """A page of sessions, by id descending."""
+    """A page of sessions, by id descending; nextCursor is null on the last page."""
 
     sessions: list[Session]
     next_cursor: str | None
@@ -67,13 +68,13 @@ class Page(Outgoing):
 
 
 class ActiveQuery(Incoming):
-    """GET /v2/sessions/active"""
+    """The query of GET /v2/sessions/active."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = LIST_MAX
 
 
 class PageQuery(Incoming):
-    """GET /v2/sessions; changedSince in ms"""
+    """The query of GET /v2/sessions; changedSince in ms, exclusive."""
 
     cursor: str = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
@@ -87,81 +88,90 @@ COLUMNS = (
 )
 
 
-def _session(row: Row) -> Session:
-    id, seq, created_at, updated_at, is_active, *rest = row
-    return Session(id, seq, created_at, updated_at, bool(is_active), *rest)
+def listed_session(row: Row) -> ListedSession:
+    """Return the session of a row of COLUMNS."""
+    id, seq, created_at, updated_at, active, *rest = row
+    return ListedSession(id, seq, created_at, updated_at, bool(active), *rest)
 
 
-def listed(row: Row) -> ListedSession:
-    """The session of a row of COLUMNS, as the lists have it."""
-    id, seq, created_at, updated_at, is_active, *rest = row
-    return ListedSession(id, seq, created_at, updated_at, bool(is_active), *rest)
-
-
-def newest(tx: ReadTransaction, account_id: str) -> ListedSessions:
-    """The sessions that changed last, newest first."""
+def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions:
+    """Return the 150 sessions that changed last, latest change first."""
     sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
     return ListedSessions(tx.fetch_json(ListedSession, sql, (account_id, LIST_MAX))[0])
 
 
-def active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions:
-    """Active and seen in the last 15 minutes, latest first."""
+def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions:
+    """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
     sql = (
         f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? "
         "ORDER BY active_at DESC LIMIT ?"
     )
-    return Sessions(tx.fetch_json(Session, sql, (account_id, wire.now_ms() - RECENT, limit))[0])
+    return Sessions(tx.fetch_json(Session, sql, (account_id, wire.now_ms() - ACTIVE_WITHIN, limit))[0])
 
 
-def page(tx: ReadTransaction, account_id: str, before: str, limit: int, changed_since: int | None) -> Page:
-    """Sessions with an id below `before` ("" for all), by id descending."""
+def list_page(tx: ReadTransaction, account_id: str, before: str, limit: int, changed_since: int | None) -> Page:
+    """Return sessions with an id below `before` ("" for all), changed after `changed_since` (ms), by id descending."""
     if changed_since is None:
         ids = "SELECT id FROM sessions WHERE account_id = ? AND id < ?"
         bounds: tuple[str | int, ...] = (account_id,)
     else:
-        # `id || ''` keeps the planner from the index by id, so that the cost is that of what changed.
+        # `id || ''` keeps the planner from the index by id: with that by change the cost is that of what changed.
         ids = "SELECT id FROM sessions WHERE account_id = ? AND updated_at > ? AND id || '' < ?"
         bounds = (account_id, changed_since)
     sql = f"SELECT {COLUMNS} FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
-    sessions, last = tx.fetch_json(Session, sql, (*bounds, before or "~", limit), "min(id)")  # ~ sorts behind every id
+    sessions, last = tx.fetch_json(Session, sql, (*bounds, before or _AFTER_EVERY_ID, limit), "min(id)")
     has_next = last is not None and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
-    return Page(sessions, CURSOR + last if has_next else None, has_next)
+    return Page(sessions, CURSOR_PREFIX + last if has_next else None, has_next)
 
 
-def owned(tx: ReadTransaction, account_id: str, session_id: str) -> Session:
-    """The session. Raises Refused if the account has no such session."""
+def require_owned(tx: ReadTransaction, account_id: str, session_id: str) -> int:
+    """Return the seq of the session's last message. Raises ApiError SESSION_NOT_FOUND unless the account owns it."""
+    row = tx.fetch_one("SELECT seq FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
+    if row is None:
+        raise ApiError(SESSION_NOT_FOUND)
+    seq: int = row[0]
+    return seq
+
+
+def read(tx: ReadTransaction, account_id: str, session_id: str) -> Session:
+    """Return the session. Raises ApiError SESSION_NOT_FOUND unless the account owns it."""
     row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
     if row is None:
         raise ApiError(SESSION_NOT_FOUND)
-    return _session(row)
+    id, seq, created_at, updated_at, active, *rest = row
+    return Session(id, seq, created_at, updated_at, bool(active), *rest)
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_newest(request: Request[None, None]) -> ListedSessions:
-    return await request.context.database.read(newest, request.account_id)
+async def get_list(request: Request[None, None]) -> ListedSessions:
+    """Return the 150 sessions that changed last, latest change first."""
+    return await request.context.database.read(list_newest, request.account_id)
 
 
 async def get_active(request: Request[None, ActiveQuery]) -> Sessions:
-    return await request.context.database.read(active, request.account_id, request.query.limit)
+    """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
+    return await request.context.database.read(list_active, request.account_id, request.query.limit)
 
 
 async def get_page(request: Request[None, PageQuery]) -> Page:
+    """Return a page of all sessions or of those changed since a time, by id descending."""
     cursor = request.query.cursor
-    if cursor and not cursor.startswith(CURSOR):
+    if cursor and not cursor.startswith(CURSOR_PREFIX):
         raise ApiError(INVALID_CURSOR)
-    before = cursor.removeprefix(CURSOR)
+    before = cursor.removeprefix(CURSOR_PREFIX)
     return await request.context.database.read(
-        page, request.account_id, before, request.query.limit, request.query.changed_since
+        list_page, request.account_id, before, request.query.limit, request.query.changed_since
     )
 
 
-async def get(request: Request[None, None]) -> PlainSession:
-    return PlainSession(await request.context.database.read(owned, request.account_id, request.path["id"]))
+async def get(request: Request[None, None]) -> FoundSession:
+    """Return one session."""
+    return FoundSession(await request.context.database.read(read, request.account_id, request.path["id"]))
 
 
 routes = [
-    Route("GET", "/v1/sessions", get_newest, answer=ListedSessions),
+    Route("GET", "/v1/sessions", get_list, answer=ListedSessions),
     Route("GET", "/v2/sessions", get_page, query=PageQuery, answer=Page, errors=[INVALID_CURSOR]),
     Route("GET", "/v2/sessions/active", get_active, query=ActiveQuery, answer=Sessions),
-    Route("GET", "/v1/sessions/:id", get, answer=PlainSession, errors=[SESSION_NOT_FOUND]),
+    Route("GET", "/v1/sessions/:id", get, answer=FoundSession, errors=[SESSION_NOT_FOUND]),
 ]
