@@ -29,6 +29,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "domains.client_log",
         "domains.docs.documents",
         "domains.docs.page",
+        "domains.presence.operations",
         "domains.presence.tracker",
         "domains.probes",
         "domains.rpc.registry",

@@ -68,7 +68,7 @@ async def test_refusals_and_shapes_are_those_of_the_tables(world: World) -> None
     unauthorized = operation["responses"]["401"]["content"]["application/json"]["schema"]
     assert unauthorized["properties"]["error"]["enum"] == ["Missing authorization header", "Invalid token"]
     assert described["components"]["schemas"]["Person"] == {
-        "description": "POST /v1/friends/add, /v1/friends/remove",
+        "description": "The body of POST /v1/friends/add and /v1/friends/remove: an account id.",
         "type": "object", "properties": {"uid": {"type": "string"}}, "required": ["uid"],
     }  # fmt: skip
     user = described["components"]["schemas"]["User"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from happy_light.bus import Bus, Ephemeral
-from happy_light.domains.presence import tracker
+from happy_light.domains.presence.operations import expire_silent
 from happy_light.store import Database, SqliteEngine, Transaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
@@ -222,8 +222,8 @@ async def test_silence_of_ten_minutes_becomes_inactivity_and_is_announced(tmp_pa
 
     try:
         await store.write_for((), fill)
-        assert await store.write_for((), tracker.sweep) == [("session", "a", "silent"), ("machine", "a", "silent")]
-        assert await store.write_for((), tracker.sweep) == []
+        assert await store.write_for((), expire_silent) == [("session", "a", "silent"), ("machine", "a", "silent")]
+        assert await store.write_for((), expire_silent) == []
         rows = await store.read(
             lambda rx: rx.fetch_all("SELECT id, active, updated_at FROM sessions UNION ALL "
                               "SELECT id, active, updated_at FROM machines")

@@ -11,15 +11,18 @@ They are files only: <data>/attachments/sessions/<sessionId>/<uuid>.enc, gone wi
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
 
-from happy_light.blobs import keys as blob_keys
+from happy_light.blobs import local_files
+from happy_light.config import Settings
 from happy_light.domains import sessions
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
@@ -33,9 +36,12 @@ from happy_light.errors import (
 )
 from happy_light.http import forwarded
 from happy_light.http.application import Request, Route
+from happy_light.store import ReadTransaction
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
+STALE: Final = 3600  # s after which an unfinished upload is a leftover
+_FILE: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc")
 _FLAT: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")  # no path in it
 _HEADERS: Final = {"cache-control": "private, no-cache"}
 
@@ -86,55 +92,69 @@ def named(session_id: str, ref: str) -> str:
     return name
 
 
+def leftovers(tx: ReadTransaction, settings: Settings) -> list[Path]:
+    """What a crash left: folders of sessions that are gone, and uploads that never ended.
+
+    Safe beside a running server: a session is stored before its folder is made.
+    """
+    folder = settings.attachments / "sessions"
+    if not folder.is_dir():
+        return []
+    found = []
+    for below in sorted(folder.iterdir()):
+        if tx.fetch_one("SELECT 1 FROM sessions WHERE id = ?", (below.name,)) is None:
+            found.append(below)
+        elif below.is_dir():
+            limit = time.time() - STALE
+            found += [file for file in below.glob(f".*{local_files.PART}") if file.stat().st_mtime < limit]
+    return found
+
+
 # --------------------------------------------------------------------------------------- endpoints
 async def request_upload(request: Request[NewAttachment, None]) -> Upload:
     session_id = request.path["id"]
     request.context.upload_rate.count(request.account_id)
-    await request.context.database.read(sessions.owned, request.account_id, session_id)
+    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
     name = f"{uuid.uuid4()}.enc"
-    return Upload(_key(session_id, name), _url(request, name))
+    return Upload(f"sessions/{session_id}/attachments/{name}", _url(request, name))
 
 
 async def request_download(request: Request[WantedAttachment, None]) -> Download:
     session_id = request.path["id"]
-    await request.context.database.read(sessions.owned, request.account_id, session_id)
+    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
     return Download(_url(request, named(session_id, request.body.ref)))
 
 
 async def put(request: Request[None, None]) -> Stored:
     context, session_id, name = request.context, request.path["id"], request.path["file"]
     _check_type(request.header(b"content-type"))
-    await context.database.read(sessions.owned, request.account_id, session_id)
-    key = _key(session_id, name)
-    if not blob_keys.is_key(key):
+    await context.database.read(sessions.require_owned, request.account_id, session_id)
+    if not _FILE.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_FILE)
+    folder = context.settings.attachments_of(session_id)
     try:
-        await context.blobs.put(key, _bytes(request), SIZE_MAX)
+        await local_files.store(_bytes(request), folder / name)
     finally:  # the session may have been deleted meanwhile, with its folder or before the file was in it
         try:
-            await context.database.read(sessions.owned, request.account_id, session_id)
+            await context.database.read(sessions.require_owned, request.account_id, session_id)
         except ApiError:
-            await context.blobs.delete_prefix(f"sessions/{session_id}/")
+            await local_files.remove(folder)
             raise
     return Stored()
 
 
 async def get(request: Request[None, None]) -> Response:
     session_id, name = request.path["id"], request.path["file"]
-    await request.context.database.read(sessions.owned, request.account_id, session_id)
+    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
     if not _FLAT.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    key = _key(session_id, name)
-    answer = None
-    if blob_keys.is_key(key):
-        answer = await request.context.blobs.response(key, "application/octet-stream", _HEADERS)
+    if not _FILE.fullmatch(name):
+        raise ApiError(ATTACHMENT_NOT_FOUND)
+    path = request.context.settings.attachments_of(session_id) / name
+    answer = await local_files.send(path, "application/octet-stream", _HEADERS)
     if answer is None:
         raise ApiError(ATTACHMENT_NOT_FOUND)
     return answer
-
-
-def _key(session_id: str, name: str) -> str:
-    return f"sessions/{session_id}/attachments/{name}"
 
 
 def _url(request: Request[NewAttachment, None] | Request[WantedAttachment, None], name: str) -> str:

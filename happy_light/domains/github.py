@@ -154,8 +154,8 @@ def link(tx: Transaction, account_id: str, user: Linked, picture: Picture | None
     )
     first_name, _, last_name = (user.name or "").strip().partition(" ")
     update = AccountUpdate(
-        account_id, github=account.github(user.profile), username=user.login, first_name=first_name or None,
-        last_name=last_name.strip() or None,
+        account_id, github=account.decode_github_profile(user.profile), username=user.login,
+        first_name=first_name or None, last_name=last_name.strip() or None,
     )  # fmt: skip
     tx.execute(
         "UPDATE accounts SET github_user_id = ?, username = ?, first_name = ?, last_name = ?, updated_at = ? "
@@ -168,7 +168,7 @@ def link(tx: Transaction, account_id: str, user: Linked, picture: Picture | None
         stored = wire.encode(
             {"path": path, "width": picture.width, "height": picture.height, "thumbhash": picture.thumbhash}
         ).decode()
-        update.avatar = account.avatar(stored, base)
+        update.avatar = account.decode_avatar(stored, base)
         replaced = _store_picture(tx, account_id, picture, path, stored)
     tx.publish(Update(Audience(account_id), update))
     return replaced

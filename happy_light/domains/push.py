@@ -227,7 +227,7 @@ async def delete_token(request: Request[None, None]) -> Success:
 
 async def post_event(request: Request[PushEvent, None]) -> Pushed:
     context, body, session_id = request.context, request.body, request.path["id"]
-    await context.database.read(sessions.owned, request.account_id, session_id)
+    await context.database.read(sessions.require_owned, request.account_id, session_id)
     event = SessionEvent(session_id, body.kind, body.title, body.body, now_ms())
     context.bus.publish(Ephemeral(Audience.session(request.account_id, session_id), event))
     pushed = await push(context, request.account_id, session_id, body)

@@ -1,1 +1,1 @@
-"""Presence of sessions and machines: heartbeats, ends and silence. tracker.py is its state."""
+"""Presence of sessions and machines: what is in the database, what is in memory, and the socket events."""

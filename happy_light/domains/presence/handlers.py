@@ -1,18 +1,21 @@
-"""Who is there: heartbeats, ends, and the silence that follows (protocol.md section 15).
+"""Presence: heartbeats and ends of sessions and machines (docs/protocol.md, section 15).
 
-    socket  session-alive, session-end, machine-alive
-
-Heartbeats come every few seconds from everyone, so they live in memory: ownership is cached, the
-database gets one write per flush for all of them, and nobody waits for it.
+socket session-alive, session-end, machine-alive
+ephemeral activity, machine-activity
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
+from happy_light.bus import Muted
 from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains.presence.tracker import FLUSH_EVERY, end, moment
+from happy_light.domains.presence.operations import Key, clamp_time, end_session
+from happy_light.domains.presence.tracker import EXPIRE_INTERVAL, FLUSH_INTERVAL
+from happy_light.errors import ApiError, ErrorResponse
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import Transaction
@@ -20,8 +23,8 @@ from happy_light.wire import Incoming, NonEmptyStr, Ok
 
 
 # -------------------------------------------------------------------------------------------- wire
-class SessionBeat(Incoming):
-    """`session-alive`; time in ms."""
+class SessionHeartbeat(Incoming):
+    """The payload of `session-alive`; time in ms."""
 
     sid: NonEmptyStr
     time: int | float
@@ -29,63 +32,64 @@ class SessionBeat(Incoming):
 
 
 class SessionEnd(Incoming):
-    """`session-end`; time in ms."""
+    """The payload of `session-end`; time in ms."""
 
     sid: NonEmptyStr
     time: int | float
 
 
-class MachineBeat(Incoming):
-    """`machine-alive`; time in ms."""
+class MachineHeartbeat(Incoming):
+    """The payload of `machine-alive`; time in ms."""
 
     machine_id: NonEmptyStr
     time: int | float
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def session_alive(context: ServerContext, client: Client, beat: SessionBeat) -> Any:
-    """A session lives; -> `{ok}`, whether it counted."""
-    presence = context.presence
-    return _acked(presence.beat(("session", client.account_id, beat.sid), beat.time, beat.thinking is True))
+def session_alive(context: ServerContext, client: Client, data: SessionHeartbeat) -> Ok | Awaitable[Ok]:
+    """Announce a heartbeat of a session; `ok` is false if it is ignored."""
+    key = Key("session", client.account_id, data.sid)
+    return _ack(context.presence.heartbeat(key, data.time, data.thinking is True))
 
 
-def machine_alive(context: ServerContext, client: Client, beat: MachineBeat) -> Any:
-    """A machine lives; -> `{ok}`, whether it counted."""
-    presence = context.presence
-    return _acked(presence.beat(("machine", client.account_id, beat.machine_id), beat.time, False))
+def machine_alive(context: ServerContext, client: Client, data: MachineHeartbeat) -> Ok | Awaitable[Ok]:
+    """Announce a heartbeat of a machine; `ok` is false if it is ignored."""
+    key = Key("machine", client.account_id, data.machine_id)
+    return _ack(context.presence.heartbeat(key, data.time, False))
 
 
-def _acked(counted: Any) -> Any:
+def _ack(counted: bool | Awaitable[bool]) -> Ok | Awaitable[Ok]:
     if isinstance(counted, bool):
-        return {"ok": counted}
+        return Ok(counted)
 
-    async def later() -> dict[str, bool]:
-        return {"ok": await counted}
+    async def ack_later() -> Ok:
+        return Ok(await counted)
 
-    return later()
+    return ack_later()
 
 
-def session_end(context: ServerContext, client: Client, data: SessionEnd) -> Any:
-    """A session is over, whatever heartbeats still come."""
-    at = moment(data.time)
+def session_end(context: ServerContext, client: Client, data: SessionEnd) -> asyncio.Future[Ok]:
+    """Make a session inactive; its heartbeats are ignored for 60 s, until it is loaded again."""
+    at = clamp_time(data.time)
     if at is None:
-        return ok_error("Too old")
-    context.presence.mute(("session", client.account_id, data.sid))
-    return context.database.write(client.account_id, _end_ack, data.sid, at)
+        raise ApiError(ErrorResponse(400, "Too old"))
+    # Before the write, so that no heartbeat that arrives meanwhile revives the session.
+    context.bus.publish(Muted("session", client.account_id, data.sid))
 
+    def operation(tx: Transaction, account_id: str) -> Ok:
+        end_session(tx, account_id, data.sid, at)
+        return Ok()
 
-def _end_ack(tx: Transaction, account_id: str, session_id: str, at: int) -> dict[str, bool]:
-    end(tx, account_id, session_id, at)
-    return {"ok": True}
+    return context.database.write(client.account_id, operation)
 
 
 def connected(context: ServerContext, client: Client) -> None:
-    """Hook of the live edge."""
+    """Tell the tracker that a socket connected."""
     context.presence.connected(client)
 
 
 def disconnected(context: ServerContext, client: Client, reason: str) -> None:
-    """Hook of the live edge."""
+    """Tell the tracker that a socket disconnected, and the engine's reason."""
     context.presence.disconnected(client, reason)
 
 
@@ -93,13 +97,13 @@ async def _flush(context: ServerContext) -> None:
     await context.presence.flush()
 
 
-async def _sweep(context: ServerContext) -> None:
-    await context.presence.sweep()
+async def _expire(context: ServerContext) -> None:
+    await context.presence.expire()
 
 
 events = {
-    "session-alive": EventHandler(session_alive, ok_error, SessionBeat, Ok),
+    "session-alive": EventHandler(session_alive, ok_error, SessionHeartbeat, Ok),
     "session-end": EventHandler(session_end, ok_error, SessionEnd, Ok),
-    "machine-alive": EventHandler(machine_alive, ok_error, MachineBeat, Ok),
+    "machine-alive": EventHandler(machine_alive, ok_error, MachineHeartbeat, Ok),
 }
-jobs = {_flush: FLUSH_EVERY, _sweep: 60.0}
+jobs = {_flush: FLUSH_INTERVAL, _expire: EXPIRE_INTERVAL}

@@ -11,7 +11,8 @@ from happy_light import wire
 from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
-from happy_light.domains import presence, versioned
+from happy_light.domains import versioned
+from happy_light.domains.presence.operations import end_session
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, listed_session, read
 from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
 from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError, BadRequest
@@ -161,7 +162,7 @@ def get_or_create(tx: Transaction, account_id: str, new: NewSession) -> LoadedSe
 
 def archive(tx: Transaction, account_id: str, session_id: str) -> Success:
     """Make the session inactive and announce it. Raises ApiError SESSION_NOT_FOUND."""
-    presence.end_session(tx, account_id, session_id, tx.now)
+    end_session(tx, account_id, session_id, tx.now)
     return Success()
 
 
