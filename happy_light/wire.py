@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,8 +23,6 @@ SafeInt = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 NonEmptyStr = Annotated[str, msgspec.Meta(min_length=1)]
 Base64 = Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})]
-
-T = TypeVar("T")
 
 
 class Incoming(msgspec.Struct, rename="camel", gc=False):
@@ -202,15 +200,3 @@ def _whole(value: Any, room: Iterator[None]) -> Any:
     if isinstance(value, dict):
         return {name: _whole(item, room) for name, item in value.items()}
     return value
-
-
-def paired(name: str, value: T | msgspec.UnsetType, expected_version: int | msgspec.UnsetType) -> tuple[T, int] | None:
-    """A value to write with the version that its writer saw; None if there is nothing to write.
-
-    Raises msgspec.ValidationError for a value without its version.
-    """
-    if isinstance(value, msgspec.UnsetType):
-        return None
-    if isinstance(expected_version, msgspec.UnsetType):
-        raise msgspec.ValidationError(f"{name} is given without the version that is expected")
-    return value, expected_version
