@@ -23,6 +23,7 @@ from happy_light.domains import (
     feed,
     files,
     github,
+    health,
     kv,
     machines,
     messages,
@@ -44,7 +45,7 @@ from happy_light.ui import routes as front
 
 DOMAINS: tuple[ModuleType, ...] = (
     auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
-    github, people, feed, rpc, presence, voice, files, version, client_logs, docs, front,
+    github, people, feed, rpc, presence, voice, files, version, health, client_logs, docs, front,
 )  # fmt: skip
 
 Job = Callable[[ServerContext], Awaitable[None]]

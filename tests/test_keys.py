@@ -14,7 +14,7 @@ import pytest
 
 from happy_light.auth.derivation import derive
 from happy_light.auth.keys import Keys
-from happy_light.domains import github
+from happy_light.domains.github import oauth
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors.json").read_text("utf-8"))
 SECRET: str = VECTORS["secret"]
@@ -77,16 +77,16 @@ def test_what_is_sealed_can_be_opened_with_its_path_and_secret_only(ours: Keys) 
 
 
 def test_a_state_is_good_for_five_minutes_and_nothing_else_is_one(ours: Keys) -> None:
-    state = github.make_state(ours.github, "account")
+    state = oauth.make_state(ours.github, "account")
     claims = jwt.decode(state, options={"verify_signature": False})
     assert claims["iss"] == "github-happy"
     assert claims["exp"] == claims["iat"] + 300
-    assert github.account_of_state(ours.github, state) == "account"
+    assert oauth.account_of_state(ours.github, state) == "account"
     old = ours.github.mint("account", issued_at=int(time.time()) - 400, exp=int(time.time()) - 100)
     for bad in (
         "", "bad", "a.b.c", state[:-3], old, ours.tokens.signer.mint("account"), ours.github.mint("account"),
         Keys("another").github.mint("account", exp=int(time.time()) + 300), "x" * 5000,
         f"{state}{os.urandom(2).hex()}",
     ):  # fmt: skip
-        assert github.account_of_state(ours.github, bad) is None
+        assert oauth.account_of_state(ours.github, bad) is None
     assert ours.tokens.verify(state) is None  # and a state lets nobody in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from happy_light.domains.version import STORES
+from happy_light.domains.version import APP_STORES
 from tests.client import World
 
 
@@ -20,7 +20,7 @@ async def test_what_is_no_semver_or_below_the_minimum_is_told_its_store(world: W
     for platform in ("ios", "IOS", "android", "Android", "web", ""):
         body = {"platform": platform, "version": version, "app_id": "x"}
         answer = await world.http.post("/v1/version", json=body)
-        store = None if good else STORES.get(platform.lower())
+        store = None if good else APP_STORES.get(platform.lower())
         assert (answer.status_code, answer.json()) == (200, {"updateUrl": store})
 
 

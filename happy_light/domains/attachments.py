@@ -1,21 +1,22 @@
-"""Attachments: encrypted files of a session, at most 10 MiB each (protocol.md section 3).
+"""Attachments: encrypted files of a session, at most 10 MiB each (docs/protocol.md, section 3).
 
-POST /v1/sessions/:id/attachments/request-upload      where to put a new one
-POST /v1/sessions/:id/attachments/request-download    where to get one
-PUT  /v1/sessions/:id/attachments/:file               the bytes
-GET  /v1/sessions/:id/attachments/:file
+POST /v1/sessions/:id/attachments/request-upload      get the URL to upload a new attachment to
+POST /v1/sessions/:id/attachments/request-download    get the URL to download an attachment from
+PUT  /v1/sessions/:id/attachments/:file               upload an attachment
+GET  /v1/sessions/:id/attachments/:file               download an attachment
 
-They are files only: <data>/attachments/sessions/<sessionId>/<uuid>.enc, gone with their session.
+They are not in the database: <data>/attachments/sessions/<sessionId>/<uuid>.enc, deleted with their session.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -36,134 +37,141 @@ from happy_light.errors import (
 )
 from happy_light.http import forwarded
 from happy_light.http.application import Request, Route
-from happy_light.store import ReadTransaction
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
-STALE: Final = 3600  # s after which an unfinished upload is a leftover
-_FILE: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc")
-_FLAT: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")  # no path in it
+UNFINISHED_LIFETIME: Final = 3600  # s after which an unfinished upload is no longer one that is under way
+FILE_NAME: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc"
+"""The regular expression of an attachment's file name: `<uuid>.enc`."""
+_FILE_NAME: Final = re.compile(FILE_NAME)
+_PLAIN_NAME: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")
+"""A file name without a path in it."""
 _HEADERS: Final = {"cache-control": "private, no-cache"}
 
 
 # -------------------------------------------------------------------------------------------- wire
 class NewAttachment(Incoming):
-    """POST …/request-upload; size in bytes. The name is the client's own affair."""
+    """The body of POST /v1/sessions/:id/attachments/request-upload; size in bytes. The filename is not used."""
 
     filename: str
     size: Annotated[int, msgspec.Meta(ge=0, le=SIZE_MAX)]
 
 
 class Upload(Outgoing):
-    """Where to send the bytes; `ref` is what goes into the message."""
+    """The URL to upload to, and the ref by which messages name the attachment."""
 
     ref: str
     upload_url: str
     method: Literal["PUT"] = "PUT"
 
 
-class WantedAttachment(Incoming):
-    """POST …/request-download"""
+class AttachmentRef(Incoming):
+    """The body of POST /v1/sessions/:id/attachments/request-download."""
 
     ref: str
 
 
 class Download(Outgoing):
-    """Where the bytes are."""
+    """The URL to download from."""
 
     download_url: str
 
 
-class Stored(Outgoing):
-    """PUT …/:file"""
+class Uploaded(Outgoing):
+    """The attachment was stored."""
 
     ok: Literal[True] = True
 
 
 # -------------------------------------------------------------------------------------- operations
-def named(session_id: str, ref: str) -> str:
-    """The file's name in a ref. Raises Refused if it is none of that session's."""
+def name_of_ref(session_id: str, ref: str) -> str:
+    """Return the file name in a ref.
+
+    Raises ApiError FOREIGN_ATTACHMENT_REF for a ref of another session, INVALID_ATTACHMENT_REF for a path in it.
+    """
     prefix = f"sessions/{session_id}/attachments/"
     if not ref.startswith(prefix):
         raise ApiError(FOREIGN_ATTACHMENT_REF)
     name = ref.removeprefix(prefix)
-    if not _FLAT.fullmatch(name):
+    if not _PLAIN_NAME.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_REF)
     return name
 
 
-def leftovers(tx: ReadTransaction, settings: Settings) -> list[Path]:
-    """What a crash left: folders of sessions that are gone, and uploads that never ended.
-
-    Safe beside a running server: a session is stored before its folder is made.
-    """
-    folder = settings.attachments / "sessions"
-    if not folder.is_dir():
-        return []
-    found = []
-    for below in sorted(folder.iterdir()):
-        if tx.fetch_one("SELECT 1 FROM sessions WHERE id = ?", (below.name,)) is None:
-            found.append(below)
-        elif below.is_dir():
-            limit = time.time() - STALE
-            found += [file for file in below.glob(f".*{local_files.PART}") if file.stat().st_mtime < limit]
-    return found
+def list_unfinished(settings: Settings) -> list[Path]:
+    """Return the temporary files of uploads that a crash ended: those not written to for an hour."""
+    limit = time.time() - UNFINISHED_LIFETIME
+    unfinished = []
+    for file in sorted(settings.attachments.glob(f"sessions/*/.*{local_files.PART}")):
+        with contextlib.suppress(FileNotFoundError):  # finished or deleted since it was listed
+            if file.stat().st_mtime < limit:
+                unfinished.append(file)
+    return unfinished
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def request_upload(request: Request[NewAttachment, None]) -> Upload:
+async def post_request_upload(request: Request[NewAttachment, None]) -> Upload:
+    """Return the URL to upload a new attachment to; an account may request 60 per minute."""
     session_id = request.path["id"]
     request.context.upload_rate.count(request.account_id)
-    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
+    await _require_session(request)
     name = f"{uuid.uuid4()}.enc"
     return Upload(f"sessions/{session_id}/attachments/{name}", _url(request, name))
 
 
-async def request_download(request: Request[WantedAttachment, None]) -> Download:
-    session_id = request.path["id"]
-    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
-    return Download(_url(request, named(session_id, request.body.ref)))
+async def post_request_download(request: Request[AttachmentRef, None]) -> Download:
+    """Return the URL to download an attachment from."""
+    await _require_session(request)
+    return Download(_url(request, name_of_ref(request.path["id"], request.body.ref)))
 
 
-async def put(request: Request[None, None]) -> Stored:
-    context, session_id, name = request.context, request.path["id"], request.path["file"]
+async def put(request: Request[None, None]) -> Uploaded:
+    """Store the body, at most 10 MiB, as an attachment."""
+    name = request.path["file"]
     _check_type(request.header(b"content-type"))
-    await context.database.read(sessions.require_owned, request.account_id, session_id)
-    if not _FILE.fullmatch(name):
+    await _require_session(request)
+    if not _FILE_NAME.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    folder = context.settings.attachments_of(session_id)
+    folder = request.context.settings.attachments_of(request.path["id"])
     try:
-        await local_files.store(_bytes(request), folder / name)
-    finally:  # the session may have been deleted meanwhile, with its folder or before the file was in it
+        await local_files.store(_body(request), folder / name)
+    finally:
+        # The session may have been deleted meanwhile: with its folder, or before the file was in it.
         try:
-            await context.database.read(sessions.require_owned, request.account_id, session_id)
+            await _require_session(request)
         except ApiError:
             await local_files.remove(folder)
             raise
-    return Stored()
+    return Uploaded()
 
 
 async def get(request: Request[None, None]) -> Response:
-    session_id, name = request.path["id"], request.path["file"]
-    await request.context.database.read(sessions.require_owned, request.account_id, session_id)
-    if not _FLAT.fullmatch(name):
+    """Return the bytes of an attachment."""
+    name = request.path["file"]
+    await _require_session(request)
+    if not _PLAIN_NAME.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    if not _FILE.fullmatch(name):
+    if not _FILE_NAME.fullmatch(name):
         raise ApiError(ATTACHMENT_NOT_FOUND)
-    path = request.context.settings.attachments_of(session_id) / name
+    path = request.context.settings.attachments_of(request.path["id"]) / name
     answer = await local_files.send(path, "application/octet-stream", _HEADERS)
     if answer is None:
         raise ApiError(ATTACHMENT_NOT_FOUND)
     return answer
 
 
-def _url(request: Request[NewAttachment, None] | Request[WantedAttachment, None], name: str) -> str:
+async def _require_session(request: Request[Any, None]) -> None:
+    """Raise ApiError SESSION_NOT_FOUND unless the caller owns the session in the path."""
+    await request.context.database.read(sessions.require_owned, request.account_id, request.path["id"])
+
+
+def _url(request: Request[Any, None], name: str) -> str:
     base = forwarded.of(request.context.settings, request.scope)
     return f"{base}/v1/sessions/{request.path['id']}/attachments/{quote(name)}"
 
 
-async def _bytes(request: Request[None, None]) -> AsyncIterator[bytes]:
-    """The body in pieces. Raises BadRequest if it is too large, or nothing at all."""
+async def _body(request: Request[None, None]) -> AsyncIterator[bytes]:
+    """Yield the body in pieces. Raises BadRequest if it is larger than 10 MiB or empty."""
     empty = True
     async for piece in request.stream(SIZE_MAX):
         empty = False
@@ -175,22 +183,22 @@ async def _bytes(request: Request[None, None]) -> AsyncIterator[bytes]:
 def _check_type(content_type: str | None) -> None:
     kind = (content_type or "").partition(";")[0].strip().lower()
     if kind in ("", "application/json", "text/plain"):
-        raise BadRequest("The content type of an attachment is application/octet-stream")
+        raise BadRequest("The content type of an attachment must be application/octet-stream")
     if kind != "application/octet-stream":
         raise BadRequest(f"Content type {kind} is not application/octet-stream", 415)
 
 
 routes = [
     Route(
-        "POST", "/v1/sessions/:id/attachments/request-upload", request_upload, body=NewAttachment, answer=Upload,
+        "POST", "/v1/sessions/:id/attachments/request-upload", post_request_upload, body=NewAttachment, answer=Upload,
         errors=[TOO_MANY_UPLOADS, SESSION_NOT_FOUND],
     ),
     Route(
-        "POST", "/v1/sessions/:id/attachments/request-download", request_download, body=WantedAttachment,
+        "POST", "/v1/sessions/:id/attachments/request-download", post_request_download, body=AttachmentRef,
         answer=Download, errors=[SESSION_NOT_FOUND, FOREIGN_ATTACHMENT_REF, INVALID_ATTACHMENT_REF],
     ),
     Route(
-        "PUT", "/v1/sessions/:id/attachments/:file", put, answer=Stored, streams=True,
+        "PUT", "/v1/sessions/:id/attachments/:file", put, answer=Uploaded, streams=True,
         errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE],
     ),
     Route(

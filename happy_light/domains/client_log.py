@@ -1,4 +1,4 @@
-"""The file that holds what clients log: bounded, with one older file beside it."""
+"""The file with the log entries of clients. Anyone may append, so its size is bounded."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import msgspec
 
 from happy_light import wire
 
-FILE_MAX: Final = 10 * 1024 * 1024  # bytes of the file before it is started anew
+FILE_MAX: Final = 10 * 1024 * 1024  # bytes after which the file is renamed to `<name>.1` and a new one begins
 
 
 class ClientLog:
-    """`clients.log` in the data folder: a line of JSON for every entry."""
+    """A file with one line of JSON for each entry; at most one older file is kept beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
 
     def append(self, entry: msgspec.Struct) -> None:
-        """Writes a line; runs on any thread. Raises OSError."""
+        """Append an entry and the time at which it was received. Runs on any thread. Raises OSError."""
         received = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = wire.encode({"received": received, **msgspec.to_builtins(entry)}) + b"\n"
         with self._lock:

@@ -1,14 +1,12 @@
-"""What clients under development log, in one place for whoever debugs them (protocol.md section 12).
+"""Log entries of clients under development, collected in one file (docs/protocol.md, section 12).
 
-POST /logs-combined-from-cli-and-mobile-for-simple-ai-debugging   only with the setting for it
-
-Anyone may write, so the file is bounded: it is started anew when it is full, and one older one is kept.
+POST /logs-combined-from-cli-and-mobile-for-simple-ai-debugging   append an entry, if the server is set up for it
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -18,13 +16,13 @@ from happy_light.http import application
 from happy_light.http.application import Request, Route
 from happy_light.wire import Incoming, Success
 
-PATH = "/logs-combined-from-cli-and-mobile-for-simple-ai-debugging"
-ENTRY_MAX = 1024 * 1024  # bytes of one request
+PATH: Final = "/logs-combined-from-cli-and-mobile-for-simple-ai-debugging"
+ENTRY_MAX: Final = 1024 * 1024  # bytes of one entry
 
 
 # -------------------------------------------------------------------------------------------- wire
-class Entry(Incoming):
-    """What a client logged."""
+class LogEntry(Incoming):
+    """A log entry of a client."""
 
     timestamp: str
     level: str
@@ -35,7 +33,8 @@ class Entry(Incoming):
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def post(request: Request[Entry, None]) -> Success | Response:
+async def post(request: Request[LogEntry, None]) -> Success | Response:
+    """Append a log entry; without the setting for it the route does not exist."""
     if not request.context.settings.debug_log:
         return application.not_found(request.scope)
     entry = _ROUTE.decode_body(await request.read(ENTRY_MAX), request.header(b"content-type"))
@@ -46,5 +45,5 @@ async def post(request: Request[Entry, None]) -> Success | Response:
     return Success()
 
 
-_ROUTE = Route("POST", PATH, post, body=Entry, errors=[FILE_NOT_FOUND], public=True, streams=True)
+_ROUTE = Route("POST", PATH, post, body=LogEntry, errors=[FILE_NOT_FOUND], public=True, streams=True)
 routes = [_ROUTE]

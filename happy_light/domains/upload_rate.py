@@ -1,4 +1,4 @@
-"""How many uploads of attachments an account may request in a minute (docs/protocol.md section 3)."""
+"""The limit on upload requests of attachments (docs/protocol.md, section 3)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final
 
 from happy_light.errors import TOO_MANY_UPLOADS, ApiError
 
-UPLOADS_MAX: Final = 60  # that an account may request in WINDOW
+UPLOADS_MAX: Final = 60  # upload requests of one account within WINDOW
 WINDOW: Final = 60.0  # s
-ACCOUNTS_MAX: Final = 100_000  # whose requests are counted; past that the longest counted is forgotten
+ACCOUNTS_MAX: Final = 100_000  # accounts that are counted; beyond them the oldest count is dropped
 
 
 class UploadRate:
-    """How many uploads each account requested in its current minute."""
+    """The number of upload requests of each account, in a window that starts with its first one."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the minute
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the window
 
     def count(self, account_id: str) -> None:
-        """One more. Raises Refused if it is one too many."""
+        """Count one upload request. Raises ApiError TOO_MANY_UPLOADS beyond the limit."""
         now = time.monotonic()
         while self._counts:
             oldest, (started, _) = next(iter(self._counts.items()))

@@ -1,4 +1,4 @@
-"""The server's own first page: what to enter where, and how the server is. One file, nothing from elsewhere."""
+"""The start page for browsers: how to connect clients, and the state of the server. It loads nothing else."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from starlette.responses import Response
 from happy_light import __version__
 from happy_light.config import Settings
 from happy_light.context import ServerContext
-from happy_light.domains import version
+from happy_light.domains import health
 from happy_light.http import addresses, forwarded
 from happy_light.http.application import Request
 
-_QR_MAX: Final = 250  # characters; a longer address makes a code that no camera reads
+_QR_MAX: Final = 250  # characters; the code of a longer address is too fine for cameras
 _REGISTRATION: Final = {
-    "open": "Open: whoever reaches this server can make an account",
+    "open": "Open: whoever reaches this server can create an account",
     "first": "Open for the first account, then closed",
     "closed": "Closed: no new accounts",
 }
 
 
 async def answer(request: Request[Any, Any]) -> Response:
-    """The page as a browser gets it. The address on it is that of PUBLIC_URL, else of this request."""
+    """Return the start page. It shows the address of PUBLIC_URL, else the one of this request."""
     settings = request.context.settings
     url, asked = forwarded.of(settings, request.scope), forwarded.asked(settings, request.scope)
     template, policy = _template()
     qr = await asyncio.to_thread(_figure, url)
     try:
-        await request.context.database.read(version.answers)
+        await request.context.database.read(health.check_database)
         healthy = True
     except Exception:
         healthy = False
@@ -73,16 +73,16 @@ async def answer(request: Request[Any, Any]) -> Response:
 
 
 def registration(context: ServerContext) -> str:
-    """Who may make an account, in words."""
+    """Return who may create an account, as a sentence."""
     return _REGISTRATION[context.settings.registration]
 
 
 def is_loopback(url: str) -> bool:
-    """Whether only this computer reaches the address."""
+    """Whether the address can be reached from this computer only."""
     try:
         host = urlsplit(url).hostname or ""
         return addresses.is_loopback(host) or host.endswith(".localhost")
-    except ValueError:  # what only looks like an address
+    except ValueError:  # not a valid address
         return False
 
 
@@ -99,7 +99,7 @@ def _insecure(settings: Settings, asked: str) -> str:
 
 
 def _reach(settings: Settings, url: str, port: int) -> str:
-    """Where phones find the server, if the address is for this computer only."""
+    """Return a hint how phones reach the server, if the address works on this computer only."""
     if not is_loopback(url):
         return ""
     if addresses.is_wildcard(settings.host):
@@ -113,7 +113,7 @@ def _reach(settings: Settings, url: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _figure(url: str) -> str:
-    """The address as a QR code, always dark on white: not every camera reads it inverted."""
+    """Return the address as a QR code, dark on white in the dark theme too: not every camera reads inverted codes."""
     if len(url) > _QR_MAX:
         return ""
     import segno
@@ -129,7 +129,7 @@ def _figure(url: str) -> str:
 
 @functools.cache
 def _template() -> tuple[Template, str]:
-    """-> the page, and the policy that lets it run its own style and script and nothing else"""
+    """Return the page and the content security policy that allows its own style and script only."""
     text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     hashes = {}
     for element in ("style", "script"):

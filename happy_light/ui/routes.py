@@ -1,7 +1,7 @@
-"""What the server shows to whoever opens it: a first page of its own, or the web app.
+"""The root of the server: a start page for browsers, or the web app (docs/web-app.md).
 
-GET  /       public; a page for browsers, the welcome text for everyone else
-GET  /*      public; with a web app, everything that is no other route
+GET  /       get the start page or the web app; other clients than browsers get the welcome text
+GET  /*      get a file of the web app, if one is configured, for every path that is not another route
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from happy_light.ui import page, webapp
 from happy_light.ui.webapp import WELCOME, accepts
 
 
-async def root(request: Request[None, None]) -> Response:
+async def get_root(request: Request[None, None]) -> Response:
+    """Return the web app or the start page to browsers, and the welcome text to other clients."""
     app = request.context.web_app
     accept = request.header(b"accept") or ""
     browser = accepts(accept, "text/html")
@@ -27,15 +28,16 @@ async def root(request: Request[None, None]) -> Response:
     return PlainTextResponse(WELCOME, headers={"vary": "accept"})
 
 
-async def anything(request: Request[Any, Any]) -> Response:
+async def get_web_app(request: Request[Any, Any]) -> Response:
+    """Return a file of the web app."""
     return await webapp.answer(request)
 
 
 def fallback(context: ServerContext) -> Route | None:
-    """Where requests go that are for no other route; None without a web app."""
+    """Return the route of all paths that are not another route, or None if no web app is configured."""
     if context.web_app.folder is None:
         return None
-    return Route("GET", "/*", anything, answer=bytes, public=True)
+    return Route("GET", "/*", get_web_app, answer=bytes, public=True)
 
 
-routes = [Route("GET", "/", root, answer=Annotated[str, "text/plain", "text/html"], public=True)]
+routes = [Route("GET", "/", get_root, answer=Annotated[str, "text/plain", "text/html"], public=True)]

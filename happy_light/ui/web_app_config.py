@@ -1,4 +1,4 @@
-"""Where the web app is and what its pages are told, as the settings say."""
+"""The configured web app: its folder, its path and the configuration in its pages (docs/web-app.md)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ INDEX: Final = "index.html"
 
 
 class WebApp:
-    """The configured web app. `folder` is None without one, `prefix` is the path that it is served below ("" for /)."""
+    """The configured web app: `folder` is None without one, `prefix` is the path it is served below ("" for /)."""
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.ui_dir
         self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
         self.script = _script(settings)
-        # os.path says no where Path raises: for a folder that may not be looked into.
+        # os.path.isfile and not Path.is_file, which raises for a folder without permission.
         if self.folder is not None and not os.path.isfile(self.folder / INDEX):  # noqa: PTH113
-            log.warning("the web app's folder %s has no %s; it answers as soon as there is one", self.folder, INDEX)
+            log.warning("the web app's folder %s has no %s; the web app is served as soon as there is one", self.folder, INDEX)
 
     @property
     def at_root(self) -> bool:
-        """Whether GET / is the web app."""
+        """Whether GET / returns the web app."""
         return self.folder is not None and not self.prefix
 
 
 def _script(settings: Settings) -> bytes:
-    """The element that tells the app which server it belongs to."""
+    """Return the script element with the configuration of the app."""
     config: dict[str, Any] = {
         "serverUrl": settings.public_url,
         "disableAnalytics": True,
@@ -40,9 +40,9 @@ def _script(settings: Settings) -> bytes:
     }
     members = []
     for name, value in config.items():
-        # The app joins texts: it needs an absolute origin without a slash at its end, which the page knows.
-        unknown = name == "serverUrl" and value is None
-        members.append(wire.encode(name) + b":" + (b"location.origin" if unknown else wire.encode(value)))
+        # The app concatenates URLs: it needs an absolute origin without a trailing slash, which the page knows.
+        encoded = b"location.origin" if name == "serverUrl" and value is None else wire.encode(value)
+        members.append(wire.encode(name) + b":" + encoded)
     text = b"{" + b",".join(members) + b"}"
     for character, escaped in ((b"<", b"\\u003c"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")):
         text = text.replace(character, escaped)
