@@ -118,6 +118,22 @@ async def test_session_end_wins_over_late_heartbeats_until_it_is_loaded_again(wo
     await until(alice, session, True)
 
 
+async def test_a_heartbeat_after_archive_does_not_revive_the_session(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session("tag"))["id"]
+    ui, agent = await alice.socket(), await alice.socket(session=session)
+    assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+    await alice.ok("POST", f"/v1/sessions/{session}/archive", {})
+    await ui.heard()
+
+    assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
+
+    assert await ui.heard() == []
+    assert (await session_row(alice, session))["active"] is False
+    await alice.session("tag")
+    assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+
+
 async def test_the_first_heartbeat_of_an_inactive_session_is_on_disk_soon(world: World) -> None:
     alice = await world.account()
     session = (await alice.session("tag"))["id"]

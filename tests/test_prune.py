@@ -97,6 +97,11 @@ async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Pr
     alice = await own.account()
     session = await session_of(alice, process, 5, 400)
     gone, fresh = attachment(process, "gone", 7200), attachment(process, "fresh")
+    folder = process.folder / "attachments" / "sessions" / session
+    crashed, running = (folder / f".{uid()}.enc.{name}.part" for name in ("crashed", "running"))
+    for file in (crashed, running):
+        file.write_bytes(b"x" * 10)
+    os.utime(crashed, (time.time() - 7200,) * 2)
     for age in (2, 0):
         asked = await own.http.post("/v1/auth/request", json={"publicKey": b64(bytes([age]) * 32)})
         assert asked.status_code == 200
@@ -109,8 +114,9 @@ async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Pr
 
     for report in (would, pruned):
         assert (report["sessions"], report["messages"], report["authRequests"]) == (0, 0, 1)
-        assert (report["orphanedFolders"], report["fileBytes"]) == (1, 100)
+        assert (report["orphanedFolders"], report["unfinishedUploads"], report["fileBytes"]) == (1, 1, 110)
     assert (gone.exists(), fresh.exists()) == (False, True)
+    assert (crashed.exists(), running.exists()) == (False, True)
     assert await sessions_of(alice) == {session}
 
 

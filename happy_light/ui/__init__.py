@@ -1,0 +1,1 @@
+"""What browsers get: the start page and the web app."""

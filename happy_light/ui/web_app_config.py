@@ -23,7 +23,7 @@ class WebApp:
         self.script = _script(settings)
         # os.path.isfile and not Path.is_file, which raises for a folder without permission.
         if self.folder is not None and not os.path.isfile(self.folder / INDEX):  # noqa: PTH113
-            log.warning("the web app's folder %s has no %s; the web app is served as soon as there is one", self.folder, INDEX)
+            log.warning("the web app's folder %s has no %s; add it, no restart is needed", self.folder, INDEX)
 
     @property
     def at_root(self) -> bool:

@@ -1,7 +1,6 @@
-"""The web app: a folder with a build of it, served at / or below a prefix (light.md section 4).
+"""Serving the web app: a folder with its build, at / or below a prefix (docs/web-app.md).
 
-Nothing is remembered between requests, so what changes on disk is noticed at once; the disk is only
-touched on other threads.
+Nothing is cached between requests, so that a new build is served at once. Files are read on worker threads.
 """
 
 from __future__ import annotations
@@ -26,16 +25,17 @@ from happy_light.ui.web_app_config import INDEX
 log = logging.getLogger(__name__)
 
 WELCOME: Final = "Welcome to Happy Server!"
-"""The apps accept a custom server by this text."""
+"""The text by which the apps recognize a server."""
 
-_HASHED: Final = ("/_expo/", "/assets/")
-"""Folders in which a build's file names carry a hash of what is in them."""
-_ABSOLUTE: Final = (*_HASHED, "/.well-known/")
+_HASHED_FOLDERS: Final = ("/_expo/", "/assets/")
+"""Folders of a build whose file names contain a hash of the content."""
+_ABSOLUTE: Final = (*_HASHED_FOLDERS, "/.well-known/")
 _ABSOLUTE_FILES: Final = ("/favicon.ico", "/favicon-active.ico", "/canvaskit.wasm", "/metadata.json")
-_OURS: Final = re.compile(r"/+(v[123]|socket|logs-|(files|health|metrics|openapi\.json|docs|admin)(/|$))")
-"""What is the server's own even where it has no such route: a client that asks for it expects no page."""
-_CODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
-_COPIED: Final = 2_000_000_000  # ns by which a compressed file may be older than its original: cp has no order
+_API_PATHS: Final = re.compile(r"/+(v[123]|socket|logs-|(files|health|metrics|openapi\.json|docs|admin)(/|$))")
+"""Paths of the API, with or without such a route: their clients do not expect a page."""
+_ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
+_COPY_TOLERANCE: Final = 2_000_000_000
+"""ns that a compressed file may be older than its original: copying a build keeps no order."""
 _HEAD: Final = re.compile(rb"<!--.*?-->|(<head(?:\s(?:[^>\"']|\"[^\"]*\"|'[^']*')*)?>)", re.IGNORECASE | re.DOTALL)
 _DOCTYPE: Final = re.compile(rb"\s*<!doctype[^>]*>", re.IGNORECASE)
 
@@ -51,12 +51,12 @@ _PAGE_HEADERS: Final = {
 }
 
 
-class Outside(Exception):
-    """A path that leads out of the folder, or tries to."""
+class OutsideError(Exception):
+    """The path leads out of the folder."""
 
 
 async def answer(request: Request[Any, Any]) -> Response:
-    """The answer to a GET that no route of the server's own takes."""
+    """Return a file of the web app, its index page, or 404."""
     app = request.context.web_app
     if app.folder is None:
         return application.not_found(request.scope)
@@ -65,20 +65,20 @@ async def answer(request: Request[Any, Any]) -> Response:
         return _redirect(raw[3:], request.scope["query_string"])
     path = unquote(raw)
     if path == app.prefix or path.startswith(f"{app.prefix}/"):
-        path, page = path[len(app.prefix) :], bool(app.prefix) or _OURS.match(path) is None
+        path, page = path[len(app.prefix) :], bool(app.prefix) or _API_PATHS.match(path) is None
     elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
         page = False
     else:
-        return _nothing(request)
-    return await asyncio.to_thread(_find, app.folder, path, page, request)
+        return _not_found(request)
+    return await asyncio.to_thread(_respond, app.folder, path, page, request)
 
 
-def _find(folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:
-    """The file at a decoded path below the mount; in its absence index.html, if `page`."""
+def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:
+    """Return the file at a decoded path in the folder; if there is none and `page` is set, the index page."""
     try:
         file = below(folder, path)
-    except Outside:
-        return _nothing(request)
+    except OutsideError:
+        return _not_found(request)
     answer = None
     if file is not None and file.name == INDEX:
         answer = _page(file, request)
@@ -87,14 +87,14 @@ def _find(folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Re
     if answer is None and page:
         try:
             file = below(folder, INDEX)
-        except Outside:
-            return _nothing(request)
+        except OutsideError:
+            return _not_found(request)
         answer = _page(file, request) if file is not None else None
-    return answer or _nothing(request)
+    return answer or _not_found(request)
 
 
 def _page(file: Path, request: Request[Any, Any]) -> Response | None:
-    """An index.html with the configuration and the welcome text."""
+    """Return an index page with the configuration and the welcome text in it; None if it cannot be read."""
     try:
         body = with_config(file.read_bytes(), request.context.web_app.script)
     except OSError as error:
@@ -110,17 +110,17 @@ def _page(file: Path, request: Request[Any, Any]) -> Response | None:
 
 # ------------------------------------------------------------------------------------------- files
 def below(folder: Path, path: str) -> Path | None:
-    """The regular file at a decoded path below a folder, links followed; None if there is none.
+    """Return the regular file at a decoded path in a folder, links resolved; None if there is none.
 
-    Raises Outside for a path that leaves the folder, by its text or by a link.
+    Raises OutsideError for a path that leads out of the folder, by `..` or by a link.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if "\0" in path or "\\" in path or ".." in parts or (parts and re.match("[A-Za-z]:", parts[0])):
-        raise Outside
+        raise OutsideError
     root = os.path.realpath(folder)
     real = os.path.realpath(os.path.join(root, *parts))  # noqa: PTH118
     if not real.startswith(root.rstrip(os.sep) + os.sep) and real != root:
-        raise Outside
+        raise OutsideError
     if path.endswith("/"):
         return None
     found = _regular(real)
@@ -128,26 +128,26 @@ def below(folder: Path, path: str) -> Path | None:
 
 
 def _regular(path: str) -> os.stat_result | None:
-    """About the file itself, if it is a regular one and no link."""
+    """Return the status of a regular file; None for anything else, links included."""
     try:
-        about = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return None
-    return about if stat.S_ISREG(about.st_mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
-    """A file as it is, or the compressed one beside it."""
-    hashed = path.startswith(_HASHED) and not file.name.startswith(".")
+    """Return a file, or the compressed one beside it if the client accepts that."""
+    hashed = path.startswith(_HASHED_FOLDERS) and not file.name.startswith(".")
     headers = {"cache-control": _IMMUTABLE if hashed else _REVALIDATE, "referrer-policy": "same-origin"}
     kind = content_types.type_of(path.rpartition("/")[2])
     best = str(file)
-    about = _regular(best)
-    # A range of a compressed file is of no use to anyone.
+    status = _regular(best)
+    # A range is one of the uncompressed file.
     accepted = (request.header(b"accept-encoding") or "") if request.header(b"range") is None else ""
-    for coding, suffix in _CODINGS:
+    for coding, suffix in _ENCODINGS:
         other = _regular(f"{file}{suffix}")
-        if other is None or about is None or other.st_mtime_ns < about.st_mtime_ns - _COPIED:
+        if other is None or status is None or other.st_mtime_ns < status.st_mtime_ns - _COPY_TOLERANCE:
             continue
         headers["vary"] = "accept-encoding"
         if accepts(accepted, coding):
@@ -158,7 +158,7 @@ def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
 
 
 def accepts(header: str, name: str) -> bool:
-    """Whether an Accept or Accept-Encoding names this, and not with q=0. Wildcards do not count."""
+    """Whether an Accept or Accept-Encoding header names a type or coding, not with q=0; wildcards do not count."""
     for part in header.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         if kind == name:
@@ -168,7 +168,7 @@ def accepts(header: str, name: str) -> bool:
 
 # ------------------------------------------------------------------------------------------- pages
 def with_config(page: bytes, element: bytes) -> bytes:
-    """A page with the element right after <head…>, before any script of its own, and the welcome text at its end."""
+    """Return the page with the element right after <head>, before its own scripts, and the welcome text at its end."""
     place = next((match.end() for match in _HEAD.finditer(page) if match[1]), None)
     if place is None:
         doctype = _DOCTYPE.match(page)
@@ -177,14 +177,14 @@ def with_config(page: bytes, element: bytes) -> bytes:
 
 
 def _redirect(path: str, query: bytes) -> Response:
-    """To the same place without /ui. Browsers take `//host` and `/\\host` for another host."""
+    """Redirect to the path without /ui. Leading slashes are reduced to one, since browsers read `//host` as a host."""
     target = "/" + path.lstrip("/\\")
     if query:
         target += "?" + query.decode("latin-1")
     return Response(None, 302, {"location": target, "cache-control": _REVALIDATE})
 
 
-def _nothing(request: Request[Any, Any]) -> Response:
+def _not_found(request: Request[Any, Any]) -> Response:
     response = application.not_found(request.scope)
     response.headers["cache-control"] = _REVALIDATE
     return response

@@ -1,0 +1,129 @@
+"""Presence when things happen at once, with the server in this process so that a test decides the order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from happy_light.server import Server
+from happy_light.store import Database, Transaction
+from tests.client import World, uid
+
+Inside = Callable[[], Awaitable[Server]]
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+def during_lookup(
+    monkeypatch: pytest.MonkeyPatch, database: Database, meanwhile: Callable[[], Awaitable[object]]
+) -> None:
+    """Run `meanwhile` once, after the next lookup of an owner has read the database and before it returns."""
+    original = database.read
+
+    def read(operation: Callable[..., Any], *args: Any) -> Any:
+        async def delayed() -> Any:
+            result = await original(operation, *args)
+            if operation.__name__ == "find_active":
+                monkeypatch.undo()
+                await meanwhile()
+            return result
+
+        return delayed()
+
+    monkeypatch.setattr(database, "read", read)
+
+
+async def test_a_machine_registered_during_the_lookup_is_looked_up_again(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice, machine = await world.account(), uid()
+        ui, daemon = await alice.socket(), await alice.socket(machine=machine)
+        await ui.wait("ephemeral")
+        during_lookup(monkeypatch, server.database, lambda: alice.machine(machine))
+
+        assert await daemon.call("machine-alive", {"machineId": machine, "time": now()}) == {"ok": True}
+
+        events = [(name, data.get("type") or data["body"]["t"]) for name, data in await ui.heard()]
+        assert events == [("update", "new-machine"), ("update", "update-machine"), ("ephemeral", "machine-activity")]
+
+
+@pytest.mark.parametrize("ends", ["archive", "delete"])
+async def test_a_session_that_ends_during_the_lookup_is_not_revived(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        ui, agent = await alice.socket(), await alice.socket(session=session)
+
+        async def end() -> None:
+            path = f"/v1/sessions/{session}"
+            await (alice.ok("DELETE", path) if ends == "delete" else alice.ok("POST", f"{path}/archive", {}))
+
+        during_lookup(monkeypatch, server.database, end)
+
+        assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
+
+        active = [data["active"] for name, data in await ui.heard("ephemeral")]
+        assert active == ([False] if ends == "archive" else [])
+        await server.context.presence.flush(everything=True)
+        listed = (await alice.ok("GET", "/v1/sessions"))["sessions"]
+        assert [row["active"] for row in listed] == ([False] if ends == "archive" else [])
+
+
+async def test_heartbeats_within_the_grace_keep_a_session_active(inside: Inside) -> None:
+    server = await inside()
+    server.settings.session_grace = 0.2
+    async with World(server.url) as world:
+        alice = await world.account()
+        beating, silent = (await alice.session())["id"], (await alice.session())["id"]
+        ui = await alice.socket()
+        for session in (beating, silent):  # in this order, so that the grace of the silent one ends last
+            await (await alice.socket(session=session)).close()
+
+        inactive: list[str] = []
+        async with asyncio.timeout(10):
+            while silent not in inactive:
+                await ui.call("session-alive", {"sid": beating, "time": now()})
+                inactive += [data["id"] for _, data in await ui.heard("ephemeral") if not data["active"]]
+
+        assert inactive == [silent]
+        rows = {row["id"]: row["active"] for row in (await alice.ok("GET", "/v1/sessions"))["sessions"]}
+        assert rows == {beating: True, silent: False}
+
+
+async def test_the_first_heartbeat_after_expiry_is_written_by_the_next_flush(inside: Inside) -> None:
+    server = await inside()
+    presence = server.context.presence
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        ui = await alice.socket()
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+        await presence.flush(everything=True)
+
+        def fall_silent(tx: Transaction) -> None:
+            tx.execute("UPDATE sessions SET active_at = ? WHERE id = ?", (tx.now - 601_000, session))
+
+        async def is_active() -> bool:
+            (row,) = (await alice.ok("GET", "/v1/sessions"))["sessions"]
+            return bool(row["active"])
+
+        await server.database.write_for((alice.id,), fall_silent)
+        await presence.expire()
+        assert [data["active"] for _, data in await ui.heard()] == [True, False]
+        assert await is_active() is False
+
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+        await presence.flush()
+
+        assert await is_active() is True
