@@ -1,4 +1,4 @@
-"""Access keys: one for each session on a machine, both of the caller's."""
+"""Access keys: one for each session on a machine, both owned by the caller."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_key_is_stored_once_and_replaced_by_version(world: World) -> Non
     assert await ui.heard() == await daemon.heard() == []
 
 
-async def test_races_have_one_winner(world: World) -> None:
+async def test_one_of_many_concurrent_writers_wins(world: World) -> None:
     alice = await world.account()
     _, _, path = await pair(alice)
     posts = await asyncio.gather(*(alice.post(path, {"data": f"d{i}"}) for i in range(6)))
@@ -60,7 +60,7 @@ async def test_races_have_one_winner(world: World) -> None:
             assert (answer["currentVersion"], answer["currentData"]) == (2, data)
 
 
-async def test_session_and_machine_must_both_be_the_callers(world: World) -> None:
+async def test_session_and_machine_must_both_belong_to_the_caller(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     session, machine, path = await pair(alice)
     his_session, his_machine, _ = await pair(mallory)
@@ -92,7 +92,7 @@ async def test_two_accounts_on_one_computer_have_keys_of_their_own(world: World)
 
 
 @pytest.mark.parametrize("what", ["sessions", "machines"])
-async def test_it_goes_with_its_session_or_machine(world: World, what: str) -> None:
+async def test_a_key_is_deleted_with_its_session_or_machine(world: World, what: str) -> None:
     alice = await world.account()
     session, machine, path = await pair(alice)
     await alice.ok("POST", path, {"data": "d"})
@@ -109,7 +109,7 @@ async def test_it_goes_with_its_session_or_machine(world: World, what: str) -> N
     {"data": "d", "expectedVersion": -1}, {"data": "d", "expectedVersion": "1"}, {"data": "d", "expectedVersion": 1.5},
     {"data": "d", "expectedVersion": 10**30},
 ])  # fmt: skip
-async def test_what_does_not_fit_is_refused(world: World, body: dict[str, Any]) -> None:
+async def test_invalid_bodies_are_rejected(world: World, body: dict[str, Any]) -> None:
     alice = await world.account()
     _, _, path = await pair(alice)
     assert (await alice.put(path, body)).status_code == 400
@@ -120,7 +120,7 @@ async def test_what_does_not_fit_is_refused(world: World, body: dict[str, Any]) 
 
 @pytest.mark.parametrize("data", [None, 5, [], {}, {"sessionId": "x"}, {"sessionId": "", "machineId": ""},
                                   {"sessionId": 5, "machineId": "x"}])  # fmt: skip
-async def test_a_malformed_socket_request_is_refused_in_its_ack(world: World, data: Any) -> None:
+async def test_an_invalid_socket_request_gets_an_error_ack(world: World, data: Any) -> None:
     alice = await world.account()
     ui = await alice.socket()
     ack = await ui.call("access-key-get", data)

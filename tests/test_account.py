@@ -1,4 +1,4 @@
-"""The account: its profile and its settings."""
+"""Account: profile and settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_a_fresh_profile_has_every_field(world: World) -> None:
     assert isinstance(profile["timestamp"], int)
 
 
-async def test_who_a_token_belongs_to(world: World) -> None:
+async def test_auth_me_returns_profile_key_and_creation_time(world: World) -> None:
     alice = await world.account()
     profile = await alice.ok("GET", "/v1/account/profile")
     me = await alice.ok("GET", "/v1/auth/me")
@@ -35,7 +35,7 @@ async def test_who_a_token_belongs_to(world: World) -> None:
     assert 0 < me["createdAt"] <= me["timestamp"]
 
 
-async def test_an_avatar_has_the_address_by_which_the_client_came(start: Callable[..., Process]) -> None:
+async def test_avatar_urls_begin_with_the_requested_address(start: Callable[..., Process]) -> None:
     server = start()
     async with World(server.url) as world:
         alice = await world.account()
@@ -87,7 +87,7 @@ async def test_one_of_many_writers_wins(world: World) -> None:
     }
 
 
-async def test_big_settings_come_back_as_they_went(world: World) -> None:
+async def test_settings_of_5_mb_are_returned_unchanged(world: World) -> None:
     alice = await world.account()
     settings = "S" * 5_000_000
     await alice.ok("POST", PATH, {"settings": settings, "expectedVersion": 0})
@@ -100,7 +100,7 @@ async def test_big_settings_come_back_as_they_went(world: World) -> None:
     {"settings": "s", "expectedVersion": "0"}, {"settings": "s", "expectedVersion": 0.5},
     {"settings": "s", "expectedVersion": None}, {"settings": "s", "expectedVersion": 10**30},
 ])  # fmt: skip
-async def test_what_does_not_fit_is_refused(world: World, body: dict[str, Any]) -> None:
+async def test_invalid_settings_are_rejected(world: World, body: dict[str, Any]) -> None:
     alice = await world.account()
     ui = await alice.socket()
     response = await alice.post(PATH, body)

@@ -1,4 +1,4 @@
-"""Artifacts: the same over HTTP and sockets, heard by user-scoped sockets, closed to other accounts."""
+"""Artifacts over HTTP and sockets: versions, events and isolation of accounts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_parts_are_changed_one_by_one_or_together(world: World) -> None:
     assert (artifact["header"], artifact["body"], artifact["seq"]) == ("", b64("b2"), 2)
 
 
-async def test_a_stale_part_stores_nothing_and_only_stale_parts_are_told(world: World) -> None:
+async def test_a_mismatch_stores_nothing_and_returns_the_stale_parts(world: World) -> None:
     alice = await world.account()
     artifact = await made(alice)
     path = f"/v1/artifacts/{artifact['id']}"
@@ -101,7 +101,7 @@ async def test_a_stale_part_stores_nothing_and_only_stale_parts_are_told(world: 
     assert await ui.heard() == []
 
 
-async def test_one_of_many_writers_wins_and_the_others_learn_the_current(world: World) -> None:
+async def test_one_of_many_writers_wins_and_the_others_get_the_current_value(world: World) -> None:
     alice = await world.account()
     id = (await made(alice))["id"]
     ui, second = await alice.socket(), await alice.socket()
@@ -124,7 +124,7 @@ async def test_one_of_many_writers_wins_and_the_others_learn_the_current(world: 
     assert update["body"]["version"] == 2
 
 
-async def test_the_socket_does_what_http_does(world: World) -> None:
+async def test_socket_events_do_what_the_routes_do(world: World) -> None:
     alice = await world.account()
     ui, sender = await alice.socket(), await alice.socket(session=uid())
     body = new()
@@ -152,7 +152,7 @@ async def test_the_socket_does_what_http_does(world: World) -> None:
     assert await sender.heard() == []
 
 
-async def test_a_deleted_artifact_is_gone_and_its_id_free(world: World) -> None:
+async def test_a_deleted_artifact_is_gone_and_its_id_can_be_reused(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     id = (await made(alice))["id"]
     ui = await alice.socket()
@@ -192,7 +192,7 @@ async def test_another_account_can_neither_read_nor_write_it(world: World) -> No
     {"id": "no uuid"}, {"id": uid() + "\n"}, {"id": 5}, {"header": "!!!"}, {"body": "YQ"}, {"body": None},
     {"dataEncryptionKey": 5},
 ])  # fmt: skip
-async def test_what_is_no_artifact_is_refused(world: World, change: dict[str, Any]) -> None:
+async def test_invalid_artifacts_are_rejected(world: World, change: dict[str, Any]) -> None:
     alice = await world.account()
     ui = await alice.socket()
     response = await alice.post("/v1/artifacts", {**new(), **change})
@@ -209,7 +209,7 @@ async def test_what_is_no_artifact_is_refused(world: World, change: dict[str, An
     {"header": "aA==", "expectedHeaderVersion": 1, "body": "aA=="}, {"body": "aA==", "expectedBodyVersion": "1"},
     {"body": "aA==", "expectedBodyVersion": 10**30},
 ])  # fmt: skip
-async def test_a_change_without_part_or_version_is_refused(world: World, body: dict[str, Any]) -> None:
+async def test_a_change_without_part_or_version_is_rejected(world: World, body: dict[str, Any]) -> None:
     alice = await world.account()
     artifact = await made(alice)
     ui = await alice.socket()
@@ -229,7 +229,9 @@ async def test_a_change_without_part_or_version_is_refused(world: World, body: d
     ({"artifactId": "x", "body": {"data": 5, "expectedVersion": 1}}, "Invalid body parameters"),
     ({"artifactId": "x", "body": {"data": "aA==", "expectedVersion": 1}}, "Artifact not found"),
 ])  # fmt: skip
-async def test_a_malformed_socket_update_is_told_what_is_wrong(world: World, data: Any, message: str) -> None:
+async def test_an_invalid_socket_update_gets_an_error_that_names_the_part(
+    world: World, data: Any, message: str
+) -> None:
     alice = await world.account()
     ui = await alice.socket()
     assert await ui.call("artifact-update", data) == {"result": "error", "message": message}
@@ -268,7 +270,7 @@ async def test_the_list_is_newest_change_first_and_ends_at_200(world: World) -> 
     assert times == sorted(times, reverse=True)
 
 
-async def test_a_large_body_comes_back_as_it_went(world: World) -> None:
+async def test_a_large_body_is_returned_unchanged(world: World) -> None:
     alice = await world.account()
     body = bytes(range(256)) * 20_000
     artifact = await made(alice, body=body)

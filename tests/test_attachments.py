@@ -1,4 +1,4 @@
-"""Attachments: bytes on disk, private, bounded, gone with their session."""
+"""Attachments: stored on disk, private, limited in size, deleted with their session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_what_was_uploaded_comes_back_and_a_second_upload_replaces_it(world: World, server: Process) -> None:
+async def test_an_upload_is_returned_and_a_second_one_replaces_it(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     ui = await alice.socket()
@@ -69,7 +69,7 @@ async def test_what_was_uploaded_comes_back_and_a_second_upload_replaces_it(worl
     assert list(file.parent.iterdir()) == [file]
 
 
-async def test_nobody_but_the_owner_reaches_it(world: World) -> None:
+async def test_attachments_are_inaccessible_to_others(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session, other = (await alice.session())["id"], (await alice.session())["id"]
     url = await request(alice, session)
@@ -97,7 +97,7 @@ async def test_nobody_but_the_owner_reaches_it(world: World) -> None:
      {"filename": "f", "size": -1}, {"filename": "f", "size": 1.5}, {"filename": "f", "size": SIZE_MAX + 1},
      {"filename": "f", "size": 1e300}, {"filename": "f", "size": True}],
 )  # fmt: skip
-async def test_an_upload_that_does_not_fit_is_refused(world: World, body: object) -> None:
+async def test_invalid_upload_requests_are_rejected(world: World, body: object) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     answer = await alice.post(f"/v1/sessions/{session}/attachments/request-upload", body)
@@ -116,7 +116,7 @@ async def test_an_upload_that_does_not_fit_is_refused(world: World, body: object
         (OCTETS, b"x" * (SIZE_MAX + 1), 413),
     ],
 )
-async def test_bytes_that_do_not_fit_leave_no_file(
+async def test_invalid_bodies_leave_no_file(
     world: World, server: Process, headers: dict[str, str], content: bytes, status: int
 ) -> None:
     alice = await world.account()
@@ -130,7 +130,7 @@ async def test_bytes_that_do_not_fit_leave_no_file(
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-async def test_the_size_is_enforced_while_reading_whatever_was_announced(world: World, server: Process) -> None:
+async def test_the_size_limit_is_enforced_while_reading(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     url = await request(alice, session)
@@ -151,7 +151,7 @@ async def test_the_size_is_enforced_while_reading_whatever_was_announced(world: 
     assert (await alice.get(url)).content == first
 
 
-async def test_an_upload_that_breaks_off_leaves_what_was_there(world: World, server: Process) -> None:
+async def test_an_interrupted_upload_keeps_the_older_file(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     url = await request(alice, session)
@@ -173,7 +173,7 @@ async def test_an_upload_that_breaks_off_leaves_what_was_there(world: World, ser
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fx", "%2e%2e", "a%2fb", "a..b", "a%5cb", "a%00b.enc", "%00"])
-async def test_a_name_with_a_path_in_it_is_no_attachment(world: World, name: str) -> None:
+async def test_a_name_with_a_path_is_rejected(world: World, name: str) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     url = f"/v1/sessions/{session}/attachments/{name}"
@@ -181,7 +181,7 @@ async def test_a_name_with_a_path_in_it_is_no_attachment(world: World, name: str
         assert (answer.status_code, answer.json()) == (404, {"error": "Invalid attachment file"})
 
 
-async def test_only_the_servers_own_kind_of_name_can_be_stored(world: World) -> None:
+async def test_only_uuid_names_can_be_stored(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     for name in ("x.enc", f"{uid()}.txt", uid(), f"{uid()}.enc.enc"):
@@ -191,7 +191,7 @@ async def test_only_the_servers_own_kind_of_name_can_be_stored(world: World) -> 
         assert (await alice.get(url)).json() == {"error": "Attachment not found"}
 
 
-async def test_a_ref_must_be_one_of_the_session(world: World) -> None:
+async def test_a_ref_must_belong_to_the_session(world: World) -> None:
     alice = await world.account()
     session, other = (await alice.session())["id"], (await alice.session())["id"]
     path = f"/v1/sessions/{session}/attachments/request-download"
@@ -208,7 +208,7 @@ async def test_a_ref_must_be_one_of_the_session(world: World) -> None:
     assert (await alice.post(path, {"ref": f"sessions/{session}/attachments/{file}"})).status_code == 200
 
 
-async def test_sixty_uploads_a_minute_each_account_by_itself(world: World) -> None:
+async def test_each_account_may_request_sixty_uploads_per_minute(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session = (await alice.session())["id"]
     path, body = f"/v1/sessions/{session}/attachments/request-upload", {"filename": "f", "size": 1}
@@ -219,7 +219,7 @@ async def test_sixty_uploads_a_minute_each_account_by_itself(world: World) -> No
     assert (await bob.post(path, body)).status_code == 404
 
 
-def test_the_minute_ends_and_the_count_does_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_upload_window_ends_and_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(upload_rate.time, "monotonic", lambda: now)
     monkeypatch.setattr(upload_rate, "ACCOUNTS_MAX", 100)
@@ -235,7 +235,7 @@ def test_the_minute_ends_and_the_count_does_not_grow_without_bound(monkeypatch: 
     assert len(uploads._counts) <= 101
 
 
-async def test_they_go_with_their_session(world: World, server: Process) -> None:
+async def test_attachments_are_deleted_with_their_session(world: World, server: Process) -> None:
     alice = await world.account()
     session, other = (await alice.session())["id"], (await alice.session())["id"]
     url, kept = await request(alice, session), await request(alice, other)
@@ -249,7 +249,7 @@ async def test_they_go_with_their_session(world: World, server: Process) -> None
     assert (await alice.get(kept)).content == b"y"
 
 
-async def test_an_upload_that_ends_after_its_session_leaves_nothing(world: World, server: Process) -> None:
+async def test_an_upload_that_finishes_after_its_session_was_deleted_leaves_nothing(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     url = await request(alice, session)
@@ -263,7 +263,7 @@ async def test_an_upload_that_ends_after_its_session_leaves_nothing(world: World
     assert not (server.folder / "attachments" / "sessions" / session).exists()
 
 
-async def test_a_refused_delete_keeps_the_files(world: World) -> None:
+async def test_a_rejected_delete_keeps_the_files(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session = (await alice.session())["id"]
     url = await request(alice, session)
@@ -272,7 +272,7 @@ async def test_a_refused_delete_keeps_the_files(world: World) -> None:
     assert (await alice.get(url)).content == b"x"
 
 
-async def test_urls_begin_with_the_address_by_which_the_client_came(world: World, server: Process) -> None:
+async def test_urls_begin_with_the_requested_address(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     assert (await request(alice, session)).startswith(f"{server.url}/v1/")
@@ -285,7 +285,7 @@ async def test_urls_begin_with_the_address_by_which_the_client_came(world: World
         assert (await request(alice, session, **headers)).startswith(f"{server.url}/v1/")
 
 
-async def test_only_a_trusted_proxy_can_say_what_the_address_is(start: Callable[..., Process]) -> None:
+async def test_forwarded_headers_count_from_trusted_proxies_only(start: Callable[..., Process]) -> None:
     server = start(TRUSTED_PROXIES="10.0.0.0/8, fd00::/8")
     async with World(server.url) as world:
         alice = await world.account()

@@ -1,4 +1,4 @@
-"""Signing in: by signature, and through a device that is in already."""
+"""Sign-in with a signature, and pairing of devices."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def approve(account: Account, public_key: str, response: str, kind: str = 
     return await account.ok("POST", f"/v1/auth/{kind}response", {"publicKey": public_key, "response": response})
 
 
-async def test_a_signature_opens_one_account_per_key(world: World) -> None:
+async def test_a_signature_signs_in_to_the_one_account_of_its_key(world: World) -> None:
     alice = await world.account()
     again, other = await world.account(alice.key), await world.account()
     assert again.id == alice.id != other.id
@@ -58,13 +58,13 @@ async def test_a_signature_opens_one_account_per_key(world: World) -> None:
     assert (await alice.ok("GET", "/v1/account/profile"))["id"] == alice.id
 
 
-async def test_the_same_new_key_at_once_is_one_account(world: World) -> None:
+async def test_concurrent_sign_ins_with_a_new_key_make_one_account(world: World) -> None:
     signing = nacl.signing.SigningKey.generate()
     accounts = await asyncio.gather(*(world.account(signing) for _ in range(8)))
     assert len({account.id for account in accounts}) == 1
 
 
-async def test_a_bad_signature_is_refused(world: World) -> None:
+async def test_an_invalid_signature_is_401(world: World) -> None:
     signing, other = nacl.signing.SigningKey.generate(), nacl.signing.SigningKey.generate()
     challenge = os.urandom(32)
     public, good = b64(bytes(signing.verify_key)), signing.sign(challenge).signature
@@ -85,14 +85,14 @@ async def test_a_bad_signature_is_refused(world: World) -> None:
 @pytest.mark.parametrize("body", [{}, [], None, 5, {"publicKey": 5, "challenge": "", "signature": ""},
                                   {"publicKey": "%%%", "challenge": "", "signature": ""},
                                   {"publicKey": "a", "challenge": "a", "signature": "a"}])  # fmt: skip
-async def test_a_sign_in_that_does_not_fit_is_400(world: World, body: Any) -> None:
+async def test_an_invalid_sign_in_body_is_400(world: World, body: Any) -> None:
     response = await world.http.post("/v1/auth", json=body)
     assert response.status_code == 400
     assert response.json().keys() == {"error", "message", "statusCode"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_device_is_let_in(world: World, kind: str) -> None:
+async def test_an_approved_device_gets_a_token(world: World, kind: str) -> None:
     alice, public_key = await world.account(), key()
     assert (await ask(world, public_key, kind))["state"] == "requested"
     assert (await ask(world, public_key, kind))["state"] == "requested"
@@ -110,7 +110,7 @@ async def test_a_device_is_let_in(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_first_answer_wins_and_an_empty_one_is_none(world: World, kind: str) -> None:
+async def test_the_first_response_wins_and_an_empty_one_changes_nothing(world: World, kind: str) -> None:
     alice, mallory, public_key = await world.account(), await world.account(), key()
     await ask(world, public_key, kind)
     assert await approve(mallory, public_key, "", kind) == {"success": True}
@@ -121,7 +121,7 @@ async def test_the_first_answer_wins_and_an_empty_one_is_none(world: World, kind
     assert (answer["response"], claims_of(answer["token"])["sub"]) == ("first", alice.id)
 
 
-async def test_racing_answers_have_one_winner(world: World) -> None:
+async def test_concurrent_responses_have_one_winner(world: World) -> None:
     accounts, public_key = [await world.account() for _ in range(5)], key()
     await ask(world, public_key)
     await asyncio.gather(*(approve(account, public_key, account.id) for account in accounts))
@@ -129,7 +129,7 @@ async def test_racing_answers_have_one_winner(world: World) -> None:
     assert answer["response"] == claims_of(answer["token"])["sub"]
 
 
-async def test_status_tells_a_phone_what_it_needs(world: World) -> None:
+async def test_the_status_of_a_pairing_request(world: World) -> None:
     alice, v1, v2 = await world.account(), key(), key()
     assert await status(world, v2) == {"status": "not_found", "supportsV2": False}
     await ask(world, v2, supportsV2=True)
@@ -174,14 +174,14 @@ async def test_keys_of_a_wrong_length_and_unknown_ones(world: World, kind: str) 
     "header",
     [None, "", "Bearer", "bearer TOKEN", "Basic TOKEN", "TOKEN"],
 )
-async def test_no_bearer_is_a_missing_header(world: World, header: str | None) -> None:
+async def test_a_header_without_bearer_counts_as_missing(world: World, header: str | None) -> None:
     alice = await world.account()
     headers = {} if header is None else {"Authorization": header.replace("TOKEN", alice.token)}
     response = await world.http.get("/v1/account/profile", headers=headers)
     assert (response.status_code, response.json()) == (401, {"error": "Missing authorization header"})
 
 
-async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
+async def test_invalid_tokens_are_401(world: World) -> None:
     import jwt
 
     from happy_light.auth.tokens import Signer
@@ -206,7 +206,7 @@ async def test_tokens_that_are_not_ours_are_refused(world: World) -> None:
     assert (await world.http.get("/v1/account/profile", headers={"Authorization": f"Bearer {good}"})).is_success
 
 
-async def test_requests_grow_old(tmp_path: Any) -> None:
+async def test_pairing_requests_expire(tmp_path: Any) -> None:
     store = Database(SqliteEngine(tmp_path / "db"), Bus())
     await store.open()
     day, ten_minutes = 86_400_000, 600_000
@@ -248,7 +248,7 @@ async def test_requests_grow_old(tmp_path: Any) -> None:
         await store.close()
 
 
-async def test_requests_that_nobody_answers_are_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_unanswered_requests_is_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("happy_light.domains.auth.pairing.REQUESTS_MAX", 10)
     store = Database(SqliteEngine(tmp_path / "db"), Bus())
     await store.open()

@@ -1,4 +1,4 @@
-"""Signing in with a challenge of the server's: bound to a key, five minutes, once."""
+"""Sign-in with a challenge of the server: bound to a key, valid for five minutes and once."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ async def test_a_signed_challenge_signs_in_to_the_account_of_the_key(world: Worl
     assert (await again.ok("GET", "/v1/account/profile"))["id"] == alice.id
 
 
-async def test_it_signs_up_as_well(world: World) -> None:
+async def test_a_signed_challenge_creates_an_account_for_a_new_key(world: World) -> None:
     key = nacl.signing.SigningKey.generate()
     answer = await prove(world, key, await challenge(world, key))
     bob = Account(world, answer.json()["token"], key)
     assert (await world.account(key)).id == bob.id
 
 
-async def test_every_poll_gives_another_challenge_beside_the_state(world: World) -> None:
+async def test_every_poll_returns_another_challenge(world: World) -> None:
     alice, key = await world.account(), nacl.signing.SigningKey.generate()
     public = {"publicKey": b64(bytes(key.verify_key))}
     first, second = await challenge(world, key), await challenge(world, key)
@@ -71,7 +71,7 @@ async def test_every_poll_gives_another_challenge_beside_the_state(world: World)
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/response", "/v1/auth"])
-async def test_a_challenge_lets_in_once_wherever_it_is_replayed(world: World, path: str) -> None:
+async def test_a_challenge_is_valid_once_on_all_routes_together(world: World, path: str) -> None:
     key = nacl.signing.SigningKey.generate()
     text = await challenge(world, key)
     assert (await prove(world, key, text)).status_code == 200
@@ -79,7 +79,7 @@ async def test_a_challenge_lets_in_once_wherever_it_is_replayed(world: World, pa
     assert (await prove(world, key, await challenge(world, key), path)).status_code == 200
 
 
-async def test_of_many_at_the_same_moment_one_gets_in(world: World) -> None:
+async def test_one_of_many_concurrent_uses_of_a_challenge_succeeds(world: World) -> None:
     key = nacl.signing.SigningKey.generate()
     text = await challenge(world, key)
     answers = await asyncio.gather(*(prove(world, key, text) for _ in range(8)))
@@ -99,7 +99,7 @@ async def test_a_used_challenge_stays_used_after_a_restart(start: Any) -> None:
         assert (await prove(world, key, unused)).status_code == 200
 
 
-async def test_a_failed_try_does_not_use_it_up(world: World) -> None:
+async def test_a_failed_attempt_does_not_use_the_challenge(world: World) -> None:
     key = nacl.signing.SigningKey.generate()
     text = await challenge(world, key)
     assert said(await prove(world, key, text, signature=b64(bytes(64)))) == (401, "Invalid signature")
@@ -118,7 +118,7 @@ async def test_a_challenge_is_bound_to_its_key_and_made_by_the_server(world: Wor
     assert (await prove(world, alice, text)).status_code == 200
 
 
-async def test_it_is_good_for_five_minutes(world: World, server: Process) -> None:
+async def test_a_challenge_is_valid_for_five_minutes(world: World, server: Process) -> None:
     key = nacl.signing.SigningKey.generate()
     now = int(time.time() * 1000)
     made = [Challenges(SECRET).make(bytes(key.verify_key), now - LIFETIME + left) for left in (-1_000, 60_000)]
@@ -126,7 +126,7 @@ async def test_it_is_good_for_five_minutes(world: World, server: Process) -> Non
     assert (await prove(world, key, made[1])).status_code == 200
 
 
-async def test_asking_leaves_no_row_and_old_rows_go(start: Any) -> None:
+async def test_requesting_a_challenge_stores_nothing_and_expired_rows_are_deleted(start: Any) -> None:
     server = start()
     key = nacl.signing.SigningKey.generate()
     async with World(server.url) as world:
@@ -155,14 +155,14 @@ def rows(server: Process) -> list[bytes]:
         b'{"challenge":"AA=="}', b"[" * 20_000, b'{"challenge":"' + b"A" * 200_000 + b'","signature":"AA=="}',
     ],
 )  # fmt: skip
-async def test_without_a_token_and_without_a_proof_it_is_401(world: World, content: bytes) -> None:
+async def test_without_token_and_signature_it_is_401(world: World, content: bytes) -> None:
     answer = await world.http.post("/v1/auth/response", content=content, headers={"content-type": "application/json"})
     assert said(answer) == (401, "Missing authorization header")
 
 
 @pytest.mark.parametrize("name", ["publicKey", "challenge", "signature"])
 @pytest.mark.parametrize("value", [None, 5, [], {}, "%%%", "AAA"])
-async def test_a_proof_that_does_not_fit_is_400(world: World, name: str, value: Any) -> None:
+async def test_an_invalid_signature_body_is_400(world: World, name: str, value: Any) -> None:
     key = nacl.signing.SigningKey.generate()
     answer = await prove(world, key, await challenge(world, key), **{name: value})
     assert answer.status_code == 400
@@ -176,7 +176,7 @@ async def test_a_key_of_a_wrong_length_is_401(world: World, size: int) -> None:
     assert said(answer) == (401, "Invalid signature")
 
 
-async def test_with_a_token_it_is_the_approval(world: World) -> None:
+async def test_with_a_token_the_route_approves_a_request(world: World) -> None:
     alice = await world.account()
     key = nacl.signing.SigningKey.generate()
     text = await challenge(world, key)

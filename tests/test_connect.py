@@ -1,4 +1,4 @@
-"""Vendor tokens: they come back as they were, are sealed on disk, and belong to one account."""
+"""Vendor tokens: returned unchanged, encrypted on disk, private to one account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import SECRET, Process
 TOKEN = '{"oauth":{"access":"sk-ant-ü-secret","expires":1}}'
 
 
-async def test_a_token_comes_back_until_it_is_deleted(world: World) -> None:
+async def test_a_token_is_returned_until_it_is_deleted(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     ui = await alice.socket()
     assert await alice.ok("GET", "/v1/connect/tokens") == {"tokens": []}
@@ -42,7 +42,7 @@ async def test_a_token_comes_back_until_it_is_deleted(world: World) -> None:
 
 
 @pytest.mark.parametrize("vendor", ["github", "OpenAI", "x", "%00", "openai%2f"])
-async def test_other_vendors_are_refused(world: World, vendor: str) -> None:
+async def test_unknown_vendors_are_rejected(world: World, vendor: str) -> None:
     alice = await world.account()
     for answer in (
         await alice.post(f"/v1/connect/{vendor}/register", {"token": "x"}),
@@ -54,7 +54,7 @@ async def test_other_vendors_are_refused(world: World, vendor: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"token": None}, {"token": 5}, [], "x"])
-async def test_a_body_that_does_not_fit_changes_nothing(world: World, body: object) -> None:
+async def test_an_invalid_body_changes_nothing(world: World, body: object) -> None:
     alice = await world.account()
     await alice.ok("POST", "/v1/connect/openai/register", {"token": "kept"})
     answer = await alice.post("/v1/connect/openai/register", body)
@@ -62,7 +62,7 @@ async def test_a_body_that_does_not_fit_changes_nothing(world: World, body: obje
     assert await alice.ok("GET", "/v1/connect/openai/token") == {"token": "kept"}
 
 
-async def test_on_disk_it_is_sealed_as_the_original_seals_it(world: World, server: Process) -> None:
+async def test_a_token_on_disk_is_encrypted_in_the_documented_format(world: World, server: Process) -> None:
     alice = await world.account()
     await alice.ok("POST", "/v1/connect/anthropic/register", {"token": TOKEN})
     file = server.folder / "happy-server-light.sqlite"

@@ -1,4 +1,4 @@
-"""The feed: pages, cursors, and posts that replace an older one."""
+"""Feed: pages, cursors, and posts that replace an older one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_bad_limit_is_400(world: World, limit: str) -> None:
     assert (await alice.get("/v1/feed", params={"limit": limit})).status_code == 400
 
 
-async def test_a_post_replaces_the_older_one_of_its_key(world: World, server: Process) -> None:
+async def test_a_post_replaces_the_older_one_with_its_repeat_key(world: World, server: Process) -> None:
     alice, bob = await world.account(), await world.account()
     await alice.ok("POST", "/v1/friends/add", {"uid": bob.id})
     (first,) = (await bob.ok("GET", "/v1/feed"))["items"]
@@ -67,7 +67,7 @@ async def test_a_post_replaces_the_older_one_of_its_key(world: World, server: Pr
     assert await ui.updates() == [{"t": "new-feed-post", **second}]
 
 
-async def test_a_text_is_shown_as_it_is(world: World, server: Process) -> None:
+async def test_a_text_post_is_returned_unchanged(world: World, server: Process) -> None:
     alice = await world.account()
     execute(
         server,

@@ -1,4 +1,4 @@
-"""GET /files: what lies in the folder and nothing else, for good."""
+"""GET /files: files in the folder, and nothing outside of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def url(server: Process, folder: Path) -> str:
     return f"{server.url}/files/public/{folder.name}"
 
 
-def test_a_file_comes_with_its_type_and_may_be_kept_for_ever(server: Process, folder: Path) -> None:
+def test_a_file_has_its_content_type_and_is_cacheable_for_ever(server: Process, folder: Path) -> None:
     (folder / "a b.png").write_bytes(b"\x89PNG data")
     answer = httpx.get(f"{url(server, folder)}/a%20b.png")
     assert (answer.status_code, answer.content) == (200, b"\x89PNG data")
@@ -104,7 +104,7 @@ async def raw(server: Process, path: str, method: str = "GET") -> tuple[int, byt
     return int(head.split()[1]), body
 
 
-async def test_nothing_outside_the_folder_comes_back(server: Process, folder: Path) -> None:
+async def test_files_outside_the_folder_are_not_found(server: Process, folder: Path) -> None:
     (server.folder / "outside.txt").write_text("secret")
     (server.folder / "files-beside").mkdir(exist_ok=True)
     (server.folder / "files-beside" / "x.txt").write_text("secret")

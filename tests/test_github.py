@@ -1,4 +1,4 @@
-"""GitHub: signing in there, what it changes and who hears of it; webhooks; pictures."""
+"""GitHub: sign-in and what it changes, webhooks, avatars."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def case(start: Callable[..., Process]) -> AsyncIterator[Case]:
         assert not [secret for secret in SECRETS if secret in log]
 
 
-async def test_a_sign_in_gives_the_account_name_profile_and_picture(case: Case) -> None:
+async def test_a_sign_in_sets_name_profile_and_avatar(case: Case) -> None:
     alice, bob = await case.world.account(), await case.world.account()
     ui, other = await alice.socket(), await bob.socket()
     session = await alice.socket(session=(await alice.session())["id"])
@@ -178,7 +178,7 @@ async def test_a_github_user_has_one_account_and_an_account_one_github_user(case
     assert seqs == [(4,), (2,)]
 
 
-async def test_unlinking_keeps_the_picture(case: Case) -> None:
+async def test_unlinking_keeps_the_avatar(case: Case) -> None:
     alice = await case.world.account()
     await case.sign_in(alice)
     before = await alice.ok("GET", "/v1/account/profile")
@@ -194,7 +194,7 @@ async def test_unlinking_keeps_the_picture(case: Case) -> None:
     assert await case.sign_in(alice) == f"{WEBAPP}?github=connected&user=octo-cat"
 
 
-async def test_a_new_picture_replaces_the_old_one_and_the_same_one_stays(case: Case) -> None:
+async def test_a_new_avatar_replaces_the_old_one_and_the_same_one_stays(case: Case) -> None:
     alice = await case.world.account()
     folder = case.server.folder / "files" / "public" / "users" / alice.id / "avatars"
     await case.sign_in(alice)
@@ -211,7 +211,7 @@ async def test_a_new_picture_replaces_the_old_one_and_the_same_one_stays(case: C
     assert case.rows("SELECT path, width, height FROM uploaded_files") == [(second["path"], 30, 60)]
 
 
-async def test_a_link_does_not_fail_for_a_picture(case: Case) -> None:
+async def test_a_sign_in_succeeds_without_its_avatar(case: Case) -> None:
     alice = await case.world.account()
     ui = await alice.socket()
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -231,7 +231,7 @@ async def test_a_link_does_not_fail_for_a_picture(case: Case) -> None:
     assert not (case.server.folder / "files" / "public").exists()
 
 
-async def test_every_way_to_fail_ends_at_the_web_app_and_changes_nothing(case: Case) -> None:
+async def test_every_failure_redirects_to_the_web_app_and_changes_nothing(case: Case) -> None:
     alice = await case.world.account()
     ui = await alice.socket()
     signer = Keys(SECRET).github
@@ -267,7 +267,7 @@ async def test_every_way_to_fail_ends_at_the_web_app_and_changes_nothing(case: C
     assert (await alice.ok("GET", "/v1/account/profile"))["github"] is None
 
 
-async def test_webhooks_are_checked(case: Case) -> None:
+async def test_webhook_signatures_are_verified(case: Case) -> None:
     body = b'{"zen":"x \xc3\xbc"}' * 50_000
     good = "sha256=" + hmac.digest(b"hook-secret", body, "sha256").hex()
     event = {"x-github-event": "ping"}
@@ -289,7 +289,7 @@ async def test_webhooks_are_checked(case: Case) -> None:
         assert (status, answer.keys()) == (400, {"error", "message", "statusCode"})
 
 
-async def test_without_its_settings_github_is_off(world: World) -> None:
+async def test_github_is_disabled_without_its_settings(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
     answer = await alice.get("/v1/connect/github/params")
@@ -307,7 +307,7 @@ async def test_without_its_settings_github_is_off(world: World) -> None:
     assert await ui.heard() == []
 
 
-async def test_the_web_app_is_the_one_that_is_set_or_served(start: Callable[..., Process]) -> None:
+async def test_the_callback_redirects_to_the_configured_or_served_web_app(start: Callable[..., Process]) -> None:
     server = start(HAPPY_WEBAPP_URL="https://web.example.com/app/")
     async with World(server.url) as world:
         back = await world.http.get("/v1/connect/github/callback?error=x")
@@ -330,7 +330,7 @@ REFERENCE = [  # size, with transparency, hash
 ]
 
 
-def test_thumbhashes_are_those_of_the_reference() -> None:
+def test_thumbhashes_equal_those_of_the_reference() -> None:
     def pixel(x: int, y: int, alpha: bool) -> list[int]:
         colors = [(x * x * (31 + k) + y * y * 17 + x * y * (7 + k) + 50 * k) // (1 + k) % 256 for k in range(3)]
         return [*colors, x * y * 3 % 256 if alpha else 255]
@@ -343,7 +343,7 @@ def test_thumbhashes_are_those_of_the_reference() -> None:
     assert len(thumbhash.encode(1, 1, bytes(4))) > 0
 
 
-def test_a_picture_is_what_its_bytes_say() -> None:
+def test_the_type_of_a_picture_is_read_from_its_bytes() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be seen on its side
     seen = inspection.read(picture("JPEG", (300, 200), exif=turned))
@@ -361,7 +361,7 @@ def test_a_picture_is_what_its_bytes_say() -> None:
         assert inspection.read(bad) is None
 
 
-def test_without_pillow_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_there_is_no_avatar(monkeypatch: pytest.MonkeyPatch) -> None:
     data = picture()
     assert inspection.read(data) is not None
     monkeypatch.setitem(sys.modules, "PIL", None)

@@ -1,4 +1,4 @@
-"""The key-value store: versions that only rise, batches that are all or nothing."""
+"""Key-value store: versions, batches, prefixes and isolation of accounts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def keys(account: Account, query: str = "") -> list[str]:
     return [item["key"] for item in (await account.ok("GET", f"/v1/kv{query}"))["items"]]
 
 
-async def test_a_key_lives_dies_and_comes_back_with_a_rising_version(world: World) -> None:
+async def test_the_version_rises_over_writes_deletion_and_rewriting(world: World) -> None:
     alice = await world.account()
     ui, sess = await alice.socket(), await alice.socket(session=uid())
     missing = (404, {"error": "Key not found"})
@@ -46,7 +46,7 @@ async def test_a_key_lives_dies_and_comes_back_with_a_rising_version(world: Worl
     assert await sess.heard() == []
 
 
-async def test_a_batch_with_one_mismatch_changes_nothing_and_names_them_all(world: World) -> None:
+async def test_a_batch_with_mismatches_changes_nothing_and_lists_them(world: World) -> None:
     alice = await world.account()
     await write(alice, ("a", b64("1"), -1), ("b", b64("1"), -1), ("gone", b64("1"), -1))
     await write(alice, ("gone", None, 0))
@@ -71,7 +71,7 @@ async def test_a_batch_with_one_mismatch_changes_nothing_and_names_them_all(worl
     ]  # fmt: skip
 
 
-async def test_null_for_a_new_key_makes_a_deleted_one(world: World) -> None:
+async def test_null_for_a_new_key_creates_a_deleted_key(world: World) -> None:
     alice = await world.account()
     assert (await write(alice, ("k", None, -1))).json()["results"] == [{"key": "k", "version": 0}]
     assert await keys(alice) == []
@@ -107,7 +107,7 @@ async def test_listing_takes_a_literal_prefix_and_sorts(world: World) -> None:
         assert (await alice.get(f"/v1/kv?limit={limit}")).status_code == 400
 
 
-async def test_bulk_answers_those_that_exist_in_the_order_asked(world: World) -> None:
+async def test_bulk_returns_existing_keys_in_requested_order(world: World) -> None:
     alice = await world.account()
     await write(alice, ("a", b64("1"), -1), ("b", b64("2"), -1), ("gone", None, -1))
     answer = await alice.ok("POST", "/v1/kv/bulk", {"keys": ["none", "b", "gone", "a", "b"]})
@@ -134,7 +134,7 @@ async def test_any_text_is_a_key(world: World, key: str) -> None:
     [{"key": "k", "value": "dg==", "version": -1}, {"key": "k", "value": "dg==", "version": 0}],
     [{"key": f"k{i}", "value": "dg==", "version": -1} for i in range(101)],
 ])  # fmt: skip
-async def test_what_is_no_batch_is_refused(world: World, mutations: Any) -> None:
+async def test_invalid_batches_are_rejected(world: World, mutations: Any) -> None:
     alice = await world.account()
     ui = await alice.socket()
     response = await alice.post("/v1/kv", {} if mutations is None else {"mutations": mutations})
@@ -145,7 +145,7 @@ async def test_what_is_no_batch_is_refused(world: World, mutations: Any) -> None
 
 
 @pytest.mark.parametrize("names", [None, [], "a", [5], [str(i) for i in range(101)]])
-async def test_what_is_no_list_of_keys_is_refused(world: World, names: Any) -> None:
+async def test_invalid_lists_of_keys_are_rejected(world: World, names: Any) -> None:
     alice = await world.account()
     assert (await alice.post("/v1/kv/bulk", {} if names is None else {"keys": names})).status_code == 400
 

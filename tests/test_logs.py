@@ -1,4 +1,4 @@
-"""The clients' own logs: taken only when asked for, and never without bound."""
+"""Log entries of clients: accepted only if configured, and limited in size."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ON = {"DANGEROUSLY_LOG_TO_SERVER_FOR_AI_AUTO_DEBUGGING": "true"}
 
 
 @pytest.mark.parametrize("body", [ENTRY, {}, "x"])
-async def test_it_is_no_route_by_default(world: World, server: Process, body: Any) -> None:
+async def test_the_route_does_not_exist_by_default(world: World, server: Process, body: Any) -> None:
     answer = await world.http.post(PATH, json=body)
     assert (answer.status_code, answer.json()) == (404, {"error": "Not found", "path": PATH, "method": "POST"})
     assert not list(server.folder.glob("clients.log*"))
 
 
-async def test_entries_are_appended_one_a_line(start: Callable[..., Process]) -> None:
+async def test_each_entry_is_appended_as_one_line(start: Callable[..., Process]) -> None:
     server = start(**ON)
     full = {**ENTRY, "source": "mobile", "platform": "ios", "messageRawObject": [{"a": 1}, None]}
     async with World(server.url) as world:
@@ -39,7 +39,7 @@ async def test_entries_are_appended_one_a_line(start: Callable[..., Process]) ->
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-async def test_what_does_not_fit_is_refused(start: Callable[..., Process]) -> None:
+async def test_invalid_entries_are_rejected(start: Callable[..., Process]) -> None:
     server = start(**ON)
     async with World(server.url) as world:
         for change in ({"source": "web"}, {"timestamp": 5}, {"level": None}, {"message": ["x"]}):
@@ -51,7 +51,7 @@ async def test_what_does_not_fit_is_refused(start: Callable[..., Process]) -> No
     assert not (server.folder / "clients.log").exists()
 
 
-async def test_the_file_is_started_anew_when_it_is_full(start: Callable[..., Process]) -> None:
+async def test_a_full_file_is_renamed_and_a_new_one_begins(start: Callable[..., Process]) -> None:
     server = start(**ON)
     async with World(server.url) as world:
         for number in range(25):

@@ -1,4 +1,4 @@
-"""Machines: one per account and id, changed by version, online as long as a socket stands for them."""
+"""Machines: registration per account, versioned values, lists and deletion."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_an_empty_daemon_state_counts_as_none(world: World, state: str | N
     assert (machine["daemonState"], machine["daemonStateVersion"]) == (None, 0)
 
 
-async def test_registering_again_changes_nothing_and_is_not_announced(world: World) -> None:
+async def test_registering_an_existing_machine_changes_nothing_and_is_not_announced(world: World) -> None:
     alice = await world.account()
     first = await alice.machine("m", "first")
     ui = await alice.socket()
@@ -64,7 +64,7 @@ async def test_two_accounts_may_use_one_computer(world: World) -> None:
     assert (await bob.ok("GET", f"/v1/machines/{id}"))["machine"]["metadata"] == "bob"
 
 
-async def test_one_new_id_at_the_same_moment_is_one_machine(world: World) -> None:
+async def test_concurrent_registration_of_one_id_makes_one_machine(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
     machines = await asyncio.gather(*(alice.machine("m", f"{i}") for i in range(10)))
@@ -72,7 +72,7 @@ async def test_one_new_id_at_the_same_moment_is_one_machine(world: World) -> Non
     assert [body["t"] for body in await ui.updates()] == ["new-machine", "update-machine"]
 
 
-async def test_the_list_is_bare_and_latest_active_first(world: World) -> None:
+async def test_the_list_is_an_array_latest_active_first(world: World) -> None:
     alice = await world.account()
     a, b = [await alice.machine() for _ in range(2)]
     ui = await alice.socket()
@@ -113,7 +113,7 @@ async def test_metadata_and_state_are_written_by_version(world: World) -> None:
 
 
 @pytest.mark.parametrize("event", ["machine-update-metadata", "machine-update-state"])
-async def test_what_does_not_fit_or_is_not_there_is_refused_in_its_ack(world: World, event: str) -> None:
+async def test_an_invalid_or_unknown_update_gets_an_error_ack(world: World, event: str) -> None:
     alice, mallory = await world.account(), await world.account()
     id = (await alice.machine())["id"]
     ui, evil = await alice.socket(), await mallory.socket()
@@ -124,7 +124,7 @@ async def test_what_does_not_fit_or_is_not_there_is_refused_in_its_ack(world: Wo
     assert (await alice.ok("GET", f"/v1/machines/{id}"))["machine"]["metadata"] == "meta"
 
 
-async def test_delete_tells_user_sockets_and_keeps_sessions(world: World) -> None:
+async def test_delete_is_announced_and_keeps_sessions(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     id, session = (await alice.machine())["id"], (await alice.session())["id"]
     ui = await alice.socket()
@@ -143,7 +143,7 @@ async def test_delete_tells_user_sockets_and_keeps_sessions(world: World) -> Non
 
 @pytest.mark.parametrize("body", [{}, {"id": "m"}, {"metadata": "m"}, {"id": "", "metadata": "m"}, {"id": 5,
                          "metadata": "m"}, {"id": "m", "metadata": "m", "dataEncryptionKey": "%"}])  # fmt: skip
-async def test_a_machine_that_does_not_fit_is_refused(world: World, body: Any) -> None:
+async def test_invalid_machines_are_rejected(world: World, body: Any) -> None:
     alice = await world.account()
     assert (await alice.post("/v1/machines", body)).status_code == 400
     assert await alice.ok("GET", "/v1/machines") == []

@@ -1,4 +1,4 @@
-"""Messages: stored once, numbered without gaps, heard by whom they concern."""
+"""Messages: stored once, numbered without gaps, sent to the right sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.client import World, uid
 from tests.raw_connections import Wire
 
 
-async def test_post_stores_and_tells_everyone_interested_the_sender_included(world: World) -> None:
+async def test_posted_messages_are_stored_and_sent_to_every_interested_socket(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session = (await alice.session())["id"]
     other = (await alice.session())["id"]
@@ -35,7 +35,7 @@ async def test_post_stores_and_tells_everyone_interested_the_sender_included(wor
     assert await elsewhere.heard() == await machine.heard() == await stranger.heard() == []
 
 
-async def test_a_local_id_is_stored_once_whatever_way_it_comes(world: World) -> None:
+async def test_a_local_id_is_stored_once_over_http_and_sockets(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     ui, sender = await alice.socket(), await alice.socket(session=session)
@@ -55,7 +55,7 @@ async def test_a_local_id_is_stored_once_whatever_way_it_comes(world: World) -> 
     assert [message["content"]["c"] for message in page["messages"]] == ["first", "first", "again"]
 
 
-async def test_a_socket_message_is_heard_by_all_but_its_sender(world: World) -> None:
+async def test_a_socket_message_reaches_all_but_its_sender(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     ui, sender, second = await alice.socket(), await alice.socket(session=session), await alice.socket(session=session)
@@ -70,7 +70,7 @@ async def test_a_socket_message_is_heard_by_all_but_its_sender(world: World) -> 
 
 
 @pytest.mark.parametrize("data", [None, 5, {}, {"sid": "x"}, {"message": "x"}, {"sid": 5, "message": "x"}])
-async def test_a_malformed_socket_message_is_refused_in_its_ack(world: World, data: object) -> None:
+async def test_an_invalid_socket_message_gets_an_error_ack(world: World, data: object) -> None:
     alice = await world.account()
     ui = await alice.socket()
     ack = await ui.call("message", data)
@@ -78,7 +78,7 @@ async def test_a_malformed_socket_message_is_refused_in_its_ack(world: World, da
     assert await ui.heard() == []
 
 
-async def test_a_message_for_a_foreign_session_is_refused_everywhere(world: World) -> None:
+async def test_a_message_for_a_foreign_session_is_rejected_everywhere(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     session = (await alice.session())["id"]
     await alice.send(session, "l1")
@@ -144,7 +144,7 @@ async def test_many_writers_leave_no_gap_and_every_socket_sees_seq_rise(world: W
         assert [message["seq"] for message in page["messages"]] == mine
 
 
-async def test_bytes_are_kept_as_they_came(world: World) -> None:
+async def test_content_is_returned_unchanged(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     text = "🙂 ü \u202e \ufeff \u2028 日本 \\u0000 \x00 \x7f"
@@ -183,7 +183,7 @@ async def test_the_documented_post_takes_one_message_or_a_batch(world: World) ->
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_half_an_emoji_costs_nobody_the_connection(world: World, transport: str) -> None:
+async def test_an_unpaired_surrogate_does_not_close_the_connection(world: World, transport: str) -> None:
     """What JavaScript cuts in the middle of a surrogate pair is legal JSON, and sent again after every reconnect."""
     alice = await world.account()
     session = (await alice.session())["id"]
@@ -204,7 +204,7 @@ async def test_half_an_emoji_costs_nobody_the_connection(world: World, transport
     assert [body["message"]["seq"] for body in await ui.updates()] == [2]
 
 
-async def test_a_number_past_every_double_is_infinite_and_no_json_ends_it(world: World) -> None:
+async def test_numbers_beyond_doubles_and_invalid_json_do_not_close_the_connection(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     async with await Wire.open(world.url) as wire:

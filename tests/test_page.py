@@ -1,4 +1,4 @@
-"""The server's own page: what it says to whom, and that it runs nothing but its own script."""
+"""The start page: its content, who gets it, and its content security policy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     assert process.stop() == 0
 
 
-def test_a_browser_gets_the_page_and_everyone_else_the_text(server: Process) -> None:
+def test_browsers_get_the_page_and_other_clients_the_welcome_text(server: Process) -> None:
     answer = page(server)
     assert "<h1>Welcome to Happy Server!</h1>" in answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -58,7 +58,7 @@ def test_without_a_web_app_every_other_path_is_unknown(server: Process) -> None:
         assert ask(server, path, accept=BROWSER).status == 404
 
 
-def test_the_address_is_that_of_the_request(server: Process) -> None:
+def test_the_page_shows_the_requested_address(server: Process) -> None:
     for headers, url in (
         ({}, server.url),
         ({"host": "box.lan:3005"}, "http://box.lan:3005"),
@@ -72,14 +72,14 @@ def test_the_address_is_that_of_the_request(server: Process) -> None:
         assert f'aria-label="QR code of {url}"' in text
 
 
-def test_the_public_url_comes_before_that_of_the_request(public: Process) -> None:
+def test_the_public_url_replaces_the_requested_address(public: Process) -> None:
     text = page(public, host="box.lan:3005").text
     assert 'data-explicit="yes">https://happy.example.org</code>' in text
     assert "HAPPY_SERVER_URL=https://happy.example.org happy" in text
     assert "box.lan" not in text
 
 
-def test_the_qr_code_is_of_the_address(server: Process) -> None:
+def test_the_qr_code_contains_the_address(server: Process) -> None:
     for host in ("a.example.org", "b.example.org:3005"):
         drawn = segno.make(f"http://{host}", error="m", micro=False).svg_inline(border=3)
         found = re.search(r' d="[^"]+"', drawn)
@@ -88,7 +88,7 @@ def test_the_qr_code_is_of_the_address(server: Process) -> None:
 
 
 @pytest.mark.parametrize("host", ['"><script>alert(1)</script>', "a b", "$(id)", "[::zz", "[:::]", "x" * 2000, "a/b@c"])
-def test_a_strange_host_does_no_harm(server: Process, host: str) -> None:
+def test_a_malicious_host_header_is_escaped(server: Process, host: str) -> None:
     text = page(server, host=host).text
     assert text.count("<script") == 1
     assert "alert" not in text and "$(id)" not in text
@@ -108,17 +108,17 @@ def test_a_strange_host_does_no_harm(server: Process, host: str) -> None:
         ({"host": "box.lan", "x_forwarded_proto": "http"}, True),
     ],
 )
-def test_plain_http_from_elsewhere_is_warned_of(server: Process, headers: dict[str, str], expected: bool) -> None:
+def test_plain_http_from_another_host_shows_a_warning(server: Process, headers: dict[str, str], expected: bool) -> None:
     assert warns(page(server, **headers)) is expected
 
 
-def test_the_warning_names_the_public_url_that_is_safe(public: Process) -> None:
+def test_the_warning_links_to_an_https_public_url(public: Process) -> None:
     answer = page(public, host="192.168.1.5:3005")
     assert warns(answer)
     assert 'Open <a href="https://happy.example.org">' in answer.text
 
 
-def test_an_address_for_this_computer_only_says_how_a_phone_gets_there(
+def test_a_loopback_address_shows_how_phones_connect(
     server: Process, public: Process, start: Callable[..., Process]
 ) -> None:
     assert "--host 0.0.0.0" in page(server).text
@@ -128,7 +128,7 @@ def test_an_address_for_this_computer_only_says_how_a_phone_gets_there(
     assert "Only this computer" in everywhere and "--host 0.0.0.0" not in everywhere
 
 
-def test_how_the_server_is(server: Process, public: Process) -> None:
+def test_the_page_shows_the_state_of_the_server(server: Process, public: Process) -> None:
     text = page(server).text
     assert '<dd id="health" class="" ' in text and '<span id="health-text">Healthy</span>' in text
     assert f"<dd>{__version__}</dd>" in text

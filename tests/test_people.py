@@ -1,4 +1,4 @@
-"""People: what adding and removing make of a pair, who is told, and who is found."""
+"""People: transitions of relationships, notifications, profiles and search."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def seen(mine: Account, other: Account) -> str:
     return status
 
 
-def test_the_table_has_every_pair_twice() -> None:
+def test_the_table_covers_every_pair_for_add_and_remove() -> None:
     states = ["none", "requested", "pending", "friend", "rejected"]
     assert len(ROWS) == 50
     assert {(action, *line.split()[:2]) for action, line in ROWS} == {
@@ -107,7 +107,7 @@ def test_the_table_has_every_pair_twice() -> None:
 
 
 @pytest.mark.parametrize(("action", "line"), ROWS)
-async def test_the_state_table(world: World, server: Process, action: str, line: str) -> None:
+async def test_every_transition_of_the_table(world: World, server: Process, action: str, line: str) -> None:
     mine, other, mine_after, other_after, answered, *posts = line.split()
     alice, bob = await world.account(), await world.account()
     side(server, alice, bob, mine)
@@ -129,7 +129,7 @@ async def test_the_state_table(world: World, server: Process, action: str, line:
         assert bodies == ([("new-feed-post", {"kind": kind, "uid": about.id})] if name in posts else [])
 
 
-async def test_a_pair_that_never_met_has_no_rows_and_behaves_as_none(world: World) -> None:
+async def test_a_pair_without_rows_counts_as_none(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     ui_a, ui_b = await alice.socket(), await bob.socket()
     assert (await alice.ok("POST", "/v1/friends/remove", {"uid": bob.id}))["user"]["status"] == "none"
@@ -141,7 +141,7 @@ async def test_a_pair_that_never_met_has_no_rows_and_behaves_as_none(world: Worl
     assert await ui_a.heard() == []
 
 
-async def test_a_receiver_is_told_about_a_person_once_a_day(world: World, server: Process) -> None:
+async def test_a_receiver_is_notified_about_a_person_once_a_day(world: World, server: Process) -> None:
     alice, bob, carol = [await world.account() for _ in range(3)]
     ui_b = await bob.socket()
 
@@ -166,7 +166,9 @@ async def test_a_receiver_is_told_about_a_person_once_a_day(world: World, server
     assert [(item["cursor"], item["body"]["uid"]) for item in items] == [("0-3", carol.id), ("0-2", alice.id)]
 
 
-async def test_only_who_was_not_told_within_a_day_hears_of_the_friendship(world: World, server: Process) -> None:
+async def test_only_accounts_not_notified_within_a_day_are_notified_of_the_friendship(
+    world: World, server: Process
+) -> None:
     alice, bob = await world.account(), await world.account()
     now = int(time.time() * 1000)
     side(server, alice, bob, "requested", now - 2 * DAY)
@@ -177,7 +179,7 @@ async def test_only_who_was_not_told_within_a_day_hears_of_the_friendship(world:
     assert await ui_b.heard() == []
 
 
-async def test_oneself_and_nobody(world: World) -> None:
+async def test_adding_and_removing_oneself_or_an_unknown_account(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
     for uid in (alice.id, "nobody", "", "x" * 5000, "\x00"):
@@ -192,14 +194,14 @@ async def test_oneself_and_nobody(world: World) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"uid": 5}, {"uid": None}, [], "x", None])
 @pytest.mark.parametrize("action", ["add", "remove"])
-async def test_what_does_not_fit_is_400(world: World, action: str, body: Any) -> None:
+async def test_invalid_requests_are_400(world: World, action: str, body: Any) -> None:
     alice = await world.account()
     answer = await alice.post(f"/v1/friends/{action}", body)
     assert answer.status_code == 400
     assert answer.json().keys() == {"error", "message", "statusCode"}
 
 
-async def test_a_profile_shows_what_github_and_the_account_say(world: World, server: Process) -> None:
+async def test_a_profile_combines_account_and_github_profile(world: World, server: Process) -> None:
     alice, bob = await world.account(), await world.account()
     execute(
         server,
@@ -247,7 +249,7 @@ async def test_search_is_a_literal_prefix_in_any_case(world: World, server: Proc
     assert len(await found("")) == 7
 
 
-async def test_search_answers_ten_by_username(world: World, server: Process) -> None:
+async def test_search_returns_ten_people_by_username(world: World, server: Process) -> None:
     alice = await world.account()
     mark = alice.id[-8:]
     for number in range(12):

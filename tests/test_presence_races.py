@@ -11,7 +11,7 @@ import pytest
 
 from happy_light.server import Server
 from happy_light.store import Database, Transaction
-from tests.client import World, uid
+from tests.client import Account, Socket, World, uid
 
 Inside = Callable[[], Awaitable[Server]]
 
@@ -73,22 +73,72 @@ async def test_a_session_that_ends_during_the_lookup_is_not_revived(
 
         assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
 
-        active = [data["active"] for name, data in await ui.heard("ephemeral")]
-        assert active == ([False] if ends == "archive" else [])
+        assert [data["active"] for _, data in await ui.heard("ephemeral")] == ([False] if ends == "archive" else [])
         await server.context.presence.flush(everything=True)
-        listed = (await alice.ok("GET", "/v1/sessions"))["sessions"]
-        assert [row["active"] for row in listed] == ([False] if ends == "archive" else [])
+        assert await active(alice) == ({session: False} if ends == "archive" else {})
+
+
+async def inactive_until(ui: Socket, last: str) -> list[str]:
+    """Wait until `last` is announced as inactive; return the ids of all that were by then."""
+    ids: list[str] = []
+    while last not in ids:
+        event = await ui.wait("ephemeral")
+        ids += [] if event["active"] else [event["id"]]
+    return ids
+
+
+async def active(account: Account) -> dict[str, bool]:
+    return {row["id"]: row["active"] for row in (await account.ok("GET", "/v1/sessions"))["sessions"]}
+
+
+async def test_a_session_becomes_inactive_a_grace_after_its_last_socket(inside: Inside) -> None:
+    server = await inside()
+    server.settings.session_grace = 0.1
+    async with World(server.url) as world:
+        alice = await world.account()
+        kept, left, lost = [(await alice.session())["id"] for _ in range(3)]
+        ui = await alice.socket()
+        first, second = await alice.socket(session=kept), await alice.socket(session=kept)
+        await first.close()  # its grace would end before those of the others
+        await (await alice.socket(session=left)).close()
+        assert await inactive_until(ui, left) == [left]
+        await second.close()
+        await (await alice.socket(session=lost)).close()
+        assert await inactive_until(ui, lost) == [kept, lost]
+        assert await active(alice) == {kept: False, left: False, lost: False}
+
+        again = await alice.socket(session=left)
+        assert await again.call("session-alive", {"sid": left, "time": now()}) == {"ok": True}
+        await server.context.presence.flush()
+        assert await active(alice) == {kept: False, left: True, lost: False}
+
+
+async def test_a_session_that_reconnects_within_the_grace_stays_active(inside: Inside) -> None:
+    server = await inside()
+    server.settings.session_grace = 1.0
+    async with World(server.url) as world:
+        alice = await world.account()
+        back, left = (await alice.session())["id"], (await alice.session())["id"]
+        ui = await alice.socket()
+        first, only = await alice.socket(session=back), await alice.socket(session=left)
+        await first.close()
+        await alice.socket(session=back)
+        await only.close()  # after the other one, so that its grace ends last
+
+        assert await inactive_until(ui, left) == [left]
+        assert await active(alice) == {back: True, left: False}
 
 
 async def test_heartbeats_within_the_grace_keep_a_session_active(inside: Inside) -> None:
     server = await inside()
-    server.settings.session_grace = 0.2
+    server.settings.session_grace = 1.0
     async with World(server.url) as world:
         alice = await world.account()
         beating, silent = (await alice.session())["id"], (await alice.session())["id"]
         ui = await alice.socket()
-        for session in (beating, silent):  # in this order, so that the grace of the silent one ends last
-            await (await alice.socket(session=session)).close()
+        sockets = [await alice.socket(session=session) for session in (beating, silent)]
+        for socket in sockets:  # in this order, so that the grace of the silent one ends last
+            await socket.close()
 
         inactive: list[str] = []
         async with asyncio.timeout(10):
@@ -97,8 +147,7 @@ async def test_heartbeats_within_the_grace_keep_a_session_active(inside: Inside)
                 inactive += [data["id"] for _, data in await ui.heard("ephemeral") if not data["active"]]
 
         assert inactive == [silent]
-        rows = {row["id"]: row["active"] for row in (await alice.ok("GET", "/v1/sessions"))["sessions"]}
-        assert rows == {beating: True, silent: False}
+        assert await active(alice) == {beating: True, silent: False}
 
 
 async def test_the_first_heartbeat_after_expiry_is_written_by_the_next_flush(inside: Inside) -> None:
@@ -114,16 +163,12 @@ async def test_the_first_heartbeat_after_expiry_is_written_by_the_next_flush(ins
         def fall_silent(tx: Transaction) -> None:
             tx.execute("UPDATE sessions SET active_at = ? WHERE id = ?", (tx.now - 601_000, session))
 
-        async def is_active() -> bool:
-            (row,) = (await alice.ok("GET", "/v1/sessions"))["sessions"]
-            return bool(row["active"])
-
         await server.database.write_for((alice.id,), fall_silent)
         await presence.expire()
         assert [data["active"] for _, data in await ui.heard()] == [True, False]
-        assert await is_active() is False
+        assert await active(alice) == {session: False}
 
         assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
         await presence.flush()
 
-        assert await is_active() is True
+        assert await active(alice) == {session: True}

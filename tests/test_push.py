@@ -1,4 +1,4 @@
-"""Push: who is told and who is not, what became of it, and which tokens live on."""
+"""Push: tokens, receivers, outcomes and errors of Expo."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def with_tokens(world: World, *tokens: str) -> tuple[Account, str]:
     return alice, f"/v1/sessions/{(await alice.session())['id']}/push-event"
 
 
-async def test_tokens_are_kept_once_newest_first_each_account_by_itself(world: World) -> None:
+async def test_tokens_are_stored_once_and_listed_newest_first_per_account(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     first, second = f"ExponentPushToken[{os.urandom(4).hex()}]", "x" * 1024
     assert await names(alice) == []
@@ -70,7 +70,7 @@ async def test_tokens_are_kept_once_newest_first_each_account_by_itself(world: W
     [{}, {**EVENT, "kind": "x"}, {**EVENT, "title": ""}, {**EVENT, "title": "x" * 201}, {**EVENT, "body": ""},
      {**EVENT, "body": "x" * 501}, {**EVENT, "data": "x"}, {**EVENT, "data": [1]}, {**EVENT, "title": 5}],
 )  # fmt: skip
-async def test_an_event_that_does_not_fit_is_refused_and_heard_by_nobody(world: World, body: object) -> None:
+async def test_an_invalid_event_is_rejected_and_sent_to_nobody(world: World, body: object) -> None:
     alice, path = await with_tokens(world)
     ui = await alice.socket()
     answer = await alice.post(path, body)
@@ -78,13 +78,13 @@ async def test_an_event_that_does_not_fit_is_refused_and_heard_by_nobody(world: 
     assert await ui.heard() == []
 
 
-async def test_a_stranger_cannot_push(world: World) -> None:
+async def test_another_account_cannot_push(world: World) -> None:
     (_, path), bob = await with_tokens(world), await world.account()
     answer = await bob.post(path, EVENT)
     assert (answer.status_code, answer.json()) == (404, {"error": "Session not found"})
 
 
-async def test_the_sessions_clients_hear_it_and_phones_get_it(start: Start) -> None:
+async def test_an_event_reaches_the_sessions_sockets_and_phones(start: Start) -> None:
     async with VendorServer(tickets(lambda _: OK)) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=f"{expo.url}/push/send", EXPO_ACCESS_TOKEN="expo-secret")
         async with World(server.url) as world:
@@ -121,7 +121,7 @@ async def test_the_sessions_clients_hear_it_and_phones_get_it(start: Start) -> N
             assert secret not in log
 
 
-async def test_nobody_is_disturbed_while_a_client_is_in_the_foreground(start: Start) -> None:
+async def test_a_push_is_suppressed_while_an_app_is_in_the_foreground(start: Start) -> None:
     async with (
         VendorServer(tickets(lambda _: OK)) as expo,
         World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world,
@@ -139,7 +139,7 @@ async def test_nobody_is_disturbed_while_a_client_is_in_the_foreground(start: St
         assert len(expo.got) == 1
 
 
-async def test_phones_that_are_gone_are_forgotten(start: Start) -> None:
+async def test_tokens_that_expo_no_longer_knows_are_deleted(start: Start) -> None:
     answers = {"gone": GONE, "busy": SLOW_DOWN, "fine": OK}
     async with VendorServer(tickets(lambda token: answers[token])) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url)
@@ -163,7 +163,7 @@ async def test_phones_that_are_gone_are_forgotten(start: Start) -> None:
             assert await dave.ok("POST", path, EVENT) == {"success": True, "result": "no_tokens"}
 
 
-async def test_an_expo_that_refuses(start: Start) -> None:
+async def test_errors_of_expo_are_the_reason(start: Start) -> None:
     row: tuple[int, str, str]
 
     async def answer(request: web.Request, body: Any) -> web.Response:
@@ -190,7 +190,7 @@ async def test_an_expo_that_refuses(start: Start) -> None:
             assert len(expo.got) == 1
 
 
-async def test_an_expo_that_is_not_there_and_one_that_hangs_up(start: Start) -> None:
+async def test_an_unreachable_expo_is_the_reason(start: Start) -> None:
     async def hang_up(request: web.Request, body: Any) -> web.Response:
         assert request.transport is not None
         request.transport.close()
@@ -228,7 +228,7 @@ async def test_the_number_of_tokens_is_bounded(world: World) -> None:
     assert await names(alice) == [str(number) for number in range(502, 2, -1)]
 
 
-async def test_sending_can_be_switched_off_and_the_outcome_says_so(start: Start) -> None:
+async def test_push_can_be_disabled_by_a_setting(start: Start) -> None:
     async with VendorServer(tickets(lambda _: OK)) as expo:
         server = start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url, HAPPY_SERVER_LIGHT_PUSH="false")
         async with World(server.url) as world:

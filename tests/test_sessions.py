@@ -1,4 +1,4 @@
-"""Sessions: made once per tag, changed by version, listed and paged, ended for good."""
+"""Sessions: creation by tag, versioned values, lists and pages, archive and deletion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_new_session_is_announced_to_user_sockets_only(world: World) -> 
     assert await machine.heard() == await elsewhere.heard() == await stranger.heard() == []
 
 
-async def test_the_same_tag_is_the_same_session_unchanged_and_unannounced(world: World) -> None:
+async def test_an_existing_tag_returns_its_session_unchanged_and_unannounced(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     first = await alice.session("tag", "first", dataEncryptionKey=b64(b"1"))
     ui = await alice.socket()
@@ -56,7 +56,7 @@ async def test_the_same_tag_is_the_same_session_unchanged_and_unannounced(world:
     assert (await bob.session("tag"))["id"] != first["id"]
 
 
-async def test_one_new_tag_at_the_same_moment_is_one_session_and_one_event(world: World) -> None:
+async def test_concurrent_creation_with_one_tag_makes_one_session_and_one_event(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
     sessions = await asyncio.gather(*(alice.session("tag", f"{i}") for i in range(10)))
@@ -79,7 +79,7 @@ async def test_one_new_tag_at_the_same_moment_is_one_session_and_one_event(world
         None,
     ],
 )
-async def test_a_session_that_does_not_fit_is_refused(world: World, body: Any) -> None:
+async def test_invalid_sessions_are_rejected(world: World, body: Any) -> None:
     alice = await world.account()
     response = await alice.post("/v1/sessions", body)
     assert response.status_code == 400
@@ -87,7 +87,7 @@ async def test_a_session_that_does_not_fit_is_refused(world: World, body: Any) -
     assert (await alice.ok("GET", "/v1/sessions"))["sessions"] == []
 
 
-async def test_lists_are_of_the_account_newest_change_first(world: World) -> None:
+async def test_lists_contain_the_accounts_sessions_latest_change_first(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     a, b, c = [(await alice.session())["id"] for _ in range(3)]
     await bob.session()
@@ -121,7 +121,7 @@ async def test_paging_visits_every_session_once_by_id_descending(world: World) -
     assert (everything["hasNext"], everything["nextCursor"]) == (False, None)
 
 
-async def test_changed_since_leaves_out_what_did_not_change(world: World) -> None:
+async def test_changed_since_omits_unchanged_sessions(world: World) -> None:
     alice = await world.account()
     ids = [(await alice.session())["id"] for _ in range(4)]
     since = max([session["updatedAt"] for session in (await alice.ok("GET", "/v1/sessions"))["sessions"]])
@@ -151,7 +151,7 @@ async def test_changed_since_leaves_out_what_did_not_change(world: World) -> Non
         "/v2/sessions/active?limit=-1",
     ],
 )
-async def test_a_query_that_does_not_fit_is_refused(world: World, path: str) -> None:
+async def test_invalid_queries_are_rejected(world: World, path: str) -> None:
     response = await (await world.account()).get(path)
     assert response.status_code == 400
     if "cursor" in path:
@@ -159,9 +159,7 @@ async def test_a_query_that_does_not_fit_is_refused(world: World, path: str) -> 
 
 
 @pytest.mark.parametrize(("event", "field"), [("update-metadata", "metadata"), ("update-state", "agentState")])
-async def test_a_versioned_value_is_written_by_who_saw_the_current_version(
-    world: World, event: str, field: str
-) -> None:
+async def test_a_versioned_value_is_written_with_the_current_version_only(world: World, event: str, field: str) -> None:
     alice = await world.account()
     session = await alice.session(metadata="old")
     ui, mine = await alice.socket(), await alice.socket(session=session["id"])
@@ -192,7 +190,7 @@ async def test_an_agent_state_can_be_null(world: World) -> None:
     assert (await ui.updates())[-1]["agentState"] == {"value": None, "version": 2}
 
 
-async def test_racing_writers_have_one_winner_each_version(world: World) -> None:
+async def test_concurrent_writers_have_one_winner_per_version(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     sockets = [await alice.socket() for _ in range(5)]
@@ -218,12 +216,12 @@ async def test_racing_writers_have_one_winner_each_version(world: World) -> None
      {"sid": "x", "metadata": "m", "agentState": "m", "expectedVersion": 2**70},
      {"sid": "x", "metadata": "m", "agentState": "m", "expectedVersion": 0}],
 )  # fmt: skip
-async def test_a_malformed_or_foreign_update_is_refused_in_its_ack(world: World, event: str, data: Any) -> None:
+async def test_an_invalid_or_foreign_update_gets_an_error_ack(world: World, event: str, data: Any) -> None:
     ui = await (await world.account()).socket()
     assert await ui.call(event, data) == {"result": "error"}
 
 
-async def test_a_foreign_session_is_out_of_reach_and_unharmed(world: World) -> None:
+async def test_a_foreign_session_is_inaccessible_and_unchanged(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     session = (await alice.session())["id"]
     ui, evil = await alice.socket(), await mallory.socket(session=session)
@@ -245,7 +243,7 @@ async def test_a_foreign_session_is_out_of_reach_and_unharmed(world: World) -> N
     assert await ui.call("session-alive", {"sid": session, "time": int(time.time() * 1000)}) == {"ok": True}
 
 
-async def test_archive_ends_it_says_so_each_time_and_loading_leaves_it_ended(world: World) -> None:
+async def test_archive_makes_a_session_inactive_each_time_and_loading_keeps_it_inactive(world: World) -> None:
     alice = await world.account()
     session = await alice.session("tag")
     ui, mine = await alice.socket(), await alice.socket(session=session["id"])
@@ -270,7 +268,7 @@ async def test_archive_needs_no_body(world: World) -> None:
     assert (await alice.post(f"/v1/sessions/{session}/archive")).status_code == 200
 
 
-async def test_delete_removes_everything_below_and_tells_user_sockets(world: World) -> None:
+async def test_delete_removes_dependent_rows_and_is_announced(world: World) -> None:
     alice = await world.account()
     session, other = (await alice.session("tag"))["id"], (await alice.session())["id"]
     await alice.send(session, "a", "b")
@@ -295,7 +293,7 @@ async def test_delete_removes_everything_below_and_tells_user_sockets(world: Wor
     assert (await alice.send(fresh["id"], "a"))[0]["seq"] == 1
 
 
-async def test_at_most_150_are_listed_and_the_rest_is_reached_by_pages(world: World) -> None:
+async def test_lists_end_at_150_and_pages_reach_all(world: World) -> None:
     alice = await world.account()
     gate = asyncio.Semaphore(8)
 

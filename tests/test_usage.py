@@ -24,7 +24,7 @@ async def report(
     return ack
 
 
-async def test_a_report_replaces_the_one_of_its_key_and_is_heard_by_user_scoped_sockets(world: World) -> None:
+async def test_a_report_replaces_the_one_with_its_key_and_reaches_user_scoped_sockets(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     ui, sender, machine = await alice.socket(), await alice.socket(session=session), await alice.socket(machine=uid())
@@ -57,7 +57,7 @@ async def test_a_report_without_a_session_is_stored_and_not_announced(world: Wor
     assert (answer["totalReports"], answer["usage"][0]["tokens"]) == (1, {"total": 2})
 
 
-async def test_first_reports_of_one_key_at_the_same_time_are_one(world: World) -> None:
+async def test_concurrent_first_reports_with_one_key_are_stored_once(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     sockets = [await alice.socket() for _ in range(4)]
@@ -113,7 +113,7 @@ async def test_buckets_are_hours_and_days_of_utc_and_bounds_are_included(start: 
         assert await buckets(endTime=midnight - 2) == []
 
 
-async def test_another_accounts_sessions_and_reports_are_out_of_reach(world: World) -> None:
+async def test_sessions_and_reports_of_other_accounts_are_inaccessible(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     session = (await alice.session())["id"]
     ui, evil = await alice.socket(), await mallory.socket()
@@ -134,7 +134,7 @@ async def test_another_accounts_sessions_and_reports_are_out_of_reach(world: Wor
     {"groupBy": "week"}, {"sessionId": 5}, {"startTime": "x"}, {"startTime": 0}, {"startTime": -1}, {"endTime": 1.5},
     {"endTime": 0}, {"startTime": 10**30}, [],
 ])  # fmt: skip
-async def test_what_is_no_query_is_refused(world: World, body: Any) -> None:
+async def test_invalid_queries_are_rejected(world: World, body: Any) -> None:
     alice = await world.account()
     response = await alice.post(PATH, body)
     assert response.status_code == 400
@@ -152,7 +152,7 @@ async def test_what_is_no_query_is_refused(world: World, body: Any) -> None:
     ({"sessionId": 5}, "Invalid sessionId"),
     ({"sessionId": "none"}, "Session not found"),
 ])  # fmt: skip
-async def test_what_is_no_report_is_refused_in_its_ack(world: World, change: dict[str, Any], error: str) -> None:
+async def test_an_invalid_report_gets_an_error_ack(world: World, change: dict[str, Any], error: str) -> None:
     alice = await world.account()
     ui = await alice.socket()
     data = {"key": "k", "tokens": {"total": 1}, "cost": {"total": 1}, **change}

@@ -1,4 +1,4 @@
-"""POST /v1/version: which app is too old."""
+"""POST /v1/version: which apps are outdated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.client import World
         ("1.04.1", False), ("\u0661.5.0", False), ("99999999999999999999.0.0", False),
     ],
 )  # fmt: skip
-async def test_what_is_no_semver_or_below_the_minimum_is_told_its_store(world: World, version: str, good: bool) -> None:
+async def test_invalid_and_outdated_versions_get_the_url_of_their_store(world: World, version: str, good: bool) -> None:
     for platform in ("ios", "IOS", "android", "Android", "web", ""):
         body = {"platform": platform, "version": version, "app_id": "x"}
         answer = await world.http.post("/v1/version", json=body)
@@ -25,7 +25,7 @@ async def test_what_is_no_semver_or_below_the_minimum_is_told_its_store(world: W
 
 
 @pytest.mark.parametrize("missing", ["platform", "version", "app_id"])
-async def test_every_field_is_needed(world: World, missing: str) -> None:
+async def test_every_field_is_required(world: World, missing: str) -> None:
     body = {"platform": "ios", "version": "1.4.1", "app_id": "x"}
     del body[missing]
     answer = await world.http.post("/v1/version", json=body)

@@ -1,4 +1,4 @@
-"""Voice: conversations within their limits against a stand-in of the services, and LiveKit's tokens."""
+"""Voice: conversations within their limits, against a stand-in of the services, and LiveKit tokens."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_a_conversation_is_granted(services: Services, launch: Callable[..
     assert KEY not in "".join(server.log + server.printed)
 
 
-async def test_usage_says_what_is_left(services: Services, launch: Callable[..., Process]) -> None:
+async def test_usage_returns_usage_and_limits(services: Services, launch: Callable[..., Process]) -> None:
     services.used(100, 200)
     async with World(launch().url) as world:
         alice, bob = await world.account(), await world.account()
@@ -130,7 +130,7 @@ async def test_usage_says_what_is_left(services: Services, launch: Callable[...,
         assert eleven(bob) == (await bob.ok("GET", "/v1/voice/usage"))["elevenUserId"] != eleven(alice)
 
 
-async def test_each_limit_denies_and_asks_for_no_token(services: Services, launch: Callable[..., Process]) -> None:
+async def test_each_limit_denies_without_requesting_a_token(services: Services, launch: Callable[..., Process]) -> None:
     async with World(launch(HAPPY_SERVER_LIGHT_VOICE_MAX_SECONDS="500").url) as world:
         alice = await world.account()
         services.used(499)
@@ -148,16 +148,14 @@ async def test_each_limit_denies_and_asks_for_no_token(services: Services, launc
         assert (await begin(alice))["allowed"] is True
 
 
-async def test_a_subscription_is_asked_for_only_with_its_key(
-    services: Services, launch: Callable[..., Process]
-) -> None:
+async def test_subscriptions_are_requested_only_with_a_key(services: Services, launch: Callable[..., Process]) -> None:
     services.used(1_200)
     async with World(launch().url) as world:
         assert (await begin(await world.account()))["allowed"] is True
     assert not any(path.startswith("/v1/subscribers") for path, _, _ in services.asked)
 
 
-async def test_with_it_the_free_limit_holds_for_who_does_not_subscribe(
+async def test_the_free_limit_applies_without_a_subscription(
     services: Services, launch: Callable[..., Process]
 ) -> None:
     async with World(launch(REVENUECAT_API_KEY="rc", HAPPY_SERVER_LIGHT_VOICE_FREE_SECONDS="100").url) as world:
@@ -188,7 +186,7 @@ NONSENSE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-async def test_a_service_that_answers_nonsense_is_a_502(services: Services, launch: Callable[..., Process]) -> None:
+async def test_an_invalid_answer_of_a_service_is_502(services: Services, launch: Callable[..., Process]) -> None:
     server = launch()
     async with World(server.url) as world:
         alice = await world.account()
@@ -206,14 +204,14 @@ async def test_a_service_that_answers_nonsense_is_a_502(services: Services, laun
     assert "Traceback" not in "".join(server.log)
 
 
-async def test_a_service_that_is_not_there_is_a_502(start: Callable[..., Process]) -> None:
+async def test_an_unreachable_service_is_502(start: Callable[..., Process]) -> None:
     server = start(ELEVENLABS_API_KEY=KEY, HAPPY_SERVER_LIGHT_ELEVENLABS_URL="http://127.0.0.1:9")
     async with World(server.url) as world:
         alice = await world.account()
         assert said(await alice.get("/v1/voice/usage")) == (502, {"error": "The voice service did not answer"})
 
 
-async def test_a_slow_service_is_given_up_and_holds_up_nobody(
+async def test_a_slow_service_times_out_without_blocking_other_requests(
     services: Services, launch: Callable[..., Process]
 ) -> None:
     services.pause = 60
@@ -227,7 +225,7 @@ async def test_a_slow_service_is_given_up_and_holds_up_nobody(
         assert (await waiting).status_code == 502
 
 
-async def test_without_keys_it_says_so(world: World) -> None:
+async def test_without_keys_the_routes_answer_not_configured(world: World) -> None:
     alice = await world.account()
     missing = (500, {"error": "ELEVENLABS_API_KEY not configured"})
     assert said(await alice.post("/v1/voice/conversations", {"agentId": "a"})) == missing
@@ -270,7 +268,7 @@ async def test_livekit_tokens(start: Callable[..., Process]) -> None:
         assert (await alice.post("/v1/voice/token", {"room": 5})).status_code == 400
 
 
-async def test_a_voice_session_outlives_a_restart_and_the_oldest_are_forgotten(start: Callable[..., Process]) -> None:
+async def test_voice_sessions_survive_a_restart_and_the_oldest_are_deleted(start: Callable[..., Process]) -> None:
     first = start(**LIVEKIT)
     async with World(first.url) as world:
         alice = await world.account()

@@ -1,4 +1,4 @@
-"""The web app's page: who gets it on which path, at / and at /ui, and what is put into it."""
+"""The web app's index page: which paths return it, at / and at /ui, and what is inserted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_index_html_answers_with_configuration_and_banner(server: Process, path:
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(answer.body)))
 
 
-def test_the_apps_accept_the_server_by_what_get_answers_to_whom_it_may(server: Process) -> None:
+def test_the_root_contains_the_welcome_text_for_every_client(server: Process) -> None:
     plain = ask(server, "/", accept="text/plain")
     assert (plain.status, plain.text, plain.kind) == (200, "Welcome to Happy Server!", "text/plain")
     assert "accept" in plain.headers["vary"].lower()
@@ -66,13 +66,13 @@ def test_the_apps_accept_the_server_by_what_get_answers_to_whom_it_may(server: P
     ["/v1/unknown", "/v1", "/v2/x", "/v3/x?y=1", "//v1/auth", "/%76%31/x", "/files/missing.png", "/health/x",
      "/metrics", "/logs-combined-from-cli-and-mobile-for-simple-ai-debugging", "/socket.io/"],
 )  # fmt: skip
-def test_a_client_that_asks_the_server_gets_no_page(server: Process, path: str) -> None:
+def test_api_paths_do_not_return_the_index_page(server: Process, path: str) -> None:
     answer = ask(server, path)
     assert (answer.status, answer.kind) == (404, "application/json")
     assert json.loads(answer.body)["error"] == "Not found"
 
 
-def test_only_get_gets_the_app_and_routes_come_first(server: Process) -> None:
+def test_only_get_returns_the_web_app_and_api_routes_take_precedence(server: Process) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         answer = ask(server, "/settings", method, content_length="0")
         assert (answer.status, json.loads(answer.body)["error"]) == (404, "Not found")
@@ -99,7 +99,7 @@ def test_ui_redirects_to_the_root_and_never_to_another_host(server: Process, pat
     assert (answer.status, answer.headers["location"]) == (302, target)
 
 
-def test_below_a_prefix_the_root_stays_the_servers_own(below_ui: Process) -> None:
+def test_with_a_prefix_the_root_is_the_start_page(below_ui: Process) -> None:
     text = '{"serverUrl":"https://happy.example.org","disableAnalytics":false,"note":"\\u003c/script>\\u003c!--\\u2028"'
     element = f'<head data-x="a>b"><script>window.__HAPPY_CONFIG__ = {text},"deep":{{"a":[1,null]}}}};</script><meta'
     for path in ("/ui", "/ui/", "/ui/index.html", "/ui/session/x", "/ui/v1/x"):
@@ -113,7 +113,7 @@ def test_below_a_prefix_the_root_stays_the_servers_own(below_ui: Process) -> Non
         assert is_nothing(ask(below_ui, path), path), path
 
 
-def test_below_a_prefix_what_the_export_links_absolutely_answers_from_both(below_ui: Process, folder: Path) -> None:
+def test_with_a_prefix_absolute_links_of_the_build_work_at_both_paths(below_ui: Process, folder: Path) -> None:
     names = [ENTRY, FONT, ".well-known/assetlinks.json", "favicon.ico", "favicon-active.ico", "canvaskit.wasm",
              "metadata.json"]  # fmt: skip
     for name in names:
@@ -124,7 +124,7 @@ def test_below_a_prefix_what_the_export_links_absolutely_answers_from_both(below
             assert answer.headers["cache-control"] == (FOREVER if hashed else "no-cache")
 
 
-def test_without_an_index_the_answer_says_so_until_there_is_one(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_without_an_index_page_requests_are_404_until_it_exists(start: Callable[..., Process], tmp_path: Path) -> None:
     folder = tmp_path / "dist"
     server = start(HAPPY_STATIC_DIR=str(folder))
     for path in ("/", "/index.html", "/session/x"):
@@ -150,5 +150,5 @@ def test_without_an_index_the_answer_says_so_until_there_is_one(start: Callable[
         (b"", b"#"),
     ],
 )
-def test_the_configuration_stands_before_all_scripts(page: bytes, expected: bytes) -> None:
+def test_the_configuration_is_inserted_before_all_scripts(page: bytes, expected: bytes) -> None:
     assert with_config(page, b"#") == expected + f"\n{BANNER}\n".encode()

@@ -1,4 +1,4 @@
-"""The web app's files: each as it is, with its type, and nothing from outside of the folder."""
+"""Files of the web app: content, types, caching, compression and nothing outside the folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     yield from running(folder, tmp_path_factory.mktemp("data"))
 
 
-def test_every_one_of_900_files_comes_back_as_it_is(server: Process) -> None:
+def test_900_files_are_returned_unchanged(server: Process) -> None:
     files = contents()
     assert len(files) == 900
     del files["index.html"]
@@ -69,9 +69,7 @@ def test_types(server: Process, path: str, kind: str) -> None:
     [(ENTRY, FOREVER), (FONT, FOREVER), ("_expo/.routes.json", "no-cache"), ("canvaskit.wasm", "no-cache"),
      ("metadata.json", "no-cache"), (".well-known/assetlinks.json", "no-cache")],
 )  # fmt: skip
-def test_what_has_a_hash_in_its_name_is_kept_for_ever_and_the_rest_asked_for_again(
-    server: Process, path: str, kept: str
-) -> None:
+def test_hashed_files_are_immutable_and_others_are_revalidated(server: Process, path: str, kept: str) -> None:
     answer = ask(server, f"/{path}")
     assert answer.headers["cache-control"] == kept
     again = ask(server, f"/{path}", if_none_match=answer.headers["etag"])
@@ -94,7 +92,7 @@ def test_ranges_and_head(server: Process, folder: Path) -> None:
     assert ask(server, f"/{ENTRY}", range=f"bytes={len(content)}-").status == 416
 
 
-def test_a_change_on_disk_is_noticed_at_once(server: Process, folder: Path) -> None:
+def test_changes_on_disk_take_effect_at_once(server: Process, folder: Path) -> None:
     path = folder / "changing.json"
     assert is_app(ask(server, "/changing.json"))
     path.write_text("1")
@@ -109,7 +107,7 @@ def test_a_change_on_disk_is_noticed_at_once(server: Process, folder: Path) -> N
     assert is_app(ask(server, "/changing.json"))
 
 
-def test_a_compressed_file_beside_it_is_sent_to_who_takes_it(server: Process, folder: Path) -> None:
+def test_a_compressed_file_is_sent_to_clients_that_accept_it(server: Process, folder: Path) -> None:
     (folder / "big.js").write_text("plain " * 100)
     (folder / "big.js.br").write_bytes(b"brotli")
     (folder / "big.js.gz").write_bytes(gzip.compress(b"plain " * 100))
@@ -148,7 +146,7 @@ def test_a_compressed_file_older_than_its_original_is_not_used(server: Process, 
      "/assets/..\\..\\secret.txt", "/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/a%00.js", "/C:/secret.txt", "/leak.txt",
      "/leak/secret.txt", "/_expo/../../secret.txt", "/favicon.ico/../../secret.txt"],
 )  # fmt: skip
-def test_nothing_outside_the_folder_comes_back(server: Process, folder: Path, path: str) -> None:
+def test_files_outside_the_folder_are_not_found(server: Process, folder: Path, path: str) -> None:
     (folder.parent / "secret.txt").write_text(NOT_OURS)
     for name, target in (("leak.txt", folder.parent / "secret.txt"), ("leak", folder.parent)):
         if not (folder / name).is_symlink():
@@ -158,7 +156,7 @@ def test_nothing_outside_the_folder_comes_back(server: Process, folder: Path, pa
     assert is_nothing(answer, path), answer
 
 
-def test_links_inside_the_folder_work_and_no_link_to_a_compressed_file_does(server: Process, folder: Path) -> None:
+def test_links_inside_the_folder_work_but_not_to_a_compressed_file(server: Process, folder: Path) -> None:
     (folder / "again.wasm").symlink_to(folder / "canvaskit.wasm")
     assert ask(server, "/again.wasm").body == (folder / "canvaskit.wasm").read_bytes()
     (folder.parent / "other").write_text(NOT_OURS)
@@ -167,7 +165,7 @@ def test_links_inside_the_folder_work_and_no_link_to_a_compressed_file_does(serv
     assert ask(server, "/plain.css", accept_encoding="br").body == b"plain"
 
 
-def test_no_file_of_another_kind_is_opened(server: Process, folder: Path) -> None:
+def test_only_regular_files_are_opened(server: Process, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     assert is_app(ask(server, "/pipe"))
     assert is_app(ask(server, "/assets"))

@@ -50,7 +50,7 @@ def account_exists(tx: ReadTransaction, account_id: str) -> bool:
 def find_others(tx: ReadTransaction, account_id: str, user: GithubUser) -> list[str]:
     """Return other accounts that are linked to the user, or whose username GitHub has given to the user since."""
     rows = tx.fetch_all(
-        "SELECT id FROM accounts WHERE (github_user_id = ? OR username = ? COLLATE NOCASE) AND id <> ?",
+        "SELECT id FROM accounts WHERE (github_user_id = ? OR lower(username) = lower(?)) AND id <> ?",
         (user.id, user.login, account_id),
     )
     return [row[0] for row in rows]
