@@ -10,12 +10,9 @@ They are not in the database: <data>/attachments/sessions/<sessionId>/<uuid>.enc
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -23,7 +20,6 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light.blobs import local_files
-from happy_light.config import Settings
 from happy_light.domains import sessions
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
@@ -40,7 +36,6 @@ from happy_light.http.application import Request, Route
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
-UNFINISHED_LIFETIME: Final = 3600  # s after which an unfinished upload is no longer one that is under way
 FILE_NAME: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc"
 """The regular expression of an attachment's file name: `<uuid>.enc`."""
 _FILE_NAME: Final = re.compile(FILE_NAME)
@@ -96,17 +91,6 @@ def name_of_ref(session_id: str, ref: str) -> str:
     if not _PLAIN_NAME.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_REF)
     return name
-
-
-def list_unfinished(settings: Settings) -> list[Path]:
-    """Return the temporary files of uploads that a crash ended: those not written to for an hour."""
-    limit = time.time() - UNFINISHED_LIFETIME
-    unfinished = []
-    for file in sorted(settings.attachments.glob(f"sessions/*/.*{local_files.PART}")):
-        with contextlib.suppress(FileNotFoundError):  # finished or deleted since it was listed
-            if file.stat().st_mtime < limit:
-                unfinished.append(file)
-    return unfinished
 
 
 # --------------------------------------------------------------------------------------- endpoints
