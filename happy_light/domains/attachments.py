@@ -5,7 +5,7 @@ POST /v1/sessions/:id/attachments/request-download    get the URL to download an
 PUT  /v1/sessions/:id/attachments/:file               upload an attachment
 GET  /v1/sessions/:id/attachments/:file               download an attachment
 
-They are not in the database: <data>/attachments/sessions/<sessionId>/<uuid>.enc, deleted with their session.
+They are files only, under the keys sessions/<sessionId>/attachments/<uuid>.enc, deleted with their session.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from happy_light.blobs import local_files
+from happy_light.blobs import keys as blob_keys
 from happy_light.domains import sessions
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
@@ -36,9 +36,6 @@ from happy_light.http.application import Request, Route
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
-FILE_NAME: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.enc"
-"""The regular expression of an attachment's file name: `<uuid>.enc`."""
-_FILE_NAME: Final = re.compile(FILE_NAME)
 _PLAIN_NAME: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")
 """A file name without a path in it."""
 _HEADERS: Final = {"cache-control": "private, no-cache"}
@@ -100,7 +97,7 @@ async def post_request_upload(request: Request[NewAttachment, None]) -> Upload:
     request.context.upload_rate.count(request.account_id)
     await _require_session(request)
     name = f"{uuid.uuid4()}.enc"
-    return Upload(f"sessions/{session_id}/attachments/{name}", _url(request, name))
+    return Upload(_key(session_id, name), _url(request, name))
 
 
 async def post_request_download(request: Request[AttachmentRef, None]) -> Download:
@@ -111,20 +108,20 @@ async def post_request_download(request: Request[AttachmentRef, None]) -> Downlo
 
 async def put(request: Request[None, None]) -> Uploaded:
     """Store the body, at most 10 MiB, as an attachment."""
-    name = request.path["file"]
+    session_id = request.path["id"]
     _check_type(request.header(b"content-type"))
     await _require_session(request)
-    if not _FILE_NAME.fullmatch(name):
+    key = _key(session_id, request.path["file"])
+    if not blob_keys.is_key(key):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    folder = request.context.settings.attachments_of(request.path["id"])
     try:
-        await local_files.store(_body(request), folder / name)
+        await request.context.blobs.put(key, _body(request), SIZE_MAX)
     finally:
-        # The session may have been deleted meanwhile: with its folder, or before the file was in it.
+        # The session may have been deleted meanwhile: with its files, or before this one was stored.
         try:
             await _require_session(request)
         except ApiError:
-            await local_files.remove(folder)
+            await request.context.blobs.delete_prefix(f"sessions/{session_id}/")
             raise
     return Uploaded()
 
@@ -135,13 +132,17 @@ async def get(request: Request[None, None]) -> Response:
     await _require_session(request)
     if not _PLAIN_NAME.fullmatch(name):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    if not _FILE_NAME.fullmatch(name):
-        raise ApiError(ATTACHMENT_NOT_FOUND)
-    path = request.context.settings.attachments_of(request.path["id"]) / name
-    answer = await local_files.send(path, "application/octet-stream", _HEADERS)
+    key = _key(request.path["id"], name)
+    answer = None
+    if blob_keys.is_key(key):
+        answer = await request.context.blobs.response(key, "application/octet-stream", _HEADERS)
     if answer is None:
         raise ApiError(ATTACHMENT_NOT_FOUND)
     return answer
+
+
+def _key(session_id: str, name: str) -> str:
+    return f"sessions/{session_id}/attachments/{name}"
 
 
 async def _require_session(request: Request[Any, None]) -> None:

@@ -10,12 +10,13 @@ from typing import Final
 import msgspec
 
 from happy_light import wire
-from happy_light.blobs import local_files
+from happy_light.blobs import keys as blob_keys
 from happy_light.bus import Audience, Update
 from happy_light.context import ServerContext
 from happy_light.domains import account
 from happy_light.domains.account import AccountUpdate
 from happy_light.errors import INVALID_TOKEN, ApiError
+from happy_light.images import inspection
 from happy_light.images.inspection import Picture
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Success
@@ -129,7 +130,7 @@ def _store_avatar(tx: Transaction, account_id: str, avatar: StoredAvatar) -> tup
         "ON CONFLICT (account_id, path) DO UPDATE SET updated_at = excluded.updated_at",
         (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
     )
-    return stored, replaced
+    return stored, [old for old in replaced if blob_keys.is_public_key_of(account_id, old)]
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -145,10 +146,10 @@ async def store_and_link(
         # Named after its content, because clients cache public files for ever.
         name = f"{hashlib.sha256(picture.data).hexdigest()[:24]}.{picture.extension}"
         avatar = StoredAvatar(picture, f"public/users/{account_id}/avatars/{name}")
-        await local_files.store(_single(picture.data), context.settings.files / avatar.path)
+        await context.blobs.put(avatar.path, _single(picture.data), inspection.BYTES_MAX)
     others = await context.database.read(find_others, account_id, user)
     for path in await context.database.write_for((account_id, *others), link, account_id, user, avatar, base):
-        await local_files.remove(context.settings.files / path)
+        await context.blobs.delete(path)
 
 
 async def encrypt_token(context: ServerContext, account_id: str, token: str) -> bytes:
