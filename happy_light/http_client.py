@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec
 
 if TYPE_CHECKING:
     import httpx
@@ -63,7 +63,7 @@ class HttpClient:
         sent = {"accept": "application/json", "user-agent": "happy-server-light", **(headers or {})}
         content = None
         if body is not None:
-            content, sent["content-type"] = wire.encode(body), "application/json"
+            content, sent["content-type"] = json_codec.encode(body), "application/json"
         read = bytearray()
         try:
             async with self._client.stream(method, url, params=query, content=content, headers=sent) as response:

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 
 import msgspec
 
-from happy_light import __version__, wire
+from happy_light import __version__, json_codec
 from happy_light.errors import INVALID_TOKEN, MISSING_AUTHORIZATION
-from happy_light.http.application import Route
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.wire import Failure, Outgoing
 
@@ -79,7 +79,9 @@ def document(tables: Tables) -> Schema:
         },
     }
     # Structs of one name are told apart by their module; where it lies in our package says nothing to others.
-    short: Schema = wire.decode(wire.encode(whole).replace(b"happy_light.domains.", b"").replace(b"happy_light.", b""))
+    short: Schema = json_codec.decode(
+        json_codec.encode(whole).replace(b"happy_light.domains.", b"").replace(b"happy_light.", b"")
+    )
     return short
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "happy_light"
 LINES_MAX = 410
 # A module imports only from the rows below its own, or from its own package. The longest prefix of its name counts.
+# Modules of the last row may import each other.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli", "pytest_plugin"),
@@ -37,12 +38,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "http_client",
         "ui.web_app_config",
     ),
-    ("auth", "http.addresses", "http.forwarded"),
+    ("auth", "http.addresses", "http.content_types", "http.forwarded"),
     ("clients",),
     ("store",),
     ("bus", "blobs", "data_dir", "images"),
     ("config",),
-    ("wire", "errors", "counters", "log_setup", "atomic_write"),
+    ("wire", "json_codec", "ids", "clock", "errors", "counters", "log_setup", "atomic_write"),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
@@ -116,8 +117,8 @@ def test_imports_point_downwards() -> None:
     wrong = []
     for name, targets in graph().items():
         for target in targets - set(EMPTY):
-            same_package = name.partition(".")[0] == target.partition(".")[0]
-            below = level(target) > level(name) or (same_package and level(target) == level(name))
+            near = name.partition(".")[0] == target.partition(".")[0] or level(name) == len(ROWS) - 1
+            below = level(target) > level(name) or (near and level(target) == level(name))
             if not below:
                 wrong.append(f"{name} -> {target}")
     assert wrong == []

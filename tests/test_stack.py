@@ -19,7 +19,7 @@ import engineio.packet
 import pytest
 import socketio
 
-from happy_light import config, wire
+from happy_light import config, json_codec, wire
 from happy_light.bus import Audience, Ephemeral
 from happy_light.live import server as live_server
 from happy_light.live import takeover
@@ -262,7 +262,7 @@ async def test_an_event_is_encoded_once_and_makes_no_task_for_its_receivers(
     server = await inside()
     encoded: list[Any] = []
 
-    def encode(value: Any, to: Callable[[Any], bytes] = wire.encode) -> bytes:
+    def encode(value: Any, to: Callable[[Any], bytes] = json_codec.encode) -> bytes:
         encoded.append(value)
         return to(value)
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock
 from happy_light.bus import Audience, Update
 from happy_light.domains import files
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Version, Versioned
 
@@ -122,7 +123,7 @@ def profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
         )
     ]
     return Profile(
-        account_id, wire.now_ms(), first_name, last_name, username, avatar(picture, base),
+        account_id, clock.now_ms(), first_name, last_name, username, avatar(picture, base),
         github(github_user), vendors,
     )  # fmt: skip
 
@@ -151,7 +152,7 @@ def set_settings(tx: Transaction, account_id: str, new: NewSettings) -> Stored |
 # --------------------------------------------------------------------------------------- endpoints
 async def get_profile(request: Request[None, None]) -> Profile:
     return await request.context.database.read(
-        profile, request.account_id, forwarded.of(request.context.settings, request.scope)
+        profile, request.account_id, forwarded.server_url(request.context.settings, request.scope)
     )
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.bus import Audience, Update
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -100,11 +101,11 @@ def post(tx: Transaction, account_id: str, body: Body, repeat_key: str | None = 
         tx.execute("DELETE FROM feed_items WHERE account_id = ? AND repeat_key = ?", (account_id, repeat_key))
     row = tx.fetch_one("UPDATE accounts SET feed_seq = feed_seq + 1 WHERE id = ? RETURNING feed_seq", (account_id,))
     assert row is not None  # a post to an account that its caller has just read
-    id = wire.new_id()
+    id = ids.new_id()
     tx.execute(
         "INSERT INTO feed_items (id, account_id, counter, repeat_key, body, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (id, account_id, row[0], repeat_key, wire.encode(body).decode(), tx.now, tx.now),
+        (id, account_id, row[0], repeat_key, json_codec.encode(body).decode(), tx.now, tx.now),
     )
     tx.publish(Update(Audience(account_id), NewFeedPostUpdate(id, body, f"0-{row[0]}", tx.now, repeat_key)))
 

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from happy_light.errors import FILE_NOT_FOUND, ApiError
 from happy_light.http import content_types
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 
 _HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 
@@ -26,7 +27,9 @@ def url(base: str, path: str) -> str:
 # --------------------------------------------------------------------------------------- endpoints
 async def get(request: Request[None, None]) -> Response:
     path = request.path["*"]
-    answer = await request.context.blobs.public_response(path, content_types.type_of(path.rpartition("/")[2]), _HEADERS)
+    answer = await request.context.blobs.public_response(
+        path, content_types.content_type(path.rpartition("/")[2]), _HEADERS
+    )
     if answer is None:
         raise ApiError(FILE_NOT_FOUND)
     return answer

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.auth.tokens import Signer
 from happy_light.blobs import keys as blob_keys
 from happy_light.bus import Audience, Update
@@ -38,7 +38,8 @@ from happy_light.errors import (
     BadRequest,
 )
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.http_client import NoAnswer
 from happy_light.images import inspection
 from happy_light.images.inspection import Picture
@@ -165,7 +166,7 @@ def link(tx: Transaction, account_id: str, user: Linked, picture: Picture | None
     tx.execute("DELETE FROM github_users WHERE id = ? AND id <> ?", (row[0], user.id))
     replaced: list[str] = []
     if picture is not None:
-        stored = wire.encode(
+        stored = json_codec.encode(
             {"path": path, "width": picture.width, "height": picture.height, "thumbhash": picture.thumbhash}
         ).decode()
         update.avatar = account.avatar(stored, base)
@@ -184,7 +185,7 @@ def _store_picture(tx: Transaction, account_id: str, picture: Picture, path: str
         "INSERT INTO uploaded_files (id, account_id, path, width, height, thumbhash, reuse_key, created_at, "
         "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (account_id, path) DO UPDATE SET updated_at = excluded.updated_at",
-        (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
+        (ids.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
     )
     return [old for old in replaced if blob_keys.is_public_key_of(account_id, old)]
 
@@ -299,7 +300,7 @@ async def get_callback(request: Request[None, CallbackQuery]) -> Response:
             raise _Failed("server_config")
         async with asyncio.timeout(DEADLINE):
             login = await sign_in(
-                request.context, account_id, query.code, forwarded.of(request.context.settings, request.scope)
+                request.context, account_id, query.code, forwarded.server_url(request.context.settings, request.scope)
             )
     except _Failed as failed:
         log.info("a GitHub sign-in failed: %s", failed)
@@ -319,7 +320,7 @@ def _back(request: Request[Any, Any], **query: str) -> Response:
     settings = request.context.settings
     base = settings.webapp_url
     if base is None and settings.ui_dir is not None:
-        base = forwarded.of(settings, request.scope) + settings.ui_prefix.rstrip("/")
+        base = forwarded.server_url(settings, request.scope) + settings.ui_prefix.rstrip("/")
     return RedirectResponse(f"{base or WEBAPP}/?{urlencode(query)}", 302)
 
 

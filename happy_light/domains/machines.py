@@ -21,7 +21,8 @@ from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import ReadTransaction, Row, Transaction
@@ -207,7 +208,7 @@ def register(tx: Transaction, account_id: str, new: NewMachine) -> OneRegistered
     if row is not None:
         id, is_active, *rest = row[:-1]  # all but seq
         return OneRegistered(Registered(id, bool(is_active), *rest))
-    state, key = new.daemon_state or None, wire.text(new.data_encryption_key)
+    state, key = new.daemon_state or None, wire.base64_text(new.data_encryption_key)
     machine = Registered(new.id, False, new.metadata, 1, state, 1 if state else 0, key, tx.now, tx.now, tx.now)
     tx.execute(
         "INSERT INTO machines (account_id, id, metadata, metadata_version, daemon_state, daemon_state_version, "

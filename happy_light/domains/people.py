@@ -20,7 +20,8 @@ from happy_light.domains import account, feed
 from happy_light.domains.account import Avatar
 from happy_light.errors import USER_NOT_FOUND, ApiError
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -210,7 +211,7 @@ def remove(tx: Transaction, account_id: str, uid: str, base: str) -> MaybeUser:
 
 # --------------------------------------------------------------------------------------- endpoints
 def _base(request: Request[Any, Any]) -> str:
-    return forwarded.of(request.context.settings, request.scope)
+    return forwarded.server_url(request.context.settings, request.scope)
 
 
 async def get_search(request: Request[None, SearchQuery]) -> Users:

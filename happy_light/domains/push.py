@@ -17,13 +17,16 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from happy_light.bus import Audience, Ephemeral
+from happy_light.clock import now_ms
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.http_client import NoAnswer
+from happy_light.ids import new_id
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, Outgoing, Success, new_id, now_ms
+from happy_light.wire import Incoming, Outgoing, Success
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from happy_light.http import application
-from happy_light.http.application import Request, Route
+from happy_light.http import responses
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -78,7 +79,7 @@ async def health(request: Request[None, None]) -> Health | Response:
         await request.context.database.read(answers)
     except Exception:
         body = Health("error", now, "happy-server", "Database connectivity failed")
-        return application.json_response(503, body)
+        return responses.json_response(503, body)
     return Health("ok", now, "happy-server")
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import (
@@ -31,7 +31,8 @@ from happy_light.errors import (
     VOICE_UNREACHABLE,
     ApiError,
 )
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.http_client import HttpClient, NoAnswer
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
@@ -210,7 +211,7 @@ def eleven_user_id(context: ServerContext, account_id: str) -> str:
 
 def remember(tx: Transaction, account_id: str) -> tuple[str, str]:
     """A new voice session. -> its id and its room, which nobody can guess."""
-    id = wire.new_id()
+    id = ids.new_id()
     room = f"voice-{id}"
     tx.execute(
         "INSERT INTO voice_sessions (id, account_id, room, created_at) VALUES (?, ?, ?, ?)",

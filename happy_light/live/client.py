@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.clients import Answer, Client, Kind
 from happy_light.live import takeover
 
@@ -74,12 +74,12 @@ class Link(Client):
                 self.drop()
 
     def emit(self, event: str, data: Any) -> None:
-        self.send(Packet(b"2" + wire.encode([event, data])))
+        self.send(Packet(b"2" + json_codec.encode([event, data])))
 
     def acknowledge(self, id: int | None, value: Any) -> None:
         """Answers the event with this id; without one nobody asked."""
         if id is not None:
-            self.send(Packet(b"3%d" % id + wire.encode([value])))
+            self.send(Packet(b"3%d" % id + json_codec.encode([value])))
 
     # ------------------------------------------------------------------------------------- calling
     def call(self, event: str, data: Any, timeout: float, done: Callable[[Answer], None]) -> None:
@@ -89,7 +89,7 @@ class Link(Client):
         id = next(self._ids)
         self._calls[id] = (done, time.monotonic() + timeout)
         self._live.calls_wait(self)
-        self.send(Packet(b"2%d" % id + wire.encode([event, data])))
+        self.send(Packet(b"2%d" % id + json_codec.encode([event, data])))
 
     def answered(self, id: int, args: list[Any]) -> None:
         """An ACK packet arrived."""

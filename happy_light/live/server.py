@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 from starlette.types import Scope
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.auth import authentication
 from happy_light.bus import Committed, Ephemeral
 from happy_light.clients import Client, Kind
@@ -95,7 +95,7 @@ class SocketServer:
                 if isinstance(event, Committed):
                     packet = Packet(b'2["update",%b]' % event.frame)
                 else:
-                    packet = Packet(b"2" + wire.encode(["ephemeral", event.body]))
+                    packet = Packet(b"2" + json_codec.encode(["ephemeral", event.body]))
             if client.sid != skip:
                 client.send(packet)
 
@@ -110,7 +110,7 @@ class SocketServer:
         data = args[0] if args else None
         try:
             if on.data is not None:
-                data = wire.convert(data, on.data)
+                data = json_codec.convert(data, on.data)
             if on.replies:
                 on.handler(self.context, link, data, lambda value: link.acknowledge(id, value))
                 return
@@ -160,7 +160,7 @@ class SocketServer:
         self._expect(eio_sid, self._limits.address(scope))
 
     def _expect(self, eio_sid: str, address: str) -> None:
-        self._limits.stranger(address)
+        self._limits.add_unauthenticated(address)
         timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, self._never_connected, eio_sid)
         self._expected[eio_sid] = timer, address
 
@@ -169,7 +169,7 @@ class SocketServer:
         timer, address = self._expected.pop(eio_sid, (None, ""))
         if timer is not None:
             timer.cancel()
-            self._limits.known(address)
+            self._limits.remove_unauthenticated(address)
         return address
 
     def _never_connected(self, eio_sid: str) -> None:
@@ -215,7 +215,7 @@ class SocketServer:
         engine = self.sio.eio.sockets.get(eio_sid)
         if engine is None or engine.closed:
             raise stack.Refusal("Connection closed")
-        if not self._limits.sockets(self.context.clients.count_of(account_id)):
+        if not self._limits.allows_socket(self.context.clients.count_of(account_id)):
             raise stack.Refusal("Too many connections")
         link = Link(self, sid, account_id, kind, id, engine)
         link.address = self._expect_no_more(eio_sid)

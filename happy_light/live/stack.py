@@ -20,7 +20,7 @@ from engineio.packet import MESSAGE as EIO_MESSAGE
 from engineio.packet import PING as EIO_PING
 from engineio.packet import Packet as EioPacket
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.live import client as client_module
 from happy_light.live import takeover
 from happy_light.live.client import PACKET_MAX
@@ -46,11 +46,11 @@ class _Codec:
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
-        return wire.encode(value).decode()
+        return json_codec.encode(value).decode()
 
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
-        return wire.decode(text)
+        return json_codec.decode(text)
 
 
 class _Packet(socketio.packet.Packet):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from happy_light import wire
+from happy_light import json_codec
 
 if TYPE_CHECKING:
     from happy_light.live.client import Link
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     def _packet(self, link: Link, kind: bytes, payload: bytes, start: int) -> None:
         try:
-            args = wire.decode(memoryview(payload)[start:])
+            args = json_codec.decode(memoryview(payload)[start:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # As the original does with what it cannot parse.
             self._live.abort(self._engine)

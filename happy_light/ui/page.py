@@ -21,7 +21,7 @@ from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.domains import version
 from happy_light.http import addresses, forwarded
-from happy_light.http.application import Request
+from happy_light.http.request import Request
 
 _QR_MAX: Final = 250  # characters; a longer address makes a code that no camera reads
 _REGISTRATION: Final = {
@@ -34,7 +34,7 @@ _REGISTRATION: Final = {
 async def answer(request: Request[Any, Any]) -> Response:
     """The page as a browser gets it. The address on it is that of PUBLIC_URL, else of this request."""
     settings = request.context.settings
-    url, asked = forwarded.of(settings, request.scope), forwarded.asked(settings, request.scope)
+    url, asked = forwarded.server_url(settings, request.scope), forwarded.requested_url(settings, request.scope)
     template, policy = _template()
     qr = await asyncio.to_thread(_figure, url)
     try:

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any, Final
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.config import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def _script(settings: Settings) -> bytes:
     for name, value in config.items():
         # The app joins texts: it needs an absolute origin without a slash at its end, which the page knows.
         unknown = name == "serverUrl" and value is None
-        members.append(wire.encode(name) + b":" + (b"location.origin" if unknown else wire.encode(value)))
+        members.append(json_codec.encode(name) + b":" + (b"location.origin" if unknown else json_codec.encode(value)))
     text = b"{" + b",".join(members) + b"}"
     for character, escaped in ((b"<", b"\\u003c"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")):
         text = text.replace(character, escaped)

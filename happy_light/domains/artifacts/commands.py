@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec, wire
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.domains.artifacts.queries import Artifact, ArtifactAck, Named, acked, find, owned
 from happy_light.errors import ARTIFACT_NOT_FOUND, ARTIFACT_OF_ANOTHER, SESSION_NOT_FOUND, ApiError, ErrorResponse
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import Transaction
@@ -248,7 +249,7 @@ def artifact_create(context: ServerContext, client: Client, data: NewArtifact) -
 
 def artifact_update(context: ServerContext, client: Client, data: Any) -> asyncio.Future[ChangedAck | StaleAck]:
     """The payload's mistakes have texts of their own, so it is looked at by hand."""
-    id = wire.convert(data, Named).artifact_id
+    id = json_codec.convert(data, Named).artifact_id
     if data.get("header") is None and data.get("body") is None:
         raise ApiError(ErrorResponse(400, "No updates provided"))
     header, body = _part(data, "header"), _part(data, "body")
@@ -259,7 +260,7 @@ def _part(data: dict[str, Any], name: str) -> Part | None:
     if data.get(name) is None:
         return None
     try:
-        part = wire.convert(data[name], NewPart)
+        part = json_codec.convert(data[name], NewPart)
     except msgspec.ValidationError:
         raise ApiError(ErrorResponse(400, f"Invalid {name} parameters")) from None
     return part.data, part.expected_version

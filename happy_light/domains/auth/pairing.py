@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock, ids, json_codec
 from happy_light.context import ServerContext
 from happy_light.domains.auth.sign_in import SignedIn, mint, signed_out, with_signature
 from happy_light.errors import (
@@ -22,8 +22,8 @@ from happy_light.errors import (
     ApiError,
     BadRequest,
 )
-from happy_light.http import application
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success
 
@@ -114,7 +114,7 @@ def find(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingRequest |
     if row is None:
         return None
     pairing = PairingRequest(row[0], bool(row[1]), *row[2:])
-    return None if pairing.outlived(wire.now_ms()) else pairing
+    return None if pairing.outlived(clock.now_ms()) else pairing
 
 
 def ask(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> PairingRequest:
@@ -123,7 +123,7 @@ def ask(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> Pa
     key = public_key.hex().upper()
     if pairing is None:
         tx.execute("DELETE FROM auth_requests WHERE kind = ? AND public_key = ?", (kind, key))
-        pairing = PairingRequest(wire.new_id(), supports_v2, None, None, None, tx.now)
+        pairing = PairingRequest(ids.new_id(), supports_v2, None, None, None, tx.now)
         tx.execute(
             "INSERT INTO auth_requests (id, kind, public_key, supports_v2, created_at, updated_at) "
             "VALUES (?, ?, ?, ?, ?, ?)",
@@ -172,7 +172,7 @@ async def _ask(request: Request[Ask, None], kind: Kind) -> Asked:
 
 async def ask_terminal(request: Request[Ask, None]) -> AskedChallenged:
     asked = await _ask(request, "terminal")
-    challenge = request.context.keys.challenges.make(request.body.public_key, wire.now_ms())
+    challenge = request.context.keys.challenges.make(request.body.public_key, clock.now_ms())
     return AskedChallenged(asked.state, asked.token, asked.response, challenge)
 
 
@@ -196,7 +196,7 @@ async def status(request: Request[None, StatusQuery]) -> Status:
 async def respond(request: Request[Respond, None]) -> Success | SignedIn:
     """With a token a device approves; without one a signed challenge lets its signer in."""
     if request.header(b"authorization") is not None:
-        request.account_id = await application.authorize(request)
+        await request.authenticate()
         body = _RESPONSE.decode_body(await request.read(), request.header(b"content-type"))
         if body.response is msgspec.UNSET:
             raise BadRequest("Object missing required field `response`")
@@ -214,7 +214,7 @@ async def respond(request: Request[Respond, None]) -> Success | SignedIn:
 def _is_proof(raw: bytes) -> bool:
     """Whether a body without a token is meant as a sign-in at all."""
     try:
-        given = wire.decode(raw)
+        given = json_codec.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return isinstance(given, dict) and {"challenge", "signature"} <= given.keys()

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from starlette.responses import HTMLResponse, Response
 
 from happy_light.domains.docs.page import STYLE
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 
 
 # --------------------------------------------------------------------------------------- endpoints

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from happy_light import wire
+from happy_light import json_codec
 
 Schema = Mapping[str, Any]
 
@@ -111,7 +111,7 @@ def _shape(schema: Schema | None) -> str:
         case {"anyOf": choices}:
             return " or ".join(_shape(choice) for choice in choices)
         case {"enum": values}:
-            return " or ".join(_code(wire.encode(value).decode()) for value in values)
+            return " or ".join(_code(json_codec.encode(value).decode()) for value in values)
         case {"type": "array"}:
             return "list of " + (_shape(schema.get("items", {})))
         case {"type": "object", "additionalProperties": dict(values)}:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from happy_light.bus import Audience, Bus, Ephemeral
 from happy_light.clients import Client, ClientRegistry
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
 from happy_light.store import Database, ReadTransaction, Transaction
-from happy_light.wire import Outgoing, now_ms
+from happy_light.wire import Outgoing
 
 Kind = Literal["session", "machine"]
 Key = tuple[Kind, str, str]

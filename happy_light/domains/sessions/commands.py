@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, wire
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains.presence import tracker
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, Session, listed, owned
 from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error_silent
 from happy_light.store import Transaction
@@ -143,9 +144,9 @@ def create(tx: Transaction, account_id: str, new: NewSession) -> OneSession:
     row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
     if row is not None:
         return OneSession(listed(row))
-    key = wire.text(new.data_encryption_key)
+    key = wire.base64_text(new.data_encryption_key)
     session = ListedSession(
-        id=wire.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
+        id=ids.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
         metadata=new.metadata, metadata_version=0, agent_state=new.first_state, agent_state_version=0,
         data_encryption_key=key,
     )  # fmt: skip
