@@ -120,6 +120,7 @@ class App:
         self._http = AnyOrigin(HttpApplication(context, routes(), ui.fallback(context)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request or serve one websocket."""
         if scope["type"] == "lifespan":
             return
         if not scope["path"].startswith("/"):

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
-LINES_MAX = 410
+LINES_MAX = 400
 # A module imports only from the rows below its own, or from its own package. The longest prefix of its name counts.
 # Modules of the last row may import each other.
 ROWS: tuple[tuple[str, ...], ...] = (
@@ -154,10 +154,10 @@ def test_only_named_files_know_the_large_libraries() -> None:
 
 
 def test_files_can_be_read_in_one_sitting() -> None:
-    for root in (PACKAGE, Path(__file__).parent):
+    for root, most in ((PACKAGE, LINES_MAX), (Path(__file__).parent, LINES_MAX + 10)):
         for path in sorted(root.rglob("*.py")):
             count = len(path.read_text("utf-8").splitlines())
-            assert count <= LINES_MAX, f"{path} has {count} lines"
+            assert count <= most, f"{path} has {count} lines"
 
 
 def test_public_names_have_docstrings() -> None:

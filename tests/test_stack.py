@@ -272,7 +272,7 @@ async def test_an_event_is_encoded_once_and_makes_no_task_for_its_receivers(
         poller = await Poller.connect(http, server.url, alice.token)
         tasks = asyncio.all_tasks()
         with monkeypatch.context() as patched:
-            patched.setattr(wire, "encode", encode)
+            patched.setattr(json_codec, "encode", encode)
             server.app.live.deliver(Ephemeral(Audience(alice.id), wire.Ok()))
         assert asyncio.all_tasks() == tasks
         assert len(encoded) == 1

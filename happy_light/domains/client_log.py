@@ -16,14 +16,14 @@ FILE_MAX: Final = 10 * 1024 * 1024  # bytes of the file before it is started ane
 
 
 class ClientLog:
-    """`clients.log` in the data folder: a line of JSON for every entry."""
+    """A file with a line of JSON for every entry. It is started anew when it is full, and one older file is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
 
     def append(self, entry: msgspec.Struct) -> None:
-        """Writes a line; runs on any thread. Raises OSError."""
+        """Write an entry as a line of JSON. Works on any thread. Raises OSError."""
         received = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json_codec.encode({"received": received, **msgspec.to_builtins(entry)}) + b"\n"
         with self._lock:

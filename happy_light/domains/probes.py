@@ -12,19 +12,19 @@ PROXY_HEADERS: Final = (b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-f
 
 
 class Probes:
-    """Words that an operator's command announced, and the requests to /health that carried them."""
+    """The probes that are expected, by the word that each carries in a header, and what has arrived of them."""
 
     def __init__(self) -> None:
         self._expected: dict[str, tuple[str, dict[str, str]] | None] = {}
 
     def expect(self, word: str) -> None:
-        """A request with this word will come. The oldest words are forgotten."""
+        """Wait for a request with this word. Only the newest 16 words are kept."""
         self._expected[word] = None
         while len(self._expected) > PROBES_MAX:
             del self._expected[next(iter(self._expected))]
 
     def receive(self, scope: Scope) -> None:
-        """Keep the sender's address and the headers that proxies change, if the request carries an announced word."""
+        """Keep the sender's address and the headers that proxies change, if the request carries an expected word."""
         if not self._expected:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -34,5 +34,5 @@ class Probes:
             self._expected[word] = ((scope["client"] or ("",))[0], kept)
 
     def take(self, word: str) -> tuple[str, dict[str, str]] | None:
-        """What came with the word; it is forgotten then."""
+        """Return the address and headers that came with the word, None if none came, and forget the word."""
         return self._expected.pop(word, None)

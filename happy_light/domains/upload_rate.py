@@ -14,13 +14,13 @@ ACCOUNTS_MAX: Final = 100_000  # whose requests are counted; past that the longe
 
 
 class UploadRate:
-    """How many uploads each account requested in its current minute."""
+    """Counts the uploads that each account requested in its current minute."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the minute
 
     def count(self, account_id: str) -> None:
-        """One more. Raises Refused if it is one too many."""
+        """Count one more. Raises ApiError (429) if the account had as many as it may."""
         now = time.monotonic()
         while self._counts:
             oldest, (started, _) = next(iter(self._counts.items()))

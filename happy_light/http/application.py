@@ -32,6 +32,7 @@ class HttpApplication:
         self.router = Router(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             return
         started = time.perf_counter()

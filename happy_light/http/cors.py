@@ -20,5 +20,6 @@ class AnyOrigin:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         has_origin = any(name == b"origin" for name, _ in scope["headers"])
         await (self._middleware if has_origin else self._app)(scope, receive, send)
