@@ -120,7 +120,7 @@ async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Ins
         await connection.send(start.encode() + body[:10])
         await bob.get("/v1/machines")  # by now the other request waits for the rest of its body
         await server.database.write_for((), signed_out, alice.id)
-        server._sign_out(alice.id)
+        server.context.bus.publish(SignedOut(alice.id))
         await connection.send(body[10:])
         answer = await connection.answer()
         assert (answer.status, answer.json()) == (401, {"error": "Invalid token"})
