@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -15,6 +15,8 @@ import jwt
 import pytest
 from aiohttp import web
 
+from happy_light.domains import voice
+from happy_light.server import Server
 from tests.client import Account, World
 from tests.conftest import SECRET, Process
 from tests.test_people import execute
@@ -214,10 +216,12 @@ async def test_a_service_that_is_not_there_is_a_502(start: Callable[..., Process
 
 
 async def test_a_slow_service_is_given_up_and_holds_up_nobody(
-    services: Services, launch: Callable[..., Process]
+    services: Services, inside: Callable[..., Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.pause = 60
-    async with World(launch().url) as world:
+    monkeypatch.setattr(voice, "DEADLINE", 4.0)
+    server = await inside(elevenlabs_api_key=KEY, elevenlabs_url=services.url, revenuecat_url=services.url)
+    async with World(server.url) as world:
         alice = await world.account()
         waiting = asyncio.ensure_future(alice.get("/v1/voice/usage"))
         while not services.asked:
