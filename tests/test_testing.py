@@ -1,4 +1,4 @@
-"""What other projects test their clients with: run_server, accounts, the fixture, and the README's example."""
+"""What other projects test their clients with: run_server, accounts, the fixture, and the example of docs/client-tests.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.client import World
 
 pytestmark = pytest.mark.slow
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "client-tests.md"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_on_a_thread_for_tests_without_a_loop() -> None:
 
 
 def test_the_example_in_the_readme_passes(tmp_path: Path) -> None:
-    found = re.search(r"<!-- example -->\n```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    found = re.search(r"<!-- example -->\n```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     (tmp_path / "test_my_client.py").write_text(found[1])
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["happy_light.pytest_plugin"]\n')
