@@ -16,6 +16,7 @@ from happy_light.context import ServerContext
 from happy_light.domains import (
     access_keys,
     account,
+    app_state,
     artifacts,
     attachments,
     auth,
@@ -41,7 +42,6 @@ from happy_light.http.application import HttpApplication
 from happy_light.http.cors import AnyOrigin
 from happy_light.http.router import Route
 from happy_light.live import EventHandler, SocketHooks, SocketServer
-from happy_light.live.polling import Door
 from happy_light.ui import routes as ui
 
 Job = Callable[[ServerContext], Awaitable[None]]
@@ -79,7 +79,7 @@ DOMAINS: tuple[Domain, ...] = tuple(
         _domain,
         (
             auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
-            github, people, feed, rpc, presence, voice, files, version, client_logs, docs, ui,
+            github, people, feed, rpc, app_state, presence, voice, files, version, client_logs, docs, ui,
         ),
     )
 )  # fmt: skip
@@ -116,7 +116,6 @@ class App:
             disconnected=[domain.disconnected for domain in DOMAINS if domain.disconnected is not None],
         )
         self.live = SocketServer(context, events(), hooks)
-        self._socket_io = Door(self.live)
         self._http = AnyOrigin(HttpApplication(context, routes(), ui.fallback(context)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +125,7 @@ class App:
         if not scope["path"].startswith("/"):
             scope = _origin_form(scope)
         if scope["path"].removesuffix("/") == live.PATH:
-            await self._socket_io(scope, receive, send)
+            await self.live(scope, receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:

@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from happy_light.clients import client
 from happy_light.errors import ApiError
 from happy_light.http import addresses, limits
 from happy_light.http import body as body_module
-from happy_light.live import client
 from happy_light.server import Server
 from tests.client import Socket, World, b64
 from tests.conftest import Process

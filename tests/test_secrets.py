@@ -103,7 +103,7 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
         monkeypatch.setattr(server.database, "read", read)
         with pytest.raises(ConnectionError, match="Invalid authentication token"):
             await alice.socket()
-        assert not server.app.live.links
+        assert not server.app.live.clients
         assert (await alice.get("/v1/machines")).status_code == 401
         assert await (await bob.socket()).call("ping") == {}
 
@@ -139,7 +139,7 @@ async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: I
             await wire.connect({"token": alice.token})
             await wire.send("41")
             async with asyncio.timeout(10):
-                while len(server.app.live.links) > 1:
+                while len(server.app.live.clients) > 1:
                     await asyncio.sleep(0)
             await alice.get("/v1/machines")  # by now its packet is done with, and the next ones go the fast way
             await wire.send(f'421["message",{{"sid":"{session}","message":"ghost"}}]')

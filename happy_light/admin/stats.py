@@ -81,7 +81,7 @@ def disk(tx: ReadTransaction, database: Database) -> Disk:
 def sockets(context: ServerContext) -> dict[tuple[str, str], list[Client]]:
     """Return the connected sockets by type and client type."""
     found: dict[tuple[str, str], list[Client]] = {}
-    for client in context.clients.everyone():
+    for client in context.clients.local:
         found.setdefault((f"{client.kind}-scoped", client_type(client.happy_client)), []).append(client)
     return found
 

@@ -143,14 +143,9 @@ def remove(tx: Transaction, account_id: str, tokens: Sequence[str]) -> Success:
     return Success()
 
 
-def someone_looks(context: ServerContext, account_id: str) -> bool:
-    """Whether a user-scoped client of the account is in the foreground, so that no push is needed."""
-    return any(client.app_state == "active" for client in context.clients.of(Audience(account_id)))
-
-
 async def push(context: ServerContext, account_id: str, session_id: str, event: PushEvent) -> Pushed:
     """Sends the event to the account's phones, unless somebody looks."""
-    if someone_looks(context, account_id):
+    if context.clients.foreground(account_id):
         return Pushed("suppressed", reason="active-ui-client")
     tokens = [token.token for token in (await context.database.read(tokens_of, account_id)).tokens]
     if not tokens:

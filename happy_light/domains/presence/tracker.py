@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from happy_light.bus import Audience, Bus, Ephemeral
-from happy_light.clients import Client, ClientRegistry
+from happy_light.clients import Client, ClientDirectory
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
@@ -135,7 +135,7 @@ class _Seen:
 class PresenceTracker:
     """What is known of everybody's heartbeats."""
 
-    def __init__(self, settings: Settings, database: Database, bus: Bus, clients: ClientRegistry) -> None:
+    def __init__(self, settings: Settings, database: Database, bus: Bus, clients: ClientDirectory) -> None:
         self._settings = settings
         self._database = database
         self._bus = bus
@@ -244,7 +244,7 @@ class PresenceTracker:
     def disconnected(self, client: Client, reason: str) -> None:
         """The last socket of a machine went: it is offline. Of a session: it may come back at once."""
         key = _key_of(client)
-        if key is None or self.stopping or self._clients.standing_for(key[1], key[0], key[2]):
+        if key is None or self.stopping or self._clients.has_socket(key[1], key[0], key[2]):
             return
         if key[0] == "machine":
             self._bus.publish(sign(key, False, now_ms()))
