@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope, Send
 
 from happy_light.context import ServerContext
-from happy_light.errors import BadRequest
+from happy_light.errors import ApiError, BadRequest
 from happy_light.http.body import ClientGone
 from happy_light.http.request import Request
 from happy_light.http.responses import refuse_body

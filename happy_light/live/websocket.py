@@ -66,12 +66,18 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     # ----------------------------------------------------------------------------------- receiving
     def data_received(self, data: bytes) -> None:
         """Handle the messages that these bytes complete (asyncio)."""
-        if self.closed:
-            return
+        if not self.closed:
+            self._frames.feed(data)
+            self._handle_messages()
+
+    def _handle_messages(self) -> None:
+        """Handle the messages that have arrived, until nothing more is to be read from the client."""
         reader = self._frames
-        reader.feed(data)
         try:
-            while not self.closed and (message := reader.next()) is not None:
+            while not self.closed and not (self.client is not None and self.client.paused):
+                message = reader.next()
+                if message is None:
+                    break
                 opcode, payload = message
                 if opcode == frames.TEXT:
                     self.receive(payload)
@@ -99,9 +105,10 @@ class WebSocketTransport(Transport, asyncio.Protocol):
             self._network.pause_reading()  # type: ignore[attr-defined]
 
     def resume_reading(self) -> None:
-        """Undo `pause_reading`."""
+        """Undo `pause_reading`, and handle what had arrived before it."""
         if not self._network.is_closing():
             self._network.resume_reading()  # type: ignore[attr-defined]
+            self._handle_messages()
 
     def _set_limit(self, size: int) -> None:
         self._frames.max_size = size
