@@ -7,7 +7,7 @@ import logging
 import re
 import time
 
-_VERBOSE = ("happy_light.socketio", "happy_light.engineio", "happy_light.hypercorn")
+_VERBOSE = ("happy_light.hypercorn",)
 _SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # a JWT
     r"|(?i:\bbearer)\s+[^\s'\",}]+"
