@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
 LIBRARIES = {"hypercorn", "h11", "wsproto", "engineio", "socketio", "aiosqlite"}
-STANDARD = {"os._exit", "argparse._ArgumentGroup"}
+STANDARD = {"os._exit", "argparse._ArgumentGroup", "argparse._SubParsersAction", "parser._actions"}
 # aiosqlite in the store, until that has a connection of its own.
 STORE = {"connection._conn", "connection._tx", "self._writer._conn"}
 

@@ -8,7 +8,6 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from happy_light.bus import AccountDeleted, SignedOut
 from happy_light.context import ServerContext
 from happy_light.live.delivery import Delivery
 from happy_light.live.dispatch import Dispatcher, EventHandler
@@ -32,8 +31,6 @@ class SocketServer:
         self.clients = context.clients.local
         self._polling = PollingRequests(context, self.connections)
         self.delivery = Delivery(context.bus, self.clients)
-        context.bus.subscribe(SignedOut, lambda message: self.sign_out(message.account_id))
-        context.bus.subscribe(AccountDeleted, lambda message: self.sign_out(message.account_id))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of a polling client, or let a websocket begin (ASGI)."""
