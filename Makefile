@@ -58,10 +58,10 @@ format: .venv/made ## let ruff format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-settings: .venv/made ## write the table of settings into the README
+settings: .venv/made ## write the table of settings into docs/settings.md
 	$(BIN)/happy-server-light config --markdown > .settings.md
-	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' README.md
-	@rm -f .settings.md README.md.old
+	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' docs/settings.md
+	@rm -f .settings.md docs/settings.md.old
 
 schema: .venv/made ## derive the PostgreSQL schema from schema.sql
 	$(BIN)/python -m tools.postgres_schema

@@ -1,20 +1,22 @@
-"""The only list of domains: collects their routes, events, hooks and jobs; and the middleware."""
+"""The whole application: the only list of domains, and what is made of their tables."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from happy_light import live, openapi
 from happy_light.admin import api as admin_api
+from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import (
     access_keys,
     account,
+    app_state,
     artifacts,
     attachments,
     auth,
@@ -37,47 +39,73 @@ from happy_light.domains import (
 from happy_light.domains.docs import endpoints as docs
 from happy_light.domains.presence import handlers as presence
 from happy_light.domains.rpc import handlers as rpc
-from happy_light.http.application import HttpApplication, Route
+from happy_light.http.application import HttpApplication
+from happy_light.http.cors import AnyOrigin
+from happy_light.http.router import Route
 from happy_light.live import EventHandler, SocketHooks, SocketServer
-from happy_light.live.polling import Door
-from happy_light.openapi import Tables
-from happy_light.ui import routes as front
-
-DOMAINS: tuple[ModuleType, ...] = (
-    auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
-    github, people, feed, rpc, presence, voice, files, version, health, client_logs, docs, front,
-)  # fmt: skip
+from happy_light.ui import routes as ui
 
 Job = Callable[[ServerContext], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What the module of a domain contributes: the variables of these names, as far as it has them.
+
+    - `routes`: HTTP routes. `events`: handlers of socket events. `emits`: events that handlers send by themselves,
+      with the struct of their payload.
+    - `jobs`: functions that run every so many seconds.
+    - `connected`, `disconnected`: called when a socket has connected, and with the reason when it has ended.
+    """
+
+    description: str
+    routes: Sequence[Route] = ()
+    events: Mapping[str, EventHandler] = field(default_factory=dict)
+    emits: Mapping[str, type[Any]] = field(default_factory=dict)
+    jobs: Mapping[Job, float] = field(default_factory=dict)
+    connected: Callable[[ServerContext, Client], None] | None = None
+    disconnected: Callable[[ServerContext, Client, str], None] | None = None
+
+
+_NAMES = ("routes", "events", "emits", "jobs", "connected", "disconnected")
+
+
+def _domain(module: ModuleType) -> Domain:
+    contents = vars(module)
+    return Domain(module.__doc__ or "", **{name: contents[name] for name in _NAMES if name in contents})
+
+
+DOMAINS: tuple[Domain, ...] = tuple(
+    map(
+        _domain,
+        (
+            auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
+            github, people, feed, rpc, app_state, presence, voice, files, version, health, client_logs, docs, ui,
+        ),
+    )
+)  # fmt: skip
+
+
 def routes() -> list[Route]:
-    """Every HTTP route."""
-    return [route for domain in DOMAINS for route in getattr(domain, "routes", ())]
+    """Return every HTTP route."""
+    return [route for domain in DOMAINS for route in domain.routes]
 
 
 def events() -> dict[str, EventHandler]:
-    """Every socket event that clients may send."""
-    return live.collect(getattr(domain, "events", {}) for domain in DOMAINS)
-
-
-def tables() -> Tables:
-    """Everything a client can meet here, for the documentation."""
-    emits: dict[str, type[Any]] = {}
-    for domain in DOMAINS:
-        emits.update(getattr(domain, "emits", {}))
-    docs = [module.__doc__ or "" for module in (*DOMAINS, *admin_api.MODULES)]
-    return Tables([*routes(), *admin_api.routes()], events(), emits, docs)
-
-
-def describe() -> openapi.Schema:
-    """Return the OpenAPI document of everything a client can meet here."""
-    return openapi.document(tables())
+    """Return the handler of every socket event that clients may send."""
+    return live.collect(domain.events for domain in DOMAINS)
 
 
 def jobs() -> dict[Job, float]:
-    """What runs again and again, and every how many seconds."""
-    return {job: every for domain in DOMAINS for job, every in getattr(domain, "jobs", {}).items()}
+    """Return the functions that run again and again, and every how many seconds each does."""
+    return {job: seconds for domain in DOMAINS for job, seconds in domain.jobs.items()}
+
+
+def describe() -> openapi.Schema:
+    """Return the OpenAPI document of all routes and events, those of the admin API included."""
+    emits = {name: payload for domain in DOMAINS for name, payload in domain.emits.items()}
+    descriptions = [domain.description for domain in DOMAINS] + [module.__doc__ or "" for module in admin_api.MODULES]
+    return openapi.document(openapi.Tables([*routes(), *admin_api.routes()], events(), emits, descriptions))
 
 
 class App:
@@ -85,37 +113,28 @@ class App:
 
     def __init__(self, context: ServerContext) -> None:
         hooks = SocketHooks(
-            connected=[domain.connected for domain in DOMAINS if hasattr(domain, "connected")],
-            disconnected=[domain.disconnected for domain in DOMAINS if hasattr(domain, "disconnected")],
+            connected=[domain.connected for domain in DOMAINS if domain.connected is not None],
+            disconnected=[domain.disconnected for domain in DOMAINS if domain.disconnected is not None],
         )
         self.live = SocketServer(context, events(), hooks)
-        self._door = Door(self.live)
-        self._edge: ASGIApp = HttpApplication(context, routes(), front.fallback(context))
-        self._cors = CORSMiddleware(
-            self._edge, allow_origins=["*"], allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["*"]
-        )
-        # Browsers send HEAD to whom they may send GET, so it is not listed; but with a token they ask first.
-        self._cors.allow_methods = [*self._cors.allow_methods, "HEAD"]
+        self._http = AnyOrigin(HttpApplication(context, routes(), ui.fallback(context)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request or serve one websocket."""
         if scope["type"] == "lifespan":
             return
-        path = scope["path"]
-        if not path.startswith("/"):
+        if not scope["path"].startswith("/"):
             scope = _origin_form(scope)
-            path = scope["path"]
-        if path.startswith(live.PATH) and path[len(live.PATH) :] in ("", "/"):
-            await self._door(scope, receive, send)
+        if scope["path"].removesuffix("/") == live.PATH:
+            await self.live(scope, receive, send)
         elif scope["type"] == "http":
-            # Only browsers send an Origin; the middleware costs the others time for nothing.
-            browser = any(name == b"origin" for name, _ in scope["headers"])
-            await (self._cors if browser else self._edge)(scope, receive, send)
+            await self._http(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
 
 def _origin_form(scope: Scope) -> Scope:
-    """The scope of a request whose target is a whole URL, as clients of proxies write it: with the path alone."""
+    """Return the scope of a request whose target is a whole URL (as sent to proxies), with the path of that URL."""
     _, colon, rest = scope["path"].partition("://")
     if not colon:
         return scope

@@ -9,7 +9,7 @@ from typing import Any
 from happy_light.auth.keys import Keys
 from happy_light.blobs import Blobs, FolderBlobs
 from happy_light.bus import Bus
-from happy_light.clients import ClientRegistry
+from happy_light.clients import ClientDirectory
 from happy_light.config import Settings
 from happy_light.counters import Counters
 from happy_light.domains.client_log import ClientLog
@@ -40,7 +40,7 @@ class ServerContext:
         self.database = database
         self.bus = bus
         self.keys = keys
-        self.clients = ClientRegistry()
+        self.clients = ClientDirectory()
         self.counters = Counters()
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""
@@ -48,7 +48,7 @@ class ServerContext:
         self.blobs: Blobs = FolderBlobs(settings.files, settings.attachments)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
-        self.rpc = RpcRegistry(settings)
+        self.rpc = RpcRegistry(settings, self.clients)
         self.upload_rate = UploadRate()
         self.client_log = ClientLog(settings.data_dir / "clients.log")
         self.probes = Probes()

@@ -1,4 +1,4 @@
-"""What the server counts about itself: plain numbers, cheap to add to and rendered only when asked."""
+"""Counts of requests, socket events and calls: plain numbers, formatted only when metrics are asked for."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from bisect import bisect_left
 from typing import Final
 
 BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-"""Upper bounds (s) of the buckets that durations are sorted into; those of the original server."""
+"""Upper bounds (s) of the buckets of durations; those of the original server."""
 
 CLIENTS: Final = frozenset(
     ("cli-coding-session", "cli-daemon", "cli-control-plane", "ios", "android", "web", "desktop")
 )  # fmt: skip
-"""What `X-Happy-Client` may name; the header is the client's to choose, so others count as one."""
+"""Types of clients in the header X-Happy-Client. Clients may send anything, so all others are counted together."""
 
 
 class Timing:
-    """How often something happened and how long it took. Written by one thread only."""
+    """A histogram of durations. Only one thread may change it."""
 
     __slots__ = ("buckets", "seconds")
 
@@ -25,30 +25,30 @@ class Timing:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """It happened once more."""
+        """Count one more duration."""
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 
     @property
     def count(self) -> int:
-        """How often it happened."""
+        """How many durations were counted."""
         return sum(self.buckets)
 
 
 class Counters:
-    """The numbers of one server since its start. Only for the event loop's thread."""
+    """The counts of one server since its start. Only the thread of the event loop may change them."""
 
     def __init__(self) -> None:
         self.started = time.time()
         self.requests: dict[tuple[str, str, int, str], Timing] = {}
-        """By (method, path of the route, status, client type): as many as there are such pairs, no more."""
+        """Durations of requests by (method, path of the route, status, client type), a bounded number of keys."""
         self.events: dict[str, int] = {}
-        """Socket events by name; those that nobody handles are counted as one."""
+        """Socket events by name; those without a handler are counted together as `unknown`."""
         self.calls: dict[str, int] = {}
-        """RPC calls by how they ended."""
+        """RPC calls by their outcome."""
 
     def request(self, method: str, route: str, status: int, client: str | None, seconds: float) -> None:
-        """A request was answered. `client` is the header X-Happy-Client."""
+        """Count a request that was answered. `client` is the header X-Happy-Client."""
         key = (method, route, status, client_type(client))
         timing = self.requests.get(key)
         if timing is None:
@@ -56,16 +56,16 @@ class Counters:
         timing.add(seconds)
 
     def event(self, name: str) -> None:
-        """A socket sent an event."""
+        """Count an event that a socket sent."""
         self.events[name] = self.events.get(name, 0) + 1
 
-    def call(self, ending: str) -> None:
-        """An RPC call ended."""
-        self.calls[ending] = self.calls.get(ending, 0) + 1
+    def call(self, outcome: str) -> None:
+        """Count an RPC call that ended."""
+        self.calls[outcome] = self.calls.get(outcome, 0) + 1
 
 
 def client_type(client: str | None) -> str:
-    """The first part of `<type>/<version>`, if it is one that we know."""
+    """Return the type in `<type>/<version>` if it is a known one, else `other`; `unknown` without a header."""
     if not client:
         return "unknown"
     kind = client.partition("/")[0].lower()

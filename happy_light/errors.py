@@ -1,4 +1,4 @@
-"""The named refusals: everything a client can be told "no" with, and how it looks on the wire."""
+"""The errors of the server: refusals that are part of the wire contract, bad input, and errors for the operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
-    """A refusal that is part of the wire contract: HTTP status and the text of `error`."""
+    """A refusal of the wire contract: its HTTP status, and the text of `error` in its body."""
 
     status: int
     error: str
@@ -51,10 +51,7 @@ VOICE_UNREACHABLE = ErrorResponse(502, "The voice service did not answer")
 
 
 class ApiError(Exception):
-    """A request that is understood and declined.
-
-    `problem` says how; `extra` are further fields of the answer's body.
-    """
+    """A request is refused with one of the responses above; `extra` are further fields of the body."""
 
     def __init__(self, response: ErrorResponse, **extra: Any) -> None:
         super().__init__(response.error)
@@ -63,9 +60,9 @@ class ApiError(Exception):
 
 
 class BadRequest(Exception):
-    """Input that does not fit its schema; the text says what is wrong and where.
+    """Input does not fit its schema; the text says what is wrong and where.
 
-    `status` is 400 unless the request cannot even be read (413, 415).
+    `status` is 400, or 408, 413, 415 or 429 for a request that is not read at all.
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -74,8 +71,8 @@ class BadRequest(Exception):
 
 
 class ServiceUnavailable(Exception):
-    """The server cannot do it now (disk full, too much waiting); the text is for the client."""
+    """The server cannot do it now, because the disk is full or too much waits; the text is for the client."""
 
 
 class OperatorError(Exception):
-    """The server cannot start, or a command cannot do its work: one sentence that names the cause and the cure."""
+    """The server cannot start, or a command cannot do its work; the text is one sentence with cause and cure."""

@@ -1,6 +1,6 @@
-"""Requests to other servers (Expo, GitHub): one client for all of them, made at the first request.
+"""Requests to other servers: Expo, GitHub, ElevenLabs, RevenueCat.
 
-Nothing that is sent or answered is logged here: both carry tokens.
+Nothing that is sent or answered is logged here, because both carry tokens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec
 
 if TYPE_CHECKING:
     import httpx
@@ -18,23 +18,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANSWER_MAX: Final = 1024 * 1024  # bytes of an answer that are read
-TIMEOUT: Final = 10.0  # s that each step of a request may take; callers have deadlines of their own
+TIMEOUT: Final = 10.0  # s that each step of a request may take; callers have deadlines for the whole
 CONNECTIONS_MAX: Final = 20
 
 
 class NoAnswer(Exception):
-    """Nothing usable came back; the text says why in one word."""
+    """There is no usable answer; the text is the reason in one word."""
 
 
 class Answer(msgspec.Struct):
-    """What another server answered. `kind` is its content type, without parameters."""
+    """The answer of another server."""
 
     status: int
-    kind: str
     body: bytes
 
     def json(self, kind: type[T]) -> T:
-        """The body as that struct. Raises NoAnswer."""
+        """Return the body as the struct `kind`. Raises NoAnswer."""
         try:
             return msgspec.json.decode(self.body, type=kind)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -42,7 +41,7 @@ class Answer(msgspec.Struct):
 
 
 class HttpClient:
-    """The HTTP client of one server; ServerContext makes it and closes it."""
+    """The HTTP client of one server. Its connections are made at the first request."""
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
@@ -51,9 +50,9 @@ class HttpClient:
         self, method: str, url: str, *, query: Mapping[str, str | int] | None = None, body: Any = None,
         headers: Mapping[str, str] | None = None, limit: int = ANSWER_MAX,
     ) -> Answer:  # fmt: skip
-        """Sends `body` as JSON (None: no body) and reads at most `limit` bytes. Redirects are not followed.
+        """Send a request, with `body` as JSON unless it is None, and return the answer. Redirects are not followed.
 
-        Raises NoAnswer.
+        Raises NoAnswer, also for an answer of more than `limit` bytes.
         """
         import httpx
 
@@ -63,7 +62,7 @@ class HttpClient:
         sent = {"accept": "application/json", "user-agent": "happy-server-light", **(headers or {})}
         content = None
         if body is not None:
-            content, sent["content-type"] = wire.encode(body), "application/json"
+            content, sent["content-type"] = json_codec.encode(body), "application/json"
         read = bytearray()
         try:
             async with self._client.stream(method, url, params=query, content=content, headers=sent) as response:
@@ -71,14 +70,13 @@ class HttpClient:
                     read += piece
                     if len(read) > limit:
                         raise NoAnswer("too-large")
-                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-                return Answer(response.status_code, kind, bytes(read))
+                return Answer(response.status_code, bytes(read))
         except httpx.TimeoutException as error:
             raise NoAnswer("timeout") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a header that cannot be sent
             raise NoAnswer("unreachable") from error
 
     async def close(self) -> None:
-        """Ends its connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()

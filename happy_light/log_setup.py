@@ -1,4 +1,4 @@
-"""What is logged and how: lines of text or JSON on stderr, never a token."""
+"""Logging: lines of text or JSON on stderr, without tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 import time
 
-_LOUD = ("happy_light.socketio", "happy_light.engineio", "happy_light.hypercorn")
+_VERBOSE = ("happy_light.hypercorn",)
 _SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # a JWT
     r"|(?i:\bbearer)\s+[^\s'\",}]+"
@@ -16,44 +16,44 @@ _SECRETS = re.compile(
 
 
 def configure(level: str, form: str, quiet: bool = False) -> None:
-    """Sets logging up. `level` and `form` as the settings of that name; `quiet`: only warnings and errors.
+    """Set up logging. `level` and `form` as in the settings; `quiet` drops everything below a warning.
 
-    The level is for what this server says itself. Libraries speak from warning up at every level, since at
-    debug they would write whole packets and headers.
+    The level applies to this server's own lines. Libraries log from warning up at every level, since at debug they
+    write whole packets and headers.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     chosen = getattr(logging, level.upper())
     logging.getLogger("happy_light").setLevel(max(chosen, logging.WARNING) if quiet else chosen)
-    for name in _LOUD:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def without_secrets(text: str) -> str:
-    """The text with tokens cut out; a net under those who should not have written them."""
+    """Return the text without tokens, in case a line contains one that should not."""
     return _SECRETS.sub("[token]", text)
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00 INFO happy_light.server: text`"""
+    """Lines like `2026-01-31 12:00:00 INFO happy_light.server: text`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, traceback included."""
+        """Return the line and its traceback."""
         return without_secrets(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (ISO 8601, UTC), level, logger, message, and exception if there is one.
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and exception if there is one.
 
-    What a call passed as `extra={"fields": {…}}` stands beside them.
+    Fields that a call passes as `extra={"fields": {…}}` are added to them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         entry = {
             "time": f"{moment}.{int(record.msecs):03}Z",

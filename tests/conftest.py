@@ -141,12 +141,12 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Server]]]:
-    """Starts a server of this test's own in this process, for what only its objects tell: `server = await inside()`."""
+async def inside(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
+    """Start a server in this process, for what only its objects tell: `server = await inside(setting="text")`."""
     running: list[tuple[Server, asyncio.Task[None]]] = []
 
-    async def inside() -> Server:
-        flags = {"data_dir": str(tmp_path / "data"), "port": "0", "metrics_enabled": "false"}
+    async def inside(**given: str) -> Server:
+        flags = {"data_dir": str(tmp_path / "data"), "port": "0", "metrics_enabled": "false", **given}
         settings = config.load({"HANDY_MASTER_SECRET": SECRET}, flags)
         server = Server(settings)
         await server.start()

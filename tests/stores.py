@@ -7,7 +7,7 @@ import threading
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.bus import Audience, Bus, Committed, Ephemeral, Update
 from happy_light.store import Database, ReadTransaction, Transaction
 
@@ -47,7 +47,7 @@ def put(tx: Transaction, account: str, n: int, fail: Exception | None = None) ->
 
 def number(event: Committed | Ephemeral) -> int:
     """Return the number in the event."""
-    body = msgspec.to_builtins(event.body) if isinstance(event, Ephemeral) else wire.decode(event.frame)["body"]
+    body = msgspec.to_builtins(event.body) if isinstance(event, Ephemeral) else json_codec.decode(event.frame)["body"]
     return int(body["n"])
 
 

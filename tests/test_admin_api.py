@@ -13,7 +13,7 @@ import pytest
 
 from happy_light.admin import api
 from happy_light.admin.progress import ProgressCallback, stream
-from happy_light.http.application import Route
+from happy_light.http.router import Route
 from happy_light.server.side_listener import ACTIVE_MAX
 from tests.client import World
 from tests.commands import ok, run

@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, what a bad one says, and that the README and --help know them all."""
+"""Settings: where a value comes from, what a bad one says, and that docs/settings.md and --help know them all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from happy_light import config
 from happy_light.errors import OperatorError
 
-README = Path(__file__).parent.parent / "README.md"
+SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 
 
 def load(tmp_path: Path, environ: dict[str, str] | None = None, **flags: str) -> config.Settings:
@@ -214,6 +214,6 @@ def test_every_row_has_a_name_of_its_own() -> None:
 
 
 def test_the_readme_has_the_table() -> None:
-    found = re.search(r"<!-- settings.*?-->\n(.*)<!-- end of settings -->", README.read_text("utf-8"), re.DOTALL)
+    found = re.search(r"<!-- settings.*?-->\n(.*)<!-- end of settings -->", SETTINGS.read_text("utf-8"), re.DOTALL)
     assert found is not None
     assert found[1] == config.markdown_table(), "run `make settings`"

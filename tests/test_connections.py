@@ -8,11 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-import hypercorn.asyncio.run
-import hypercorn.protocol.h11
-import hypercorn.protocol.ws_stream
 import pytest
-from hypercorn.asyncio.tcp_server import TCPServer
 
 from happy_light import config
 from happy_light.stack import hypercorn_server
@@ -90,15 +86,6 @@ async def running(keep_alive: int = 75) -> AsyncIterator[Running]:
     finally:
         server.stop.set()
         await asyncio.wait_for(server.task, 10)
-
-
-async def test_what_is_taken_from_hypercorn_is_still_there() -> None:
-    assert issubclass(hypercorn_server.Connection, TCPServer)
-    assert hypercorn.asyncio.run.TCPServer in (TCPServer, hypercorn_server.Connection)
-    assert callable(hypercorn.protocol.ws_stream.server_extensions_handshake)
-    assert asyncio.iscoroutinefunction(hypercorn.protocol.h11.H11Protocol._check_protocol)
-    for name in ("protocol_send", "_close", "_initiate_server_close", "_idle_timeout"):
-        assert asyncio.iscoroutinefunction(getattr(TCPServer, name)), name
 
 
 async def test_connections_are_ours_and_an_answer_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ async def test_odd_strings_and_numbers_are_stored_or_refused(world: World, value
         ("/v1/sessions", value),
     ):
         answer = await once(world, "POST", path, headers, body)
-        assert answer.status in (200, 400, 401, 404, 409), (path, answer.status, answer.body[:300])
+        assert answer.status in (200, 400, 401, 404, 409, 413), (path, answer.status, answer.body[:300])
     for path in ("/v1/sessions", "/v1/machines", f"/v3/sessions/{session}/messages", "/v1/push-tokens"):
         assert (await once(world, "GET", path, headers)).status == 200
     with contextlib.suppress(UnicodeDecodeError):
@@ -221,7 +221,7 @@ async def test_a_whole_number_with_a_fraction_of_zero_is_an_integer(world: World
 
 async def test_any_origin_may_ask(world: World) -> None:
     origin = {"Origin": "https://app.example"}
-    for method in ("GET", "POST", "PUT", "DELETE"):
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
         asked = {**origin, "Access-Control-Request-Method": method,
                  "Access-Control-Request-Headers": "authorization,x-happy-client,x-anything"}  # fmt: skip
         answer = await once(world, "OPTIONS", "/v1/sessions", asked)
@@ -230,11 +230,19 @@ async def test_any_origin_may_ask(world: World) -> None:
         assert method in answer.headers["access-control-allow-methods"]
         allowed = answer.headers["access-control-allow-headers"].lower()
         assert all(name in allowed for name in ("authorization", "x-happy-client", "x-anything"))
-    asked["Access-Control-Request-Method"] = "HEAD"
-    assert (await once(world, "OPTIONS", "/v1/sessions", asked)).status == 200
+    asked["Access-Control-Request-Private-Network"] = "true"
+    answer = await once(world, "OPTIONS", "/v1/sessions", asked)
+    assert (answer.status, answer.headers["access-control-allow-private-network"]) == (200, "true")
     for path, status in (("/health", 200), ("/nosuch", 404), ("/v1/sessions", 401)):
         answer = await once(world, "GET", path, origin)
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, "*")
+
+
+async def test_a_body_without_a_token_may_have_64_kib(world: World) -> None:
+    for size, status in ((65_536, 200), (65_537, 413)):
+        body = b'{"platform":"ios","version":"1.0.0","app_id":"a"'.ljust(size - 1) + b"}"
+        answer = await once(world, "POST", "/v1/version", {"Content-Type": "application/json"}, body)
+        assert answer.status == status
 
 
 async def test_a_body_over_the_limit_is_413_declared_or_not(world: World) -> None:

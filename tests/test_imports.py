@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
-LINES_MAX = 410
+LINES_MAX = 400
 # A module imports only from the rows below its own, or from its own package. The longest prefix of its name counts.
+# Modules of the last row may import each other.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli", "pytest_plugin"),
@@ -17,7 +18,6 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("importing",),
     ("server",),
     ("app",),
-    ("stack",),
     ("admin", "ui"),
     ("domains",),
     ("openapi",),
@@ -38,23 +38,23 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "http_client",
         "ui.web_app_config",
     ),
-    ("auth", "http.addresses", "http.forwarded"),
+    ("auth", "http.addresses", "http.content_types", "http.forwarded"),
     ("clients",),
+    ("stack",),
     ("store",),
     ("bus", "blobs", "data_dir", "images"),
     ("config",),
-    ("wire", "errors", "counters", "log_setup", "atomic_write"),
+    ("wire", "json_codec", "ids", "clock", "errors", "counters", "log_setup", "atomic_write"),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
     "hypercorn": {"stack/hypercorn_server.py"},
-    "socketio": {"live/stack.py"},
+    "engineio": set(),
+    "socketio": set(),
     "aiosqlite": {"store/sqlite/connection.py"},
 }
 # Modules that hold nothing but a docstring, so that importing a module below them runs no code.
 EMPTY = ("domains", "domains.docs", "domains.presence", "domains.rpc", "http", "ui")
-# Modules that import each other in a circle until live/ is taken apart.
-CIRCLES = {"live.client", "live.server", "live.stack", "live.takeover"}
 
 
 @cache
@@ -117,8 +117,8 @@ def test_imports_point_downwards() -> None:
     wrong = []
     for name, targets in graph().items():
         for target in targets - set(EMPTY):
-            same_package = name.partition(".")[0] == target.partition(".")[0]
-            below = level(target) > level(name) or (same_package and level(target) == level(name))
+            near = name.partition(".")[0] == target.partition(".")[0] or level(name) == len(ROWS) - 1
+            below = level(target) > level(name) or (near and level(target) == level(name))
             if not below:
                 wrong.append(f"{name} -> {target}")
     assert wrong == []
@@ -136,7 +136,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
                 waiting.append(target)
         return found
 
-    assert {name for name in edges if name in reachable(name)} == CIRCLES
+    assert {name for name in edges if name in reachable(name)} == set()
 
 
 def test_packages_above_the_context_run_no_code_when_their_state_is_imported() -> None:
@@ -154,10 +154,10 @@ def test_only_named_files_know_the_large_libraries() -> None:
 
 
 def test_files_can_be_read_in_one_sitting() -> None:
-    for root in (PACKAGE, Path(__file__).parent):
+    for root, most in ((PACKAGE, LINES_MAX), (Path(__file__).parent, LINES_MAX + 10)):
         for path in sorted(root.rglob("*.py")):
             count = len(path.read_text("utf-8").splitlines())
-            assert count <= LINES_MAX, f"{path} has {count} lines"
+            assert count <= most, f"{path} has {count} lines"
 
 
 def test_public_names_have_docstrings() -> None:

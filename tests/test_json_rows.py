@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.domains.messages import Content, Message
 from happy_light.domains.sessions.queries import ListedSession, Session
 from happy_light.errors import ServiceUnavailable
@@ -37,14 +37,14 @@ def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tup
     found, last = ReadTransaction(connection, DIALECT).fetch_json(
         kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)"
     )
-    return wire.encode(found), last
+    return json_codec.encode(found), last
 
 
 @given(st.lists(st.tuples(texts, numbers, texts, st.none() | texts, numbers, numbers), max_size=5))
 def test_messages(rows: list[tuple[Any, ...]]) -> None:
     structs = [Message(id, seq, Content(content), *rest) for id, seq, content, *rest in rows]
     found, last = written(Message, rows)
-    assert msgspec.json.decode(found) == msgspec.json.decode(wire.encode(structs))
+    assert msgspec.json.decode(found) == msgspec.json.decode(json_codec.encode(structs))
     assert last == max((row[1] for row in rows), default=None)
 
 
@@ -60,7 +60,7 @@ def test_messages(rows: list[tuple[Any, ...]]) -> None:
 )  # fmt: skip
 def test_sessions(rows: list[tuple[Any, ...]], kind: type[Any]) -> None:
     found, _ = written(kind, rows)
-    assert msgspec.json.decode(found) == msgspec.json.decode(wire.encode([kind(*row) for row in rows]))
+    assert msgspec.json.decode(found) == msgspec.json.decode(json_codec.encode([kind(*row) for row in rows]))
 
 
 def test_what_json_keeps_apart_stays_apart() -> None:

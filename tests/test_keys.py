@@ -55,6 +55,15 @@ def test_tokens_of_ours_look_like_the_originals(ours: Keys) -> None:
     assert claims["iat"] == claims["nbf"] <= time.time()
 
 
+def test_a_token_that_expires_is_verified_every_time(ours: Keys) -> None:
+    lasting, expiring = ours.tokens.signer.mint("a"), ours.tokens.signer.mint("a", exp=int(time.time()) + 60)
+    for token, cached in ((lasting, "a"), (expiring, None)):
+        claims = ours.tokens.verify(token)
+        assert claims is not None
+        ours.tokens.remember(token, claims)
+        assert ours.tokens.cached(token) == cached
+
+
 def test_the_key_tree_and_what_the_original_sealed(ours: Keys) -> None:
     vault = ours.vault
     assert vault.root.hex() == TREE["root"]

@@ -57,6 +57,8 @@ async def test_every_reference_leads_somewhere(world: World) -> None:
     names = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
     assert names and names <= described["components"]["schemas"].keys()
     assert "happy_light" not in text
+    descriptions = [schema.get("description", "") for schema in described["components"]["schemas"].values()]
+    assert not any("\n" in description for description in descriptions), "remarks for readers of the code are left out"
 
 
 async def test_refusals_and_shapes_are_those_of_the_tables(world: World) -> None:

@@ -97,11 +97,10 @@ async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Pr
     alice = await own.account()
     session = await session_of(alice, process, 5, 400)
     gone, fresh = attachment(process, "gone", 7200), attachment(process, "fresh")
-    folder = process.folder / "attachments" / "sessions" / session
-    crashed, running = (folder / f".{uid()}.enc.{name}.part" for name in ("crashed", "running"))
-    for file in (crashed, running):
+    unfinished, under_way = (process.folder / "attachments" / "sessions" / session / f".{i}.part" for i in "ab")
+    for file, age in ((unfinished, 7200), (under_way, 0)):
         file.write_bytes(b"x" * 10)
-    os.utime(crashed, (time.time() - 7200,) * 2)
+        os.utime(file, (time.time() - age,) * 2)
     for age in (2, 0):
         asked = await own.http.post("/v1/auth/request", json={"publicKey": b64(bytes([age]) * 32)})
         assert asked.status_code == 200
@@ -116,7 +115,7 @@ async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Pr
         assert (report["sessions"], report["messages"], report["authRequests"]) == (0, 0, 1)
         assert (report["orphanedFolders"], report["unfinishedUploads"], report["fileBytes"]) == (1, 1, 110)
     assert (gone.exists(), fresh.exists()) == (False, True)
-    assert (crashed.exists(), running.exists()) == (False, True)
+    assert (unfinished.exists(), under_way.exists()) == (False, True)
     assert await sessions_of(alice) == {session}
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from aiohttp import web
 
+from happy_light.domains.push import sending
+from happy_light.server import Server
 from tests.client import Account, World
 from tests.conftest import Process
 from tests.vendor_servers import VendorServer
@@ -21,6 +23,7 @@ GONE = {"status": "error", "message": "no", "details": {"error": "DeviceNotRegis
 SLOW_DOWN = {"status": "error", "message": "no", "details": {"error": "MessageRateExceeded"}}
 
 Start = Callable[..., Process]
+Inside = Callable[..., Awaitable[Server]]
 
 
 def tickets(of: Callable[[str], Any]) -> Callable[[web.Request, Any], Any]:
@@ -205,14 +208,16 @@ async def test_an_unreachable_expo_is_the_reason(start: Start) -> None:
         assert await names(alice) == ["phone"]
 
 
-async def test_batches_of_a_hundred_under_one_deadline(start: Start) -> None:
+async def test_batches_of_a_hundred_under_one_deadline(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "DEADLINE", 3.0)
+
     async def answer(request: web.Request, body: Any) -> web.Response:
         if body[0]["to"] == "phone-149":  # the second of three
             await asyncio.sleep(60)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
         return web.json_response({"data": [GONE if message["to"] == "phone-3" else OK for message in body]})
 
-    async with VendorServer(answer) as expo, World(start(HAPPY_SERVER_LIGHT_EXPO_URL=expo.url).url) as world:
+    async with VendorServer(answer) as expo, World((await inside(expo_url=expo.url)).url) as world:
         alice, path = await with_tokens(world, *[f"phone-{number}" for number in range(250)])
         assert await alice.ok("POST", path, EVENT) == {
             "success": True, "result": "partial", "tokens": 250, "delivered": 149, "reason": "timeout",

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from happy_light.domains.rpc import handlers
+from happy_light.clients import directory
+from happy_light.domains.rpc import registry
 from happy_light.server import Server
 from tests.client import Account, Socket, World, uid
 
@@ -83,11 +84,13 @@ async def test_ones_own_method_cannot_be_called(world: World) -> None:
 
 async def test_the_newest_living_socket_answers_and_ones_end_leaves_the_others(world: World) -> None:
     alice = await world.account()
+    ui = await alice.socket()
     await daemon(alice, "old", "m")
     new = await daemon(alice, "new", "m")
-    ui = await alice.socket()
     assert (await ui.call("rpc-call", {"method": "m"}))["result"] == "new"
     await new.close()
+    while (await ui.wait("ephemeral"))["active"]:  # until the server knows that it is gone
+        pass
     assert (await ui.call("rpc-call", {"method": "m"}))["result"] == "old"
 
 
@@ -132,21 +135,25 @@ async def test_a_target_that_comes_and_goes_again_is_still_waited_for(world: Wor
     assert await call == {"ok": True, "result": "back"}
 
 
-async def test_nobody_for_15_seconds_is_not_available(world: World) -> None:
-    alice = await world.account()
-    ui = await alice.socket()
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    assert await ui.call("rpc-call", {"method": "nobody"}, timeout=40) == UNAVAILABLE
-    assert loop.time() - started > 14
-
-
-async def test_a_target_that_does_not_answer_is_a_timeout(
-    inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert handlers.TIMEOUT == 30
-    monkeypatch.setattr(handlers, "TIMEOUT", 1.0)
+async def test_nobody_in_time_is_not_available(inside: Callable[[], Awaitable[Server]]) -> None:
+    assert registry.APPEAR == 15
     server = await inside()
+    server.context.rpc.appear = 0.3
+    async with World(server.url) as world:
+        alice = await world.account()
+        ui = await alice.socket()
+        flighty = await daemon(alice, "gone", "m")
+        await flighty.call("rpc-unregister", {"method": "m"})
+        calls = [ui.call("rpc-call", {"method": method}) for method in ("m", "m", "nobody")]
+        assert await asyncio.gather(*calls) == [UNAVAILABLE] * 3
+        assert await flighty.heard("rpc-request") == []
+        assert server.context.rpc.is_idle, "nothing is kept of what has ended"
+
+
+async def test_a_target_that_does_not_answer_is_a_timeout(inside: Callable[[], Awaitable[Server]]) -> None:
+    assert directory.CALL_TIMEOUT == 30
+    server = await inside()
+    server.context.clients.call_timeouts.seconds = 1.0
     async with World(server.url) as world:
         alice = await world.account()
         asked = asyncio.Event()
@@ -166,7 +173,6 @@ async def test_a_target_that_does_not_answer_is_a_timeout(
 
 
 async def test_a_target_that_goes_is_told_at_once(world: World) -> None:
-    """The library's `call` does not notice that its target left, and waits for its timeout."""
     alice = await world.account()
     asked = asyncio.Event()
 

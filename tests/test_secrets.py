@@ -6,6 +6,7 @@ import ast
 import asyncio
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import World, uid
 from tests.conftest import Process
-from tests.raw_connections import Wire
+from tests.raw_connections import Connection, Wire
 from tests.webapp import ask, build, running
 
 Inside = Callable[[], Awaitable[Server]]
@@ -102,9 +103,29 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
         monkeypatch.setattr(server.database, "read", read)
         with pytest.raises(ConnectionError, match="Invalid authentication token"):
             await alice.socket()
-        assert not server.app.live.links
+        assert not server.app.live.clients
         assert (await alice.get("/v1/machines")).status_code == 401
         assert await (await bob.socket()).call("ping") == {}
+
+
+@pytest.mark.parametrize("path", ["/v3/sessions/{session}/messages", "/v1/auth/response"])
+async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Inside, path: str) -> None:
+    server = await inside()
+    async with World(server.url) as world, await Connection.open(server.url) as connection:
+        alice, bob = await world.account(), await world.account()
+        session = (await alice.session())["id"]
+        body = json.dumps({"messages": [{"localId": "l", "content": "c"}]}).encode()
+        head = f"Host: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Type: application/json\r\n"
+        start = f"POST {path.format(session=session)} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+        await connection.send(start.encode() + body[:10])
+        await bob.get("/v1/machines")  # by now the other request waits for the rest of its body
+        await server.database.write_for((), signed_out, alice.id)
+        server.context.bus.publish(SignedOut(alice.id))
+        await connection.send(body[10:])
+        answer = await connection.answer()
+        assert (answer.status, answer.json()) == (401, {"error": "Invalid token"})
+        count = await server.database.read(lambda rx: rx.fetch_one("SELECT count(*) FROM messages"))
+        assert count == (0,)
 
 
 async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: Inside) -> None:
@@ -118,7 +139,7 @@ async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: I
             await wire.connect({"token": alice.token})
             await wire.send("41")
             async with asyncio.timeout(10):
-                while len(server.app.live.links) > 1:
+                while len(server.app.live.clients) > 1:
                     await asyncio.sleep(0)
             await alice.get("/v1/machines")  # by now its packet is done with, and the next ones go the fast way
             await wire.send(f'421["message",{{"sid":"{session}","message":"ghost"}}]')

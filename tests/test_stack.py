@@ -1,4 +1,4 @@
-"""What the libraries below do unless they are stopped from it: each of these once broke a client or the server."""
+"""What Hypercorn and asyncio do unless they are stopped from it, and what handlers and clients may not break."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import engineio.packet
 import pytest
-import socketio
 
-from happy_light import config, wire
+from happy_light import config, json_codec, wire
 from happy_light.bus import Audience, Ephemeral
-from happy_light.live import server as live_server
-from happy_light.live import takeover
+from happy_light.live import EventHandler, transport
+from happy_light.live.acks import ok_error
 from happy_light.server import Server
 from happy_light.server.process import report_exception
 from tests.client import World
@@ -174,32 +172,31 @@ async def test_only_what_clients_and_stops_cut_off_is_not_reported(
 
 
 async def test_a_client_that_is_gone_before_its_websocket_begins_leaves_nothing(
-    inside: Inside, caplog: pytest.LogCaptureFixture
+    inside: Inside, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transport has no protocol any more when its client has left, so there is nothing to take over."""
     server = await inside()
-    engine = server.app.live.sio.eio
-    original = engine.handlers["connect"]
+    begin = server.app.live.__class__.__call__
 
-    async def leaves_meanwhile(eio_sid: str, environ: Any) -> None:
-        await original(eio_sid, environ)
-        transport = environ["asgi.send"].__self__.send.__self__.send.__self__.writer.transport
+    async def leaves_meanwhile(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        (transport,) = server._config.transports
         transport.abort()
         while transport.get_protocol() is not None:
             await asyncio.sleep(0)
+        await begin(self, scope, receive, send)
 
-    engine.handlers["connect"] = leaves_meanwhile
+    monkeypatch.setattr(server.app.live.__class__, "__call__", leaves_meanwhile)
     with pytest.raises(aiohttp.ClientError):
         await Wire.open(server.url)
-    assert not engine.sockets
+    assert not server.app.live.connections
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-# ----------------------------------------------------------------------------------- python-socketio
+# ------------------------------------------------------------------------------------------- sockets
 async def test_a_handler_that_fails_in_any_way_still_acks_and_gives_nothing_away(
     inside: Inside, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """python-socketio sends no ack when a handler raises, so the caller would wait for its timeout."""
+    """Without an ack the caller would wait for its timeout."""
     server = await inside()
 
     def raises(*_: Any) -> None:
@@ -215,7 +212,7 @@ async def test_a_handler_that_fails_in_any_way_still_acks_and_gives_nothing_away
         return failed
 
     for name, handler in (("raises", raises), ("later", raises_later), ("future", future)):
-        server.app.live.events[name] = live_server.EventHandler(handler, lambda text: {"ok": False, "error": text})  # type: ignore[index]
+        server.app.live.dispatcher.events[name] = EventHandler(handler, ok_error)
     async with World(server.url) as world:
         alice = await world.account()
         for transport in ("websocket", "polling"):
@@ -227,42 +224,26 @@ async def test_a_handler_that_fails_in_any_way_still_acks_and_gives_nothing_away
 
 
 async def test_a_polling_client_that_does_not_ask_is_dropped(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine's queue of what a client has still to get has no bound."""
-    monkeypatch.setattr(takeover, "QUEUE_MAX", 2_000_000)
+    """What waits for it is in memory."""
+    monkeypatch.setattr(transport, "UNREAD_MAX", 2_000_000)
     server = await inside()
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
         await Poller.connect(http, server.url, alice.token)
-        (link,) = server.app.live.links.values()
         session = (await alice.session())["id"]
         for i in range(5):
             await alice.send(session, str(i), content="x" * 500_000)
-        assert link.engine.queue.waiting == 0
-        assert not server.app.live.links
-
-
-async def test_the_librarys_codec_stays_that_of_everybody_else_in_this_process(inside: Inside) -> None:
-    """`json=` of python-socketio is set on a class that all its clients and servers in a process share."""
-
-    class Text(str):
-        pass
-
-    before = socketio.packet.Packet.json, engineio.packet.Packet.json
-    server = await inside()
-    assert (socketio.packet.Packet.json, engineio.packet.Packet.json) == before
-    async with World(server.url) as world:
-        ui = await (await world.account()).socket()
-        assert await ui.call("ping", Text("a value that our codec does not take")) == {}
+        assert not server.app.live.clients
+        assert not server.app.live.connections
 
 
 async def test_an_event_is_encoded_once_and_makes_no_task_for_its_receivers(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """python-socketio's emit makes a task for each receiver."""
     server = await inside()
     encoded: list[Any] = []
 
-    def encode(value: Any, to: Callable[[Any], bytes] = wire.encode) -> bytes:
+    def encode(value: Any, to: Callable[[Any], bytes] = json_codec.encode) -> bytes:
         encoded.append(value)
         return to(value)
 
@@ -272,8 +253,8 @@ async def test_an_event_is_encoded_once_and_makes_no_task_for_its_receivers(
         poller = await Poller.connect(http, server.url, alice.token)
         tasks = asyncio.all_tasks()
         with monkeypatch.context() as patched:
-            patched.setattr(wire, "encode", encode)
-            server.app.live.deliver(Ephemeral(Audience(alice.id), wire.Ok()))
+            patched.setattr(json_codec, "encode", encode)
+            server.context.bus.publish(Ephemeral(Audience(alice.id), wire.Ok()))
         assert asyncio.all_tasks() == tasks
         assert len(encoded) == 1
         for ui in sockets:
@@ -283,7 +264,6 @@ async def test_an_event_is_encoded_once_and_makes_no_task_for_its_receivers(
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 async def test_what_was_sent_before_a_client_left_is_done(world: World, transport: str) -> None:
-    """The library cancels what a handler still waits for when its client goes."""
     alice = await world.account()
     session = (await alice.session())["id"]
     ui, sender = await alice.socket(), await alice.socket(transports=(transport,))
@@ -295,12 +275,10 @@ async def test_what_was_sent_before_a_client_left_is_done(world: World, transpor
 
 
 # ------------------------------------------------------------------------- who stays without signing in
-async def test_who_says_disconnect_and_stays_is_a_stranger_again(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The engine keeps a connection whose Socket.IO part said DISCONNECT for as long as it answers pings."""
-    monkeypatch.setattr(live_server, "CONNECT_TIMEOUT", 0.5)
+async def test_who_says_disconnect_and_stays_is_a_stranger_again(inside: Inside) -> None:
+    """A connection whose Socket.IO part said DISCONNECT may not stay for as long as it answers pings."""
     server = await inside()
+    server.app.live.connections.connect_timeouts.seconds = 0.5
     async with World(server.url) as world:
         alice = await world.account()
         async with await Wire.open(server.url) as idle, await Wire.open(server.url) as back:
@@ -311,7 +289,7 @@ async def test_who_says_disconnect_and_stays_is_a_stranger_again(
             assert await idle.ended()
             await back.send('421["ping"]')
             assert await back.packet() == "431[{}]"
-            assert len(server.app.live.sio.eio.sockets) == 1
+            assert len(server.app.live.connections) == 1
         async with aiohttp.ClientSession() as http:
             poller = await Poller.connect(http, server.url, alice.token)
             await poller.post("41")

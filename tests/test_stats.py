@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,8 +17,10 @@ from tests.conftest import Process
 
 
 def metrics_url(process: Process) -> str:
-    found = re.search(r"metrics at (\S+)", "".join(process.log))
-    assert found is not None
+    deadline = time.monotonic() + 20  # the log is read on a thread of its own
+    while (found := re.search(r"metrics at (\S+)\n", "".join(process.log))) is None:
+        assert time.monotonic() < deadline, process.log
+        time.sleep(0.01)
     return found[1]
 
 

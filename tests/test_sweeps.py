@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from happy_light import app
-from happy_light.http.application import Route
+from happy_light.http.router import Route
 from tests.client import World
 
 ROUTES = app.routes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from happy_light import app, openapi
+from happy_light import app
 
 NOT_YET = "# not yet: "
 
@@ -25,5 +25,5 @@ def test_every_route_of_the_list_is_live_and_every_live_route_is_in_the_list() -
 
 
 def test_every_event_of_the_list_is_live_and_every_live_event_is_in_the_list() -> None:
-    socket = openapi.document(app.tables())["x-socket"]
+    socket = app.describe()["x-socket"]
     compare("events.txt", {f"{kind} {name}" for kind, names in socket.items() for name in names})

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -15,6 +15,8 @@ import jwt
 import pytest
 from aiohttp import web
 
+from happy_light.domains.voice import conversations
+from happy_light.server import Server
 from tests.client import Account, World
 from tests.conftest import SECRET, Process
 from tests.test_people import execute
@@ -212,10 +214,12 @@ async def test_an_unreachable_service_is_502(start: Callable[..., Process]) -> N
 
 
 async def test_a_slow_service_times_out_without_blocking_other_requests(
-    services: Services, launch: Callable[..., Process]
+    services: Services, inside: Callable[..., Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.pause = 60
-    async with World(launch().url) as world:
+    monkeypatch.setattr(conversations, "DEADLINE", 4.0)
+    server = await inside(elevenlabs_api_key=KEY, elevenlabs_url=services.url, revenuecat_url=services.url)
+    async with World(server.url) as world:
         alice = await world.account()
         waiting = asyncio.ensure_future(alice.get("/v1/voice/usage"))
         while not services.asked:

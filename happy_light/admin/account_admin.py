@@ -24,7 +24,8 @@ from happy_light.bus import AccountDeleted, SignedOut
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import Transaction
 from happy_light.wire import Outgoing
 

@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from happy_light.admin import account_admin, probe, prune, registration, stats
 from happy_light.context import ServerContext
-from happy_light.http.application import HttpApplication, Route
+from happy_light.http.application import HttpApplication
+from happy_light.http.router import Route
 
 log = logging.getLogger(__name__)
 

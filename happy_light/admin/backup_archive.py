@@ -19,7 +19,7 @@ from typing import IO, Final, cast
 
 import msgspec
 
-from happy_light import __version__, store, wire
+from happy_light import __version__, clock, json_codec, store
 from happy_light.admin.folders import files_in
 from happy_light.admin.progress import ProgressCallback
 from happy_light.atomic_write import TEMPORARY_SUFFIX, atomic_file
@@ -147,8 +147,8 @@ def _pack(
             progress(done, total)
         if secret is not None:
             entries.append(_add_bytes(tar, SECRET, secret.encode()))
-        manifest = Manifest(__version__, store.SCHEMA_VERSION, wire.now_ms(), secret is not None, entries)
-        _add_bytes(tar, MANIFEST, msgspec.json.format(wire.encode(manifest), indent=1))
+        manifest = Manifest(__version__, store.SCHEMA_VERSION, clock.now_ms(), secret is not None, entries)
+        _add_bytes(tar, MANIFEST, msgspec.json.format(json_codec.encode(manifest), indent=1))
     return manifest
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from happy_light import data_dir, wire
+from happy_light import data_dir, json_codec
 from happy_light.admin.api import OPERATOR, SOCKET_NAME, AdminApplication
 from happy_light.admin.progress import NDJSON, ProgressCallback, ignore_progress
 from happy_light.auth.keys import Keys
@@ -40,7 +40,7 @@ def call(
     Raises OperatorError with a sentence if the request is refused or fails.
     """
     response = _Response(f"{method} {path}", progress)
-    content = None if body is None else wire.encode(body)
+    content = None if body is None else json_codec.encode(body)
     connection = connect(settings)
     if connection is None:
         asyncio.run(_call_here(settings, method, path, content, response))
@@ -68,7 +68,7 @@ class _Response:
         self._body += piece
         while self._streamed and b"\n" in self._body:
             line, _, rest = self._body.partition(b"\n")
-            value = wire.decode(line)
+            value = json_codec.decode(line)
             if "done" not in value:
                 return  # the last line
             self._body = rest
@@ -77,7 +77,7 @@ class _Response:
     def result(self) -> Any:
         """Return the decoded result. Raises OperatorError."""
         try:
-            value = wire.decode(self._body)
+            value = json_codec.decode(self._body)
         except msgspec.DecodeError:
             raise OperatorError("The server stopped before the work was done; run the command again.") from None
         if self._status == 404 and "path" in value:

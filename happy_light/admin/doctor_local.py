@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from happy_light import store, wire
+from happy_light import store
 from happy_light.admin import prune
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
@@ -92,7 +93,7 @@ def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
         "Harmless if the session was imported with them; else restore a backup and report it.", gaps(tx),
     )  # fmt: skip
     yield _secret(tx, settings)
-    yield clock(tx, wire.now_ms())
+    yield clock(tx, now_ms())
     if tx.fetch_all("PRAGMA auto_vacuum")[0][0] != 2:
         cure = f"Stop the server, then: sqlite3 '{settings.database}' 'PRAGMA auto_vacuum = 2; VACUUM'"
         yield Finding("vacuum", "warning", "The database file cannot become smaller.", cure)

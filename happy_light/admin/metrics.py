@@ -16,7 +16,8 @@ from starlette.responses import Response
 from happy_light.admin import stats
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from happy_light.domains.probes import Probes
 from happy_light.errors import ApiError, ErrorResponse
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing, Success
 
 NO_SERVER: Final = ErrorResponse(409, "No server runs that a request could reach")

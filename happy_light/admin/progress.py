@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from starlette.responses import StreamingResponse
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.errors import ApiError, OperatorError, ServiceUnavailable
 from happy_light.wire import Outgoing
 
@@ -83,4 +83,4 @@ def _outcome(task: asyncio.Task[Any]) -> Any:
 
 
 def _line(value: Any) -> bytes:
-    return wire.encode(value) + b"\n"
+    return json_codec.encode(value) + b"\n"

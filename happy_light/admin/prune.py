@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 from starlette.responses import Response
 
-from happy_light import wire
+from happy_light import clock, json_codec
 from happy_light.admin import folders
 from happy_light.admin.account_admin import DELETE_BATCH
 from happy_light.admin.folders import account_files, session_files
@@ -23,7 +23,8 @@ from happy_light.atomic_write import TEMPORARY_SUFFIX
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.domains import auth, sessions
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -168,7 +169,7 @@ def vacuum(tx: Transaction) -> int:
 
 async def prune(context: ServerContext, request: PruneRequest, progress: ProgressCallback) -> Pruned:
     """Do what `request` asks for, in batches, so that other writes do not wait long."""
-    database, now = context.database, wire.now_ms()
+    database, now = context.database, clock.now_ms()
     pruned = Pruned(request.dry_run)
     if request.sessions_inactive is not None:
         await _prune_sessions(context, now - request.sessions_inactive * 1000, pruned, progress)
@@ -232,7 +233,7 @@ async def run_regularly(context: ServerContext) -> None:
     while True:
         try:
             pruned = await prune(context, request, ignore_progress)
-            log.info("pruned: %s", wire.encode(pruned).decode())
+            log.info("pruned: %s", json_codec.encode(pruned).decode())
         except Exception:
             log.exception("pruning failed; it is tried again in %d h", INTERVAL // 3600)
         await asyncio.sleep(INTERVAL)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from happy_light import wire
+from happy_light import clock
 from happy_light.auth.fingerprints import parse_fingerprint
 from happy_light.bus import RegistrationChanged
 from happy_light.domains import auth
 from happy_light.errors import ApiError, ErrorResponse
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -51,7 +52,7 @@ class Registration(Outgoing):
 # -------------------------------------------------------------------------------------- operations
 def registration(tx: ReadTransaction, setting: str) -> Registration:
     """Return who may make an account now."""
-    now, until = wire.now_ms(), auth.registration_open_until(tx)
+    now, until = clock.now_ms(), auth.registration_open_until(tx)
     allowed = [row[0] for row in tx.fetch_all("SELECT fingerprint FROM allowed_keys ORDER BY created_at")]
     return Registration(setting, until if until > now else None, allowed, auth.registration_open(tx, now, setting))
 

@@ -13,7 +13,8 @@ from happy_light.admin.folders import size_of
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing, client_type
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import SCHEMA_VERSION, Database, ReadTransaction
 from happy_light.wire import Outgoing
 
@@ -80,7 +81,7 @@ def disk(tx: ReadTransaction, database: Database) -> Disk:
 def sockets(context: ServerContext) -> dict[tuple[str, str], list[Client]]:
     """Return the connected sockets by type and client type."""
     found: dict[tuple[str, str], list[Client]] = {}
-    for client in context.clients.everyone():
+    for client in context.clients.local:
         found.setdefault((f"{client.kind}-scoped", client_type(client.happy_client)), []).append(client)
     return found
 

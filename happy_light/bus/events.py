@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.wire import Outgoing
 
 Scope = Literal["user", "session", "machine"]
@@ -55,7 +55,7 @@ class Update:
 
     def commit(self, seq: int, now: int) -> Committed:
         """Return the update as it is sent: with its `seq` and its time in ms, encoded."""
-        frame = wire.encode(UpdatePayload(wire.new_id()[-12:], seq, self.body, now))
+        frame = json_codec.encode(UpdatePayload(ids.new_id()[-12:], seq, self.body, now))
         return Committed(self.audience, seq, frame, self.skip)
 
 

@@ -1,5 +1,15 @@
-"""The connected clients of this process, and the directory that domains ask about them."""
+"""The connected clients: one `Client` for each socket, an index of them, and what other parts may ask about them."""
 
-from happy_light.clients.registry import Answer, Client, ClientRegistry, Kind
+from happy_light.clients.client import CallFailed, Client, ClientKind, DisconnectReason, Transport
+from happy_light.clients.directory import ClientDirectory
+from happy_light.clients.registry import ClientRegistry
 
-__all__ = ["Answer", "Client", "ClientRegistry", "Kind"]
+__all__ = [
+    "CallFailed",
+    "Client",
+    "ClientDirectory",
+    "ClientKind",
+    "ClientRegistry",
+    "DisconnectReason",
+    "Transport",
+]

@@ -1,53 +1,11 @@
-"""Who is connected: one `Peer` per socket, and an index of them by account, session and machine."""
+"""An index of the clients that are connected to this process: by socket id, account, session and machine."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterator
 
 from happy_light.bus import Audience
-
-Kind = Literal["user", "session", "machine"]
-
-
-class Client(ABC):
-    """A connected client, as handlers see it. The edge (live/) makes and feeds it."""
-
-    __slots__ = ("account_id", "app_state", "gone", "happy_client", "id", "kind", "sid")
-
-    def __init__(self, sid: str, account_id: str, kind: Kind, id: str) -> None:
-        self.sid = sid
-        self.account_id = account_id
-        self.kind: Kind = kind
-        self.id = id
-        """Of the session or machine that it stands for; "" for a user-scoped one."""
-        self.app_state = "background"
-        self.happy_client = ""
-        """`happyClient` as it introduced itself, for metrics."""
-        self.gone = False
-
-    @abstractmethod
-    def send(self, packet: Any) -> None:
-        """Sends one encoded packet of the live edge; never waits."""
-
-    @abstractmethod
-    def emit(self, event: str, data: Any) -> None:
-        """Sends one event."""
-
-    @abstractmethod
-    def call(self, event: str, data: Any, timeout: float, done: Callable[[Answer], None]) -> None:
-        """Sends one event that wants an ack; `done` gets the answer, at the latest after `timeout` s."""
-
-
-class Answer:
-    """How a call to a peer ended: with arguments, or not at all."""
-
-    __slots__ = ("args", "ending")
-
-    def __init__(self, ending: Literal["answered", "timeout", "gone"], args: list[Any] | None = None) -> None:
-        self.ending = ending
-        self.args = args or []
+from happy_light.clients.client import Client, ClientKind
 
 
 class _Account:
@@ -60,75 +18,79 @@ class _Account:
 
 
 class ClientRegistry:
-    """The index. A socket is in one room only, so nobody hears an event twice."""
+    """The clients of this process. Each is in one group only, so nobody receives an event twice."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
-        self.count = 0
+        self._by_sid: dict[str, Client] = {}
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._by_sid)
 
-    def enter(self, client: Client) -> None:
-        """From now on it hears what is due to it."""
-        account = self._accounts.setdefault(client.account_id, _Account())
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._by_sid.values())
+
+    def add(self, client: Client) -> None:
+        """Let the client receive what is sent to its audiences from now on."""
+        self._by_sid[client.sid] = client
+        account = self._accounts.get(client.account_id)
+        if account is None:
+            account = self._accounts[client.account_id] = _Account()
         if client.kind == "user":
             account.user[client] = None
         else:
             getattr(account, client.kind).setdefault(client.id, {})[client] = None
-        self.count += 1
 
-    def leave(self, client: Client) -> None:
-        """It hears nothing any more. Empty rooms are removed."""
-        account = self._accounts.get(client.account_id)
-        if account is None:
+    def remove(self, client: Client) -> None:
+        """Let the client receive nothing more."""
+        if self._by_sid.pop(client.sid, None) is None:
             return
-        room = account.user if client.kind == "user" else getattr(account, client.kind).get(client.id, {})
-        if client not in room:
-            return
-        del room[client]
-        self.count -= 1
-        if not room and client.kind != "user":
-            del getattr(account, client.kind)[client.id]
+        account = self._accounts[client.account_id]
+        if client.kind == "user":
+            del account.user[client]
+        else:
+            groups = getattr(account, client.kind)
+            del groups[client.id][client]
+            if not groups[client.id]:
+                del groups[client.id]
         if not (account.user or account.session or account.machine):
             del self._accounts[client.account_id]
 
-    def of(self, to: Audience) -> Iterator[Client]:
-        """Every peer of an audience, each once."""
-        account = self._accounts.get(to.account_id)
+    def get(self, sid: str) -> Client | None:
+        """Return the client with this socket id."""
+        return self._by_sid.get(sid)
+
+    def audience(self, audience: Audience) -> Iterator[Client]:
+        """Iterate over the clients of an audience, each once."""
+        account = self._accounts.get(audience.account_id)
         if account is None:
             return
         yield from account.user
-        if to.scope == "session":
-            yield from account.session.get(to.id, ())
-        elif to.scope == "machine":
-            yield from account.machine.get(to.id, ())
+        if audience.scope == "session":
+            yield from account.session.get(audience.id, ())
+        elif audience.scope == "machine":
+            yield from account.machine.get(audience.id, ())
 
-    def standing_for(self, account_id: str, kind: Kind, id: str) -> bool:
-        """Whether a session or machine has a socket."""
-        account = self._accounts.get(account_id)
-        return account is not None and id in getattr(account, kind)
-
-    def everyone(self) -> Iterator[Client]:
-        """All sockets."""
-        for account_id in self._accounts:
-            yield from self.account(account_id)
-
-    def count_of(self, account_id: str) -> int:
-        """How many sockets an account has."""
-        account = self._accounts.get(account_id)
-        if account is None:
-            return 0
-        rooms = (*account.session.values(), *account.machine.values())
-        return len(account.user) + sum(map(len, rooms))
-
-    def account(self, account_id: str) -> list[Client]:
-        """All sockets of an account."""
+    def of_account(self, account_id: str) -> list[Client]:
+        """Return all clients of an account."""
         account = self._accounts.get(account_id)
         if account is None:
             return []
         clients = list(account.user)
-        for rooms in (account.session, account.machine):
-            for room in rooms.values():
-                clients.extend(room)
+        for groups in (account.session, account.machine):
+            for group in groups.values():
+                clients.extend(group)
         return clients
+
+    def count(self, account_id: str) -> int:
+        """Return how many clients an account has."""
+        account = self._accounts.get(account_id)
+        if account is None:
+            return 0
+        groups = (*account.session.values(), *account.machine.values())
+        return len(account.user) + sum(map(len, groups))
+
+    def has_socket(self, account_id: str, kind: ClientKind, id: str) -> bool:
+        """Return whether a session or machine of the account has a socket."""
+        account = self._accounts.get(account_id)
+        return account is not None and id in getattr(account, kind)

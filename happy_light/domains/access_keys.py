@@ -21,7 +21,8 @@ from happy_light.errors import (
     ApiError,
     ErrorResponse,
 )
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Transaction

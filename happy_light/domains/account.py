@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock
 from happy_light.bus import Audience, Update
 from happy_light.domains import files
 from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Version, Versioned
 
@@ -118,7 +119,7 @@ def read_profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
         )
     ]
     return Profile(
-        account_id, wire.now_ms(), first_name, last_name, username, decode_avatar(avatar, base),
+        account_id, clock.now_ms(), first_name, last_name, username, decode_avatar(avatar, base),
         decode_github_profile(github_profile), vendors,
     )  # fmt: skip
 
@@ -150,7 +151,7 @@ def update_settings(tx: Transaction, account_id: str, new: NewSettings) -> Store
 async def get_profile(request: Request[None, None]) -> Profile:
     """Return the profile of the caller's account."""
     return await request.context.database.read(
-        read_profile, request.account_id, forwarded.of(request.context.settings, request.scope)
+        read_profile, request.account_id, forwarded.server_url(request.context.settings, request.scope)
     )
 
 

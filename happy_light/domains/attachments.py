@@ -32,7 +32,8 @@ from happy_light.errors import (
     BadRequest,
 )
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
 
 SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
@@ -151,7 +152,7 @@ async def _require_session(request: Request[Any, None]) -> None:
 
 
 def _url(request: Request[Any, None], name: str) -> str:
-    base = forwarded.of(request.context.settings, request.scope)
+    base = forwarded.server_url(request.context.settings, request.scope)
     return f"{base}/v1/sessions/{request.path['id']}/attachments/{quote(name)}"
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec
 
 FILE_MAX: Final = 10 * 1024 * 1024  # bytes after which the file is renamed to `<name>.1` and a new one begins
 
@@ -25,7 +25,7 @@ class ClientLog:
     def append(self, entry: msgspec.Struct) -> None:
         """Append an entry and the time at which it was received. Runs on any thread. Raises OSError."""
         received = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = wire.encode({"received": received, **msgspec.to_builtins(entry)}) + b"\n"
+        line = json_codec.encode({"received": received, **msgspec.to_builtins(entry)}) + b"\n"
         with self._lock:
             if self.path.exists() and self.path.stat().st_size + len(line) > FILE_MAX:
                 self.path.replace(self.path.with_name(f"{self.path.name}.1"))

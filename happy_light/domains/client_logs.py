@@ -12,8 +12,9 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light.errors import FILE_NOT_FOUND, ServiceUnavailable
-from happy_light.http import application
-from happy_light.http.application import Request, Route
+from happy_light.http import responses
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Incoming, Success
 
 PATH: Final = "/logs-combined-from-cli-and-mobile-for-simple-ai-debugging"
@@ -36,7 +37,7 @@ class LogEntry(Incoming):
 async def post(request: Request[LogEntry, None]) -> Success | Response:
     """Append a log entry; without the setting for it the route does not exist."""
     if not request.context.settings.debug_log:
-        return application.not_found(request.scope)
+        return responses.not_found(request.scope)
     entry = _ROUTE.decode_body(await request.read(ENTRY_MAX), request.header(b"content-type"))
     try:
         await asyncio.to_thread(request.context.client_log.append, entry)

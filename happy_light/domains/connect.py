@@ -14,7 +14,8 @@ from typing import Final
 
 from happy_light.auth.sealing import Vault
 from happy_light.errors import UNKNOWN_VENDOR, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success
 

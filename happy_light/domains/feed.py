@@ -10,9 +10,10 @@ from typing import Annotated
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.bus import Audience, Update
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -104,11 +105,11 @@ def add_post(tx: Transaction, account_id: str, body: Body, repeat_key: str | Non
         tx.execute("DELETE FROM feed_items WHERE account_id = ? AND repeat_key = ?", (account_id, repeat_key))
     row = tx.fetch_one("UPDATE accounts SET feed_seq = feed_seq + 1 WHERE id = ? RETURNING feed_seq", (account_id,))
     assert row is not None  # callers have read the account in this transaction
-    id, cursor = wire.new_id(), f"0-{row[0]}"
+    id, cursor = ids.new_id(), f"0-{row[0]}"
     tx.execute(
         "INSERT INTO feed_items (id, account_id, counter, repeat_key, body, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (id, account_id, row[0], repeat_key, wire.encode(body).decode(), tx.now, tx.now),
+        (id, account_id, row[0], repeat_key, json_codec.encode(body).decode(), tx.now, tx.now),
     )
     tx.publish(Update(Audience(account_id), NewFeedPostUpdate(id, body, cursor, tx.now, repeat_key)))
 

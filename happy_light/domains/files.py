@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from happy_light.errors import FILE_NOT_FOUND, ApiError
 from happy_light.http import content_types
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 
 _HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 
@@ -27,7 +28,7 @@ def url(base: str, path: str) -> str:
 async def get(request: Request[None, None]) -> Response:
     """Return a public file."""
     path = request.path["*"]
-    media_type = content_types.type_of(path.rpartition("/")[2])
+    media_type = content_types.content_type(path.rpartition("/")[2])
     answer = await request.context.blobs.public_response(path, media_type, _HEADERS)
     if answer is None:
         raise ApiError(FILE_NOT_FOUND)

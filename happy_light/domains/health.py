@@ -11,8 +11,9 @@ from typing import Final, Literal
 import msgspec
 from starlette.responses import Response
 
-from happy_light.http import application
-from happy_light.http.application import Request, Route
+from happy_light.http import responses
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
@@ -44,7 +45,7 @@ async def get_health(request: Request[None, None]) -> Health | Response:
     try:
         await request.context.database.read(check_database)
     except Exception:
-        return application.json_response(503, Health("error", now, SERVICE, "Database connectivity failed"))
+        return responses.json_response(503, Health("error", now, SERVICE, "Database connectivity failed"))
     return Health("ok", now, SERVICE)
 
 

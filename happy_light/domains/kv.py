@@ -20,7 +20,9 @@ from starlette.responses import Response
 from happy_light.bus import Audience, Update
 from happy_light.domains.versioned import CompareAndSet, Write
 from happy_light.errors import KEY_NOT_FOUND, ApiError, BadRequest
-from happy_light.http.application import Request, Route, json_response
+from happy_light.http.request import Request
+from happy_light.http.responses import json_response
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, SafeInt
 

@@ -25,7 +25,8 @@ from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import ReadTransaction, Row, Transaction
@@ -206,7 +207,7 @@ def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registra
     if row is not None:
         id, active, *rest = row
         return Registration(RegisteredMachine(id, bool(active), *rest))
-    state, key = new.daemon_state or None, wire.text(new.data_encryption_key)
+    state, key = new.daemon_state or None, wire.base64_text(new.data_encryption_key)
     state_version = 1 if state else 0
     tx.execute(
         "INSERT INTO machines (account_id, id, metadata, metadata_version, daemon_state, daemon_state_version, "

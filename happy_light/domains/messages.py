@@ -16,13 +16,14 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, BadRequest
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Transaction
@@ -175,7 +176,7 @@ def append(
     audience = Audience.session(account_id, session_id)
     stored: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
     for content, local_id in new:
-        id = wire.new_id()
+        id = ids.new_id()
         if tx.execute(
             "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
             "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session_id, local_id) WHERE local_id IS NOT NULL DO NOTHING",

@@ -20,7 +20,8 @@ from happy_light.domains import account, feed
 from happy_light.domains.account import Avatar
 from happy_light.errors import USER_NOT_FOUND, ApiError
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -254,7 +255,7 @@ async def _change(
 
 def _base(request: Request[Any, Any]) -> str:
     """Return scheme and host by which the caller reached the server: avatar URLs begin with them."""
-    return forwarded.of(request.context.settings, request.scope)
+    return forwarded.server_url(request.context.settings, request.scope)
 
 
 routes = [

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.bus import Audience, Ephemeral
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, ErrorResponse
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import success_error
 from happy_light.store import ReadTransaction, Transaction
@@ -104,8 +105,8 @@ def store_report(
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account_id, coalesce(session_id, ''), key) DO UPDATE "
         "SET tokens = excluded.tokens, cost = excluded.cost, updated_at = excluded.updated_at "
         "RETURNING id, created_at, updated_at",
-        (wire.new_id(), account_id, session_id, key, wire.encode(tokens).decode(), wire.encode(cost).decode(),
-         tx.now, tx.now),
+        (ids.new_id(), account_id, session_id, key, json_codec.encode(tokens).decode(),
+         json_codec.encode(cost).decode(), tx.now, tx.now),
     )  # fmt: skip
     assert row is not None
     if session_id is not None:
@@ -133,8 +134,8 @@ def sum_reports(tx: ReadTransaction, account_id: str, query: UsageQuery) -> Usag
         start_s = created_at // 1000 // size * size
         bucket = buckets.setdefault(start_s, Bucket(start_s, {}, {}, 0))
         bucket.report_count += 1
-        _add(bucket.tokens, wire.decode(tokens))
-        _add(bucket.cost, wire.decode(cost))
+        _add(bucket.tokens, json_codec.decode(tokens))
+        _add(bucket.cost, json_codec.decode(cost))
     return Usage(list(buckets.values()), group, len(rows))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
 
 VERSION_MIN: Final = (1, 4, 1)

@@ -1,4 +1,8 @@
-"""Which URLs reach a server that is bound to an address."""
+"""The addresses and URLs by which a server can be reached.
+
+The interfaces are listed by system calls: the library ifaddr loads ctypes, which takes 30 ms of a start, and does not
+tell temporary IPv6 addresses from others.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +16,31 @@ from pathlib import Path
 from happy_light.config import Settings
 
 _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
-_INNER = ("docker", "br-", "veth", "virbr", "cni", "podman")  # bridges that only this computer's containers see
+_VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman")  # interfaces of containers on this computer
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether the address means every interface."""
+    """Whether the address stands for every interface."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_unspecified
     return host == ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches the address."""
+    """Whether the address can be reached from this computer only."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
 
 
 def url(settings: Settings, host: str, port: int) -> str:
-    """The URL of an address, in the scheme that the server speaks."""
+    """Return the URL of an address, with the scheme of the server."""
     scheme = "https" if settings.tls_cert else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def reachable(host: str) -> list[str]:
-    """The addresses that reach a server bound to `host`: this computer's way first, then the local network's."""
+    """Return the addresses of a server that is bound to `host`: the one for this computer first, then the network's."""
     if not is_wildcard(host):
         return [host]
     found = ["127.0.0.1", *_ipv4()]
@@ -46,31 +50,31 @@ def reachable(host: str) -> list[str]:
 
 
 def _ipv4() -> Iterator[str]:
-    """This computer's addresses; where interfaces cannot be listed, the one that leads out."""
+    """Yield the IPv4 addresses of this computer; where interfaces cannot be listed, the one of the default route."""
     names: list[tuple[int, str]] = []
     with contextlib.suppress(OSError, AttributeError):
         names = socket.if_nameindex()
     import fcntl
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in names:
-            if name.startswith(_INNER):
+            if name.startswith(_VIRTUAL):
                 continue
             with contextlib.suppress(OSError):
-                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                 address = socket.inet_ntoa(answer[20:24])
                 if not is_loopback(address):
                     yield address
         with contextlib.suppress(OSError):
-            asking.connect(("192.0.2.1", 9))  # sends nothing; only asks which address would be used
-            yield asking.getsockname()[0]
+            probe.connect(("192.0.2.1", 9))  # sends nothing; it selects the address that would be used
+            yield probe.getsockname()[0]
 
 
 def _ipv6() -> Iterator[str]:
-    """This computer's global addresses, on Linux."""
+    """Yield the global IPv6 addresses of this computer, on Linux."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/net/if_inet6").read_text("ascii").splitlines():
             digits, _, _, scope, flags, name = line.split()
             # Global scope, neither temporary (0x01) nor still tentative (0x40).
-            if scope == "00" and not int(flags, 16) & 0x41 and not name.startswith(_INNER):
+            if scope == "00" and not int(flags, 16) & 0x41 and not name.startswith(_VIRTUAL):
                 yield str(ipaddress.IPv6Address(bytes.fromhex(digits)))

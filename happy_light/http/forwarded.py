@@ -1,7 +1,7 @@
-"""The address by which the caller of a request reached this server: what URLs handed to clients begin with.
+"""What proxies say about a request: the address of its sender, and the URL that it was sent to.
 
-Clients send their token to such a URL only if it begins with the very text of the address they were given
-(scheme, host and port), so nothing here is normalised.
+Clients send their token to a URL of this server only if it begins with exactly the address that they were given
+(scheme, host and port), so URLs are not normalised.
 """
 
 from __future__ import annotations
@@ -18,45 +18,68 @@ from happy_light.config.setting_types import Network
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
-def of(settings: Settings, scope: Scope) -> str:
-    """PUBLIC_URL if it is set, else what was `asked`."""
-    return settings.public_url or asked(settings, scope)
+def server_url(settings: Settings, scope: Scope) -> str:
+    """Return PUBLIC_URL if it is set, else `requested_url`. URLs that clients are given begin with it."""
+    return settings.public_url or requested_url(settings, scope)
 
 
-def asked(settings: Settings, scope: Scope) -> str:
-    """Scheme and host of the request; without a trailing slash.
+def requested_url(settings: Settings, scope: Scope) -> str:
+    """Return scheme, host and port that the request was sent to, without a slash at the end.
 
-    `x-forwarded-proto` and `x-forwarded-host` count only when the request comes from a trusted proxy:
-    anyone else could make this server hand out addresses of theirs.
+    X-Forwarded-Proto and X-Forwarded-Host count only in requests of a trusted proxy: anyone else could make this
+    server hand out URLs of another one.
     """
-    headers: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name, value)
-    scheme, host = scope.get("scheme", "http"), _text(headers, b"host")
+    scheme, host = scope.get("scheme", "http"), _first_value(scope, b"host")
     client = scope.get("client")
     if client is not None and is_trusted(client[0], settings.trusted_proxies):
-        forwarded = _text(headers, b"x-forwarded-proto").lower()
-        if forwarded in ("http", "https"):
-            scheme = forwarded
-        forwarded = _text(headers, b"x-forwarded-host")
-        if _HOST.fullmatch(forwarded):
-            host = forwarded
+        forwarded_scheme = _first_value(scope, b"x-forwarded-proto").lower()
+        if forwarded_scheme in ("http", "https"):
+            scheme = forwarded_scheme
+        forwarded_host = _first_value(scope, b"x-forwarded-host")
+        if _HOST.fullmatch(forwarded_host):
+            host = forwarded_host
     if not _HOST.fullmatch(host):  # HTTP/1.0 needs no Host
         host = f"localhost:{scope['server'][1]}"
     return f"{scheme}://{host}"
 
 
+def client_address(settings: Settings, scope: Scope) -> str:
+    """Return the address of the sender; "" if the server does not know it.
+
+    Behind trusted proxies it is the last one of X-Forwarded-For that is not a trusted proxy itself, as text that
+    the sender may have chosen.
+    """
+    client = scope.get("client")
+    address: str = client[0] if client else ""
+    if not is_trusted(address, settings.trusted_proxies):
+        return address
+    chain = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    for part in filter(None, (part.strip() for part in reversed(chain.split(",")))):
+        address = part
+        if not is_trusted(address, settings.trusted_proxies):
+            break
+    return address
+
+
 def is_trusted(address: str, networks: Iterable[Network]) -> bool:
     """Whether an IP address lies in one of the networks."""
+    ip = parse_address(address)
+    return ip is not None and any(ip in network for network in networks)
+
+
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address without its zone; None for other text.
+
+    An IPv4 address that is written as IPv6, as sockets show it that listen on both, becomes IPv4.
+    """
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped  # how a socket that listens on both families shows IPv4
-    return any(ip in network for network in networks)
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
-def _text(headers: dict[bytes, bytes], name: bytes) -> str:
-    """A header's first value: with a chain of proxies, what the outermost one saw."""
-    return headers.get(name, b"").decode("latin-1").partition(",")[0].strip()
+def _first_value(scope: Scope, name: bytes) -> str:
+    """Return the first value of the first header of that name: in a chain of proxies, what the outermost one saw."""
+    value: bytes = next((value for key, value in scope["headers"] if key == name), b"")
+    return value.decode("latin-1").partition(",")[0].strip()

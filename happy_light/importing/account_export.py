@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from happy_light import store
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.importing.install import home
-from happy_light.wire import now_ms
 
 FORMAT: Final = 1
 LINE_MAX: Final = 512 * 1024 * 1024  # bytes; a message may have 100 MB, and JSON and base64 add to that

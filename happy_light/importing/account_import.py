@@ -14,6 +14,7 @@ from typing import Any, Final
 from happy_light import store
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.importing import install
@@ -22,7 +23,6 @@ from happy_light.importing.copy_tables import Moved, Progress, Report
 from happy_light.importing.server_import import staging_of
 from happy_light.store import Transaction
 from happy_light.store.sqlite.dialect import DIALECT
-from happy_light.wire import now_ms
 
 _ID: Final = re.compile(r"[\w-]+", re.ASCII)
 _ATTACHMENT: Final = re.compile(r"attachments/sessions/([\w-]+)/[0-9a-fA-F-]{36}\.enc", re.ASCII)

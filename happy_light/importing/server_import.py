@@ -12,6 +12,7 @@ from pathlib import Path
 from happy_light import data_dir, store
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.importing import checks, copy_tables, install
@@ -20,7 +21,6 @@ from happy_light.importing.sources import Source
 from happy_light.importing.tables import ESSENTIAL
 from happy_light.store import Transaction
 from happy_light.store.sqlite.dialect import DIALECT
-from happy_light.wire import now_ms
 
 
 def take_over(

@@ -1,78 +1,146 @@
-"""What stands before the Socket.IO library's own HTTP side.
+"""HTTP long-polling: a client asks with GET for the packets that wait for it, and sends its own with POST.
 
-That side reads a body whole, however large and whoever sends it, and for what it cannot parse it logs a
-traceback and answers 200.
+Several packets travel in one body, separated by the character U+001E; binary ones are in base64 after a `b`.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import base64
+import binascii
 from typing import Final
-from urllib.parse import parse_qs
 
-from engineio.payload import Payload
-from starlette.types import Message, Receive, Scope, Send
+from happy_light.clients import Client, DisconnectReason
+from happy_light.clients.packets import Packet
+from happy_light.live.socket_packets import PacketError
+from happy_light.live.transport import UNAUTHENTICATED_MAX, Connections, Transport
 
-from happy_light.errors import BadRequest
-from happy_light.http.application import Request, refuse_unread
-from happy_light.live import PACKET_MAX, SocketServer
-
-log = logging.getLogger(__name__)
-
-STRANGER_MAX: Final = 64 * 1024  # bytes of a body before the CONNECT is accepted; a token has about 350
+PACKETS_MAX: Final = 10_000  # packets of one body; a burst of events arrives as one
+_SEPARATOR: Final = b"\x1e"
+_NOOP: Final = b"6"
+_PACKET_COST: Final = 64  # bytes by which a waiting packet counts more than it has
 
 
-class Door:
-    """The ASGI application under live.PATH: bodies are bounded and must be packets."""
+class PollingTransport(Transport):
+    """A connection that polls. `upgrading` while a websocket is about to take over; that is `probe`."""
 
-    def __init__(self, live: SocketServer) -> None:
-        self._live = live
-        self._limits = live.context.limits
+    __slots__ = ("_limit", "_packets", "_poll", "_readable", "_unread", "probe", "upgrading")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]
-        request: Request[None, None] = Request(self._live.context, scope, receive, {})
-        try:
-            if not sid and self._limits.crowded(scope):
-                raise BadRequest("Too many connections that are not signed in", 429)
-            if scope["type"] == "http":
-                receive = await self._checked(request, receive, sid)
-                if any(name == b"upgrade" for name, _ in scope["headers"]):
-                    # It asked for a websocket in a way that makes none (no Connection: Upgrade, a POST); the library
-                    # would believe it.
-                    scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"upgrade"]}
-            await self._live.sio.handle_request(scope, receive, send)
-        except BadRequest as error:
-            if scope["type"] == "http":
-                await refuse_unread(request, error, send)
+    def __init__(self, connections: Connections, address: str) -> None:
+        self._limit = UNAUTHENTICATED_MAX
+        super().__init__(connections, address)
+        self._packets: list[Packet] = []
+        self._unread = 0  # bytes of the packets
+        self._poll: asyncio.Future[bool] | None = None  # False: answer NOOP, whatever waits
+        self._readable: asyncio.Future[None] | None = None
+        self.upgrading = False
+        self.probe: Transport | None = None
+
+    @property
+    def body_max(self) -> int:
+        """How many bytes the next body may have."""
+        return self._limit
+
+    # ------------------------------------------------------------------------------------- sending
+    def send(self, packet: Packet) -> None:
+        """Let the packet wait for the next poll; do nothing after the end."""
+        if self.closed:
+            return
+        self._packets.append(packet)
+        self._unread += len(packet.data) + _PACKET_COST
+        self._wake(True)
+        self.limit_unread(self._unread)
+
+    async def poll(self) -> bytes:
+        """Return the packets that wait, as soon as there are some; nothing at the end of the connection."""
+        self._wake(False)  # a client that polls again has given up its last poll
+        if not self._packets and not self.upgrading and not self.closed:
+            poll = self._poll = asyncio.get_running_loop().create_future()
+            if not await poll:
+                return _NOOP
+        packets, self._packets, self._unread = self._packets, [], 0
+        if not packets:
+            return b"" if self.closed else _NOOP
+        return _SEPARATOR.join([packet.data for packet in packets])
+
+    def _wake(self, take: bool) -> None:
+        poll, self._poll = self._poll, None
+        if poll is not None and not poll.done():
+            poll.set_result(take)
+
+    # ----------------------------------------------------------------------------------- receiving
+    async def receive_body(self, body: bytes) -> None:
+        """Handle the packets of one body; wait while too many writes of the client are in flight.
+
+        Raises PacketError, UnicodeDecodeError.
+        """
+        packets = body.split(_SEPARATOR, PACKETS_MAX)
+        if len(packets) > PACKETS_MAX:
+            raise PacketError("too many packets in one body")
+        for packet in packets:
+            if packet[:1] == b"b":
+                self.receive_binary(_attachment(packet))
             else:
-                await send({"type": "websocket.close", "code": 1013})
-            self._end(sid)
-        except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
-            log.info("a client sent what is no Engine.IO packet (%s); it is disconnected", type(error).__name__)
-            if scope["type"] == "http":
-                await refuse_unread(request, BadRequest("Not a packet"), send)
-            self._end(sid)
+                self.receive(packet)
+            while self._readable is not None and not self.closed:
+                await asyncio.wait({self._readable})
+            if self.closed:
+                return
+        if self.verification is not None:
+            await asyncio.wait({self.verification})
 
-    async def _checked(self, request: Request[None, None], receive: Receive, sid: str) -> Receive:
-        """Reads the body. -> what hands it on. Raises BadRequest (413, 408) and what `Payload` raises."""
-        manager = self._live.sio.manager
-        known = sid in self._live.sio.eio.sockets and manager.sid_from_eio_sid(sid, "/") in self._live.links
-        body = await request.read(PACKET_MAX if known else STRANGER_MAX)
-        if request.scope["method"] == "POST":
-            Payload(encoded_payload=body.decode())
-        message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+    def pause_reading(self) -> None:
+        """Let the client's next packets wait in their request."""
+        if self._readable is None:
+            self._readable = asyncio.get_running_loop().create_future()
 
-        async def again() -> Message:
-            nonlocal message
-            if message is None:
-                return await receive()
-            taken, message = message, None
-            return taken
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        readable, self._readable = self._readable, None
+        if readable is not None:
+            readable.set_result(None)
 
-        return again
+    def _set_limit(self, size: int) -> None:
+        self._limit = size
 
-    def _end(self, sid: str) -> None:
-        engine = self._live.sio.eio.sockets.get(sid)
-        if engine is not None:
-            self._live.abort(engine)
+    # ------------------------------------------------------------------------------------- upgrade
+    def begin_upgrade(self) -> None:
+        """Let the client's poll end, and keep packets for the websocket."""
+        self.upgrading = True
+        self._wake(False)
+
+    def end_probe(self) -> None:
+        """Go on polling: the websocket has ended before it took over."""
+        self.upgrading, self.probe = False, None
+        if self._packets:
+            self._wake(True)
+
+    def hand_over(self) -> tuple[Client | None, list[Packet]]:
+        """End without a word; return the client, if it is connected, and the packets that wait for it."""
+        client, self.client = self.client, None
+        packets, self._packets, self._unread = self._packets, [], 0
+        self.probe = None
+        self._finish("server disconnect")  # which no client hears of
+        self.resume_reading()
+        return client, packets
+
+    # --------------------------------------------------------------------------------------- ending
+    def _close(self, code: int) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        self._packets, self._unread = [], 0
+
+    def _finish(self, reason: DisconnectReason) -> None:
+        super()._finish(reason)
+        self._wake(True)
+        probe, self.probe = self.probe, None
+        if probe is not None:
+            probe.end(reason)
+
+
+def _attachment(packet: bytes) -> bytes:
+    try:
+        return base64.b64decode(packet[1:], validate=True)
+    except binascii.Error as error:
+        raise PacketError("an attachment that is not base64") from error

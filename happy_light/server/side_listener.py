@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from happy_light.config import Settings
-from happy_light.http.application import failure
+from happy_light.http.responses import failure
 from happy_light.stack import hypercorn_server
 
 ACTIVE_MAX: Final = 8  # requests at a time; more are refused

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from happy_light import wire
+from happy_light import clock
 from happy_light.bus import Bus, BusMessage, Update
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
@@ -151,7 +151,7 @@ class GroupCommit:
         Raises _SavepointsNeededError if one of them failed after it had written and has no savepoint, and an error of
         the database if the transaction is lost.
         """
-        writer, now = self._writer, wire.now_ms()
+        writer, now = self._writer, clock.now_ms()
         for unit in group:
             tx = Transaction(writer.connection, self._dialect, now)
             before = writer.changes()

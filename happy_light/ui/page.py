@@ -21,7 +21,7 @@ from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.domains import health
 from happy_light.http import addresses, forwarded
-from happy_light.http.application import Request
+from happy_light.http.request import Request
 
 _QR_MAX: Final = 250  # characters; the code of a longer address is too fine for cameras
 _REGISTRATION: Final = {
@@ -34,7 +34,7 @@ _REGISTRATION: Final = {
 async def answer(request: Request[Any, Any]) -> Response:
     """Return the start page. It shows the address of PUBLIC_URL, else the one of this request."""
     settings = request.context.settings
-    url, asked = forwarded.of(settings, request.scope), forwarded.asked(settings, request.scope)
+    url, asked = forwarded.server_url(settings, request.scope), forwarded.requested_url(settings, request.scope)
     template, policy = _template()
     qr = await asyncio.to_thread(_figure, url)
     try:

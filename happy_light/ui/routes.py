@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from starlette.responses import PlainTextResponse, Response
 
 from happy_light.context import ServerContext
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.ui import page, webapp
 from happy_light.ui.webapp import WELCOME, accepts
 

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any, Final
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.config import Settings
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ def _script(settings: Settings) -> bytes:
     members = []
     for name, value in config.items():
         # The app concatenates URLs: it needs an absolute origin without a trailing slash, which the page knows.
-        encoded = b"location.origin" if name == "serverUrl" and value is None else wire.encode(value)
-        members.append(wire.encode(name) + b":" + encoded)
+        encoded = b"location.origin" if name == "serverUrl" and value is None else json_codec.encode(value)
+        members.append(json_codec.encode(name) + b":" + encoded)
     text = b"{" + b",".join(members) + b"}"
     for character, escaped in ((b"<", b"\\u003c"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")):
         text = text.replace(character, escaped)

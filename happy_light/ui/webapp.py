@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from starlette.responses import Response
 
 from happy_light.blobs import file_response
-from happy_light.http import application, content_types
-from happy_light.http.application import Request
+from happy_light.http import content_types, responses
+from happy_light.http.request import Request
 from happy_light.ui.web_app_config import INDEX
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ async def answer(request: Request[Any, Any]) -> Response:
     """Return a file of the web app, its index page, or 404."""
     app = request.context.web_app
     if app.folder is None:
-        return application.not_found(request.scope)
+        return responses.not_found(request.scope)
     raw: str = request.scope["raw_path"].decode("ascii")
     if not app.prefix and (raw == "/ui" or raw.startswith("/ui/")):
         return _redirect(raw[3:], request.scope["query_string"])
@@ -140,7 +140,7 @@ def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
     """Return a file, or the compressed one beside it if the client accepts that."""
     hashed = path.startswith(_HASHED_FOLDERS) and not file.name.startswith(".")
     headers = {"cache-control": _IMMUTABLE if hashed else _REVALIDATE, "referrer-policy": "same-origin"}
-    kind = content_types.type_of(path.rpartition("/")[2])
+    kind = content_types.content_type(path.rpartition("/")[2])
     best = str(file)
     status = _regular(best)
     # A range is one of the uncompressed file.
@@ -185,6 +185,6 @@ def _redirect(path: str, query: bytes) -> Response:
 
 
 def _not_found(request: Request[Any, Any]) -> Response:
-    response = application.not_found(request.scope)
+    response = responses.not_found(request.scope)
     response.headers["cache-control"] = _REVALIDATE
     return response

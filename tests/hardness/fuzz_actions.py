@@ -20,7 +20,7 @@ import msgspec
 from websockets.frames import Frame, Opcode
 
 from happy_light import app
-from happy_light.http.application import Route
+from happy_light.http.router import Route
 from tests.hardness import payloads
 from tests.hardness.fuzz_target import Field, Lost
 from tests.raw_connections import Connection, Raw, Wire

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
@@ -22,7 +22,8 @@ from happy_light.errors import (
     BadRequest,
     ErrorResponse,
 )
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import Transaction
@@ -271,7 +272,7 @@ def artifact_update(
 ) -> asyncio.Future[StoredPartsAck | ArtifactMismatchAck]:
     """Replace header, body or both if the expected versions are the current ones, else return the current parts."""
     # Checked here and not by a struct: clients expect a text of its own for each mistake in the payload.
-    artifact_id = wire.convert(data, ArtifactId).artifact_id
+    artifact_id = json_codec.convert(data, ArtifactId).artifact_id
     if data.get("header") is None and data.get("body") is None:
         raise ApiError(ErrorResponse(400, "No updates provided"))
     header, body = _decode_part(data, "header"), _decode_part(data, "body")
@@ -282,7 +283,7 @@ def _decode_part(data: dict[str, Any], name: str) -> PartWrite:
     if data.get(name) is None:
         return None
     try:
-        part = wire.convert(data[name], NewPart)
+        part = json_codec.convert(data[name], NewPart)
     except msgspec.ValidationError:
         raise ApiError(ErrorResponse(400, f"Invalid {name} parameters")) from None
     return Write(part.data, part.expected_version)

@@ -9,7 +9,8 @@ from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import ARTIFACT_NOT_FOUND, SESSION_NOT_FOUND, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import ReadTransaction

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock, ids, json_codec
 from happy_light.context import ServerContext
 from happy_light.domains.auth.sign_in import SignedIn, make_token, verify_challenge
 from happy_light.errors import (
@@ -22,8 +22,8 @@ from happy_light.errors import (
     ApiError,
     BadRequest,
 )
-from happy_light.http import application
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success
 
@@ -115,7 +115,7 @@ def find_pairing(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingR
     if row is None:
         return None
     pairing = PairingRequest(row[0], bool(row[1]), *row[2:])
-    return None if pairing.is_expired(wire.now_ms()) else pairing
+    return None if pairing.is_expired(clock.now_ms()) else pairing
 
 
 def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> PairingRequest:
@@ -124,7 +124,7 @@ def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2:
     key = public_key.hex().upper()
     if pairing is None:
         tx.execute("DELETE FROM auth_requests WHERE kind = ? AND public_key = ?", (kind, key))
-        pairing = PairingRequest(wire.new_id(), supports_v2, None, None, None, tx.now)
+        pairing = PairingRequest(ids.new_id(), supports_v2, None, None, None, tx.now)
         tx.execute(
             "INSERT INTO auth_requests (id, kind, public_key, supports_v2, created_at, updated_at) "
             "VALUES (?, ?, ?, ?, ?, ?)",
@@ -170,7 +170,7 @@ def read_tokens_since(tx: ReadTransaction, account_id: str) -> int:
 async def post_request(request: Request[PairingBody, None]) -> TerminalPairingState:
     """Request a terminal's pairing, or poll it; the answer also carries a challenge."""
     pairing = await _request_pairing(request, "terminal")
-    challenge = request.context.keys.challenges.make(request.body.public_key, wire.now_ms())
+    challenge = request.context.keys.challenges.make(request.body.public_key, clock.now_ms())
     return TerminalPairingState(pairing.state, pairing.token, pairing.response, challenge)
 
 
@@ -211,7 +211,7 @@ async def get_status(request: Request[None, StatusQuery]) -> PairingStatus:
 async def post_response(request: Request[ApprovalOrSignIn, None]) -> Success | SignedIn:
     """With a token: approve a terminal's request. Without: sign in with a signed challenge."""
     if request.header(b"authorization") is not None:
-        request.account_id = await application.authorize(request)
+        await request.authenticate()
         body = _RESPONSE.decode_body(await request.read(), request.header(b"content-type"))
         if body.response is msgspec.UNSET:
             raise BadRequest("Object missing required field `response`")
@@ -229,7 +229,7 @@ async def post_response(request: Request[ApprovalOrSignIn, None]) -> Success | S
 def _is_sign_in(raw: bytes) -> bool:
     """Whether a body without a token is meant as a sign-in, and not as an approval whose token was forgotten."""
     try:
-        body = wire.decode(raw)
+        body = json_codec.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return isinstance(body, dict) and {"challenge", "signature"} <= body.keys()

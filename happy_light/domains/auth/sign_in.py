@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock, ids
 from happy_light.auth.challenges import Challenges, verify_signature
 from happy_light.auth.fingerprints import fingerprint
 from happy_light.context import ServerContext
@@ -15,7 +15,8 @@ from happy_light.domains import account
 from happy_light.domains.account import Profile
 from happy_light.errors import INVALID_CHALLENGE, INVALID_SIGNATURE, REGISTRATION_CLOSED, ApiError
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -59,7 +60,7 @@ def get_or_create_account(tx: Transaction, public_key: bytes, registration: str)
     allowed = tx.execute("DELETE FROM allowed_keys WHERE fingerprint = ?", (short_name,))
     if not allowed and not registration_open(tx, tx.now, registration):
         raise ApiError(REGISTRATION_CLOSED, fingerprint=short_name)
-    id = wire.new_id()
+    id = ids.new_id()
     tx.execute(
         "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
         (id, key, tx.now, tx.now),
@@ -140,14 +141,14 @@ async def verify_challenge(
 
 def make_token(context: ServerContext, account_id: str, tokens_since: int = 0, **extra: str) -> str:
     """Return a new token; `tokens_since` (s) is the time before which no token of the account is valid."""
-    issued_at = max(wire.now_ms() // 1000, tokens_since)
+    issued_at = max(clock.now_ms() // 1000, tokens_since)
     return context.keys.tokens.signer.mint(account_id, issued_at, **extra)
 
 
 async def get_me(request: Request[None, None]) -> Me:
     """Return the profile, public key and creation time of the caller's account."""
     return await request.context.database.read(
-        read_me, request.account_id, forwarded.of(request.context.settings, request.scope)
+        read_me, request.account_id, forwarded.server_url(request.context.settings, request.scope)
     )
 
 

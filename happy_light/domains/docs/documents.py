@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from happy_light import wire
+from happy_light import json_codec
 from happy_light.domains.docs import page
 
 
@@ -20,7 +20,7 @@ class Documents:
     def json(self) -> bytes:
         """Return the OpenAPI document, encoded. The first call takes about 50 ms."""
         if self._json is None:
-            self._json = wire.encode(self._describe())
+            self._json = json_codec.encode(self._describe())
         return self._json
 
     def page(self) -> str:

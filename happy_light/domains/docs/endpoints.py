@@ -1,4 +1,4 @@
-"""What the server says about itself; made from its tables at the first request and kept.
+"""The description of the server, made of its own tables at the first request.
 
 GET /openapi.json   every route, as OpenAPI 3.1
 GET /docs           routes, socket events and shapes on one page
@@ -14,16 +14,19 @@ from typing import Annotated, Any
 from starlette.responses import HTMLResponse, Response
 
 from happy_light.domains.docs.page import STYLE
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get_json(request: Request[None, None]) -> Response:
+    """Return the OpenAPI document."""
     text = await asyncio.to_thread(request.context.documents.json)  # the first one takes some 50 ms
     return Response(text, media_type="application/json; charset=utf-8")
 
 
 async def get_page(request: Request[None, None]) -> Response:
+    """Return the HTML page."""
     text = await asyncio.to_thread(request.context.documents.page)
     style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     headers = {

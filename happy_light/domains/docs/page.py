@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from happy_light import wire
+from happy_light import json_codec
 
 Schema = Mapping[str, Any]
 
@@ -22,12 +22,12 @@ code { font: 13px/1.5 ui-monospace, monospace; }
 small { display: block; font-size: 13px; opacity: .7; }
 tr:target { background: #fe84; }
 """
-_ANYWHERE = ("408", "413", "415", "500", "503")  # may be the answer of any route; said once
+_COMMON = ("408", "413", "415", "500", "503")  # statuses of any route, which are named once
 _LIMITS = (("minimum", "from"), ("minLength", "of length"), ("maximum", "to"), ("maxLength", "to"))
 
 
 def render(document: Schema) -> str:
-    """A document of openapi.py as HTML that needs nothing else."""
+    """Return an OpenAPI document of this server as one HTML page without other files."""
     socket = document["x-socket"]
     title = f"{document['info']['title']} {document['info']['version']}"
     routes = [
@@ -36,23 +36,23 @@ def render(document: Schema) -> str:
         for method, operation in operations.items()
     ]
     client = [
-        [_named(_code(name), event["summary"]), _shape(event.get("data")), _shape(event.get("ack"))]
+        [_named(_code(name), event["summary"]), _schema(event.get("data")), _schema(event.get("ack"))]
         for name, event in socket["client"].items()
     ]
-    server = [[_code(name), _shape(schema)] for name, schema in socket["server"].items()]
+    server = [[_code(name), _schema(schema)] for name, schema in socket["server"].items()]
     for event in ("update", "ephemeral"):
-        server += [[f"{_code(event)} {_code(name)}", _shape(schema)] for name, schema in socket[event].items()]
+        server += [[f"{_code(event)} {_code(name)}", _schema(schema)] for name, schema in socket[event].items()]
     parts = [
         f"<h1>{escape(title)}</h1><p>{_prose(document['info']['description'])} Any route may also answer ",
-        f'{", ".join(_ANYWHERE)}. The same for machines: <a href="openapi.json">openapi.json</a>.</p>',
+        f'{", ".join(_COMMON)}. As OpenAPI 3.1: <a href="openapi.json">openapi.json</a>.</p>',
         "<h2>HTTP</h2>",
-        _table(["Route", "Takes", "Answers", "Refuses"], routes),
+        _table(["Route", "Request", "Response", "Errors"], routes),
         "<h2>Socket.IO: what clients send</h2>",
         _table(["Event", "Data", "Ack"], client),
         "<h2>Socket.IO: what the server sends</h2>",
         _table(["Event", "Data"], server),
-        "<h2>Shapes</h2>",
-        _shapes(document["components"]["schemas"]),
+        "<h2>Schemas</h2>",
+        _schemas(document["components"]["schemas"]),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -62,37 +62,37 @@ def render(document: Schema) -> str:
 
 
 def _route(method: str, path: str, operation: Schema) -> list[str]:
-    about = [operation.get("summary", "")]
+    descriptions = [operation.get("summary", "")]
     if "admin" in operation["tags"]:
-        about.insert(0, "admin")
-    elif not operation["security"] and "public" not in about[0]:
-        about.insert(0, "public")
-    takes = [
-        _code(field["name"] + ("" if field["required"] else "?")) + ": " + _shape(field["schema"])
+        descriptions.insert(0, "admin")
+    elif not operation["security"] and "public" not in descriptions[0]:
+        descriptions.insert(0, "public")
+    parameters = [
+        _code(field["name"] + ("" if field["required"] else "?")) + ": " + _schema(field["schema"])
         for field in operation["parameters"]
         if field["in"] == "query"
     ]
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-        takes.append(_shape(content.get("schema")) or escape(kind))
-    answers = [
-        _shape(content.get("schema")) if kind.endswith("json") else escape(kind)
+        parameters.append(_schema(content.get("schema")) or escape(kind))
+    responses = [
+        _schema(content.get("schema")) if kind.endswith("json") else escape(kind)
         for kind, content in operation["responses"].get("200", {"content": {}})["content"].items()
     ]
-    refuses = [
+    errors = [
         f"{status} {escape(response['description'])}"
         for status, response in operation["responses"].items()
-        if status != "200" and status not in _ANYWHERE
+        if status != "200" and status not in _COMMON
     ]
-    name = _named(_code(f"{method.upper()} {path}"), "; ".join(filter(None, about)))
-    return [name, *("<br>".join(cell) for cell in (takes, answers, refuses))]
+    name = _named(_code(f"{method.upper()} {path}"), "; ".join(filter(None, descriptions)))
+    return [name, *("<br>".join(cell) for cell in (parameters, responses, errors))]
 
 
-def _shapes(components: Schema) -> str:
+def _schemas(components: Schema) -> str:
     rows = []
     for name, schema in sorted(components.items()):
         required = schema.get("required", ())
         fields = [
-            f"{_code(field + ('' if field in required else '?'))}: {_shape(kind)}"
+            f"{_code(field + ('' if field in required else '?'))}: {_schema(kind)}"
             for field, kind in schema.get("properties", {}).items()
         ]
         rows.append(f'<tr id="{escape(name)}"><td>{_named(_code(name), schema.get("description", ""))}</td>')
@@ -100,8 +100,8 @@ def _shapes(components: Schema) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _shape(schema: Schema | None) -> str:
-    """A schema in a few words; structs are links to their row below."""
+def _schema(schema: Schema | None) -> str:
+    """Return a schema in a few words; structs are links to their rows at the end of the page."""
     if not schema:
         return "" if schema is None else "anything"
     match schema:
@@ -109,13 +109,13 @@ def _shape(schema: Schema | None) -> str:
             name = escape(ref.rpartition("/")[2])
             return f'<a href="#{name}"><code>{name.rpartition(".")[2]}</code></a>'
         case {"anyOf": choices}:
-            return " or ".join(_shape(choice) for choice in choices)
+            return " or ".join(_schema(choice) for choice in choices)
         case {"enum": values}:
-            return " or ".join(_code(wire.encode(value).decode()) for value in values)
+            return " or ".join(_code(json_codec.encode(value).decode()) for value in values)
         case {"type": "array"}:
-            return "list of " + (_shape(schema.get("items", {})))
+            return "list of " + (_schema(schema.get("items", {})))
         case {"type": "object", "additionalProperties": dict(values)}:
-            return "map of " + _shape(values)
+            return "map of " + _schema(values)
         case {"contentEncoding": encoding}:
             return escape(encoding)
         case {"type": kind}:
@@ -130,13 +130,13 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _named(name: str, about: str) -> str:
-    """A first cell: what it is, and in a line below what it does."""
-    return f"{name}<small>{_prose(about)}</small>" if about else name
+def _named(name: str, description: str) -> str:
+    """Return the first cell of a row: a name, and on a line below what it is for."""
+    return f"{name}<small>{_prose(description)}</small>" if description else name
 
 
 def _prose(text: str) -> str:
-    """Text in which `backticks` mark code."""
+    """Return HTML of a text in which `backticks` mark code."""
     return "".join(_code(part) if place % 2 else escape(part) for place, part in enumerate(text.split("`")))
 
 

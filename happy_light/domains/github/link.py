@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, json_codec
 from happy_light.blobs import keys as blob_keys
 from happy_light.bus import Audience, Update
 from happy_light.context import ServerContext
@@ -112,7 +112,7 @@ def _clear(tx: Transaction, account_id: str) -> None:
 def _store_avatar(tx: Transaction, account_id: str, avatar: StoredAvatar) -> tuple[str, list[str]]:
     """Return the JSON of the column `avatar`, and the paths of the avatars from GitHub that this one replaces."""
     picture, path = avatar.picture, avatar.path
-    stored = wire.encode(
+    stored = json_codec.encode(
         {"path": path, "width": picture.width, "height": picture.height, "thumbhash": picture.thumbhash}
     ).decode()
     tx.execute("UPDATE accounts SET avatar = ? WHERE id = ?", (stored, account_id))
@@ -128,7 +128,7 @@ def _store_avatar(tx: Transaction, account_id: str, avatar: StoredAvatar) -> tup
         "INSERT INTO uploaded_files (id, account_id, path, width, height, thumbhash, reuse_key, created_at, "
         "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (account_id, path) DO UPDATE SET updated_at = excluded.updated_at",
-        (wire.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
+        (ids.new_id(), account_id, path, picture.width, picture.height, picture.thumbhash, _REUSE_KEY, tx.now, tx.now),
     )
     return stored, [old for old in replaced if blob_keys.is_public_key_of(account_id, old)]
 

@@ -17,7 +17,8 @@ from happy_light.context import ServerContext
 from happy_light.domains.github.link import GithubUser, account_exists, encrypt_token, store_and_link, unlink
 from happy_light.errors import GITHUB_NOT_CONFIGURED, ApiError, BadRequest
 from happy_light.http import forwarded
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.http_client import NoAnswer
 from happy_light.images import inspection
 from happy_light.images.inspection import Picture
@@ -162,7 +163,7 @@ async def get_callback(request: Request[None, CallbackQuery]) -> Response:
             raise _SignInError("invalid_state")
         if not _is_configured(request.context.settings):
             raise _SignInError("server_config")
-        base = forwarded.of(request.context.settings, request.scope)
+        base = forwarded.server_url(request.context.settings, request.scope)
         async with asyncio.timeout(CALLBACK_DEADLINE):
             login = await sign_in(request.context, account_id, query.code, base)
     except _SignInError as error:
@@ -192,7 +193,7 @@ def _redirect(request: Request[Any, Any], **query: str) -> Response:
     settings = request.context.settings
     base = settings.webapp_url
     if base is None and settings.ui_dir is not None:
-        base = forwarded.of(settings, request.scope) + settings.ui_prefix.rstrip("/")
+        base = forwarded.server_url(settings, request.scope) + settings.ui_prefix.rstrip("/")
     return RedirectResponse(f"{base or WEBAPP}/?{urlencode(query)}", 302)
 
 

@@ -6,7 +6,8 @@ import hmac
 from typing import Final, Literal
 
 from happy_light.errors import INVALID_SIGNATURE, WEBHOOKS_NOT_CONFIGURED, ApiError, BadRequest
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Outgoing
 
 BODY_MAX: Final = 25 * 1024 * 1024  # bytes; GitHub sends no more

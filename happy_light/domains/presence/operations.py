@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from happy_light.bus import Audience, Ephemeral
+from happy_light.clock import now_ms
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Outgoing, now_ms
+from happy_light.wire import Outgoing
 
 SILENCE_MAX: Final = 10 * 60_000  # ms without a heartbeat after which a session or machine is inactive
 

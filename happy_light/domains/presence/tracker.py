@@ -12,7 +12,8 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 from happy_light.bus import Bus, Muted, Unmuted
-from happy_light.clients import Client, ClientRegistry
+from happy_light.clients import Client, ClientDirectory
+from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.domains.presence.operations import (
     SILENCE_MAX,
@@ -25,7 +26,6 @@ from happy_light.domains.presence.operations import (
     store_heartbeats,
 )
 from happy_light.store import Database
-from happy_light.wire import now_ms
 
 OWNERSHIP_LIFETIME: Final = 30.0  # s for which a looked-up owner is cached
 WRITE_INTERVAL: Final = 30.0  # s between two writes for one session or machine
@@ -58,7 +58,7 @@ class _Entry:
 class PresenceTracker:
     """The heartbeats of all sessions and machines with a socket here. Used on the event loop's thread only."""
 
-    def __init__(self, settings: Settings, database: Database, bus: Bus, clients: ClientRegistry) -> None:
+    def __init__(self, settings: Settings, database: Database, bus: Bus, clients: ClientDirectory) -> None:
         self._settings = settings
         self._database = database
         self._bus = bus
@@ -177,7 +177,7 @@ class PresenceTracker:
         A session whose network was lost (`reason`) gets no grace: its silence decides.
         """
         key = _key_of(client)
-        if key is None or self.stopping or self._clients.standing_for(key.account_id, key.kind, key.id):
+        if key is None or self.stopping or self._clients.has_socket(key.account_id, key.kind, key.id):
             return
         if key.kind == "machine":
             self._bus.publish(activity_event(key, False, now_ms()))

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from happy_light.bus import Audience, Ephemeral
+from happy_light.clock import now_ms
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.domains.push import sending, tokens
 from happy_light.errors import SESSION_NOT_FOUND
-from happy_light.http.application import Request, Route
-from happy_light.wire import Incoming, Outgoing, now_ms
+from happy_light.http.request import Request
+from happy_light.http.router import Route
+from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +52,9 @@ class SessionEvent(Outgoing, tag_field="type", tag="session-event"):
 
 
 # -------------------------------------------------------------------------------------- operations
-def is_foreground(context: ServerContext, account_id: str) -> bool:
-    """Whether an app of the account is in the foreground, so that a push is not needed."""
-    return any(client.app_state == "active" for client in context.clients.of(Audience(account_id)))
-
-
 async def push(context: ServerContext, account_id: str, session_id: str, event: PushEvent) -> PushResult:
     """Send the event to the account's phones unless an app is in the foreground; delete tokens that Expo rejects."""
-    if is_foreground(context, account_id):
+    if context.clients.foreground(account_id):
         return PushResult("suppressed", reason="active-ui-client")
     receivers = [row.token for row in (await context.database.read(tokens.list_tokens, account_id)).tokens]
     if not receivers:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
+from happy_light.ids import new_id
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, Outgoing, Success, new_id
+from happy_light.wire import Incoming, Outgoing, Success
 
 TOKENS_MAX: Final = 500  # of one account; the oldest are deleted
 

@@ -1,1 +1,1 @@
-"""Calls from one client of an account to another. registry.py is its state."""
+"""Calls from one client of an account to another: `registry` knows who answers, `handlers` are the socket events."""

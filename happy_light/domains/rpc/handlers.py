@@ -1,6 +1,6 @@
-"""Calls from one device to another, through the server (protocol.md section 14).
+"""Calls from one device to another, through the server (docs/protocol.md, section 14).
 
-    socket rpc-register, rpc-unregister, rpc-call, ping, app-state
+    socket rpc-register, rpc-unregister, rpc-call
 
 A method belongs to an account and to the sockets that registered it. The server passes parameters and
 results on as they are; it cannot read them.
@@ -8,21 +8,19 @@ results on as they are; it cannot read them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
-from happy_light.clients import Answer, Client
+from happy_light.clients import CallFailed, Client, DisconnectReason
 from happy_light.context import ServerContext
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.wire import Incoming, NonEmptyStr, Ok, Outgoing
 
-TIMEOUT = 30.0  # s that a target may take to answer
-NAME_MAX = 1_024  # characters of a method
-
-Reply = Callable[[Any], None]
+METHOD_MAX = 1_024  # characters of a method
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -60,16 +58,11 @@ class RpcError(Outgoing):
     error: str
 
 
-class AppState(Incoming):
-    """`app-state`: everything but "active" counts as background."""
-
-    state: str
-
-
 # ----------------------------------------------------------------------------------------- sockets
 def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
+    """Let the client answer a method."""
     method = _method(data)
-    if method is None or not context.rpc.register(client, method):
+    if method is None or not context.rpc.register(client.account_id, client.sid, method):
         text = "Invalid method name" if method is None else "Too many methods"
         client.emit("rpc-error", RpcError("register", text))
         return ok_error(text)
@@ -78,82 +71,72 @@ def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str,
 
 
 def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
+    """Let the client no longer answer a method."""
     method = _method(data)
     if method is None:
         client.emit("rpc-error", RpcError("unregister", "Invalid method name"))
         return ok_error("Invalid method name")
-    context.rpc.unregister(client, method)
+    context.rpc.unregister(client.account_id, client.sid, method)
     client.emit("rpc-unregistered", Named(method))
     return {"ok": True}
 
 
-def _method(data: Any) -> str | None:
-    method = data.get("method") if isinstance(data, dict) else None
-    return method if isinstance(method, str) and 0 < len(method) <= NAME_MAX else None
-
-
-def rpc_call(context: ServerContext, client: Client, data: Any, reply: Reply) -> None:
-    """Passes the call on at once if somebody answers the method, else when one appears in time."""
+def rpc_call(context: ServerContext, client: Client, data: Any) -> asyncio.Future[RpcResult] | dict[str, Any]:
+    """Pass a call on to the socket that answers its method, at once or when one registers in time."""
     method = _method(data)
     if method is None:
-        reply(ok_error("Invalid parameters: method is required"))
-        return
-    registry = context.rpc
-    if not registry.begin(client.account_id):
-        reply(ok_error("Too many calls are under way"))
-        return
+        return ok_error("Invalid parameters: method is required")
+    if not context.rpc.begin_call(client.account_id):
+        return ok_error("Too many calls are under way")
     request = RpcRequest(method, data.get("params", msgspec.UNSET))
-
-    def end(outcome: str, answer: Any) -> None:
-        registry.end(client.account_id)
-        context.counters.call(outcome)
-        reply(answer)
-
-    def done(came: Answer) -> None:
-        if came.ending == "answered":
-            end("ok", RpcResult(result=came.args[0] if came.args else msgspec.UNSET))
-        elif came.ending == "timeout":
-            end("timeout", ok_error("operation has timed out"))
-        else:
-            end("disconnected", ok_error("RPC target disconnected"))
-
-    def pass_on(target: Client | None) -> None:
-        if target is None:
-            end("not_available", ok_error("RPC method not available"))
-        elif target is client:
-            end("same_socket", ok_error("Cannot call RPC on the same socket"))
-        else:
-            target.call("rpc-request", request, TIMEOUT, done)
-
-    target = registry.target(client, method)
-    if target is not None:
-        pass_on(target)
+    target = context.rpc.target(client.account_id, method, client.sid)
+    if target is None:
+        result: asyncio.Future[RpcResult] = asyncio.ensure_future(_call_when_registered(context, client, request))
     else:
-        registry.await_target(client, method, pass_on)
+        result = _call(context, client, target, request)
+    result.add_done_callback(partial(_count_end, context, client.account_id))
+    return result
 
 
-def ping(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
-    """The CLI waits for this ack before it exits."""
-    return {}
+async def _call_when_registered(context: ServerContext, client: Client, request: RpcRequest) -> RpcResult:
+    target = await context.rpc.wait_for_target(client.account_id, request.method, client.sid)
+    if target is None or client.gone:
+        raise CallFailed("not_available", "RPC method not available")
+    return await _call(context, client, target, request)
 
 
-def app_state(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
-    """Whether somebody looks at this client: pushes are left out then."""
-    state = data.get("state") if isinstance(data, dict) else None
-    client.app_state = "active" if state == "active" else "background"
-    return {"ok": True}
+def _call(context: ServerContext, client: Client, target: str, request: RpcRequest) -> asyncio.Future[RpcResult]:
+    """Send the request to its target; the future raises CallFailed as `ClientDirectory.call` has it."""
+    if target == client.sid:
+        own: asyncio.Future[RpcResult] = asyncio.get_running_loop().create_future()
+        own.set_exception(CallFailed("same_socket", "Cannot call RPC on the same socket"))
+        return own
+    return context.clients.call(client.account_id, target, "rpc-request", request, _result)
 
 
-def disconnected(context: ServerContext, client: Client, reason: str) -> None:
-    """Hook of the live edge."""
-    context.rpc.gone(client)
+def _result(arguments: list[Any]) -> RpcResult:
+    return RpcResult(result=arguments[0] if arguments else msgspec.UNSET)
+
+
+def _count_end(context: ServerContext, account_id: str, result: asyncio.Future[RpcResult]) -> None:
+    context.rpc.end_call(account_id)
+    error = None if result.cancelled() else result.exception()
+    context.counters.call(error.outcome if isinstance(error, CallFailed) else "ok")
+
+
+def _method(data: Any) -> str | None:
+    method = data.get("method") if isinstance(data, dict) else None
+    return method if isinstance(method, str) and 0 < len(method) <= METHOD_MAX else None
+
+
+def disconnected(context: ServerContext, client: Client, reason: DisconnectReason) -> None:
+    """Forget the methods of a socket that is gone."""
+    context.rpc.forget(client.sid)
 
 
 emits = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
 events = {
     "rpc-register": EventHandler(rpc_register, ok_error, None, Ok, like=Named),
     "rpc-unregister": EventHandler(rpc_unregister, ok_error, None, Ok, like=Named),
-    "rpc-call": EventHandler(rpc_call, ok_error, None, RpcResult, like=RpcCall, replies=True),
-    "ping": EventHandler(ping, ok_error, None),
-    "app-state": EventHandler(app_state, ok_error, None, Ok, like=AppState),
+    "rpc-call": EventHandler(rpc_call, ok_error, None, RpcResult, like=RpcCall, limited=False),
 }

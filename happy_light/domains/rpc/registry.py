@@ -1,115 +1,119 @@
-"""Who answers which RPC method of an account, and who waits for somebody who does."""
+"""Which sockets answer which methods, who waits for a method, and how many calls an account has under way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Final
 
-from happy_light.clients import Client
+from happy_light.clients import ClientDirectory
 from happy_light.config import Settings
 
-APPEAR = 15.0  # s that a caller waits for a target to register (a daemon that reconnects)
-SETTLE = 0.05  # s that a target which just (re)appeared gets to register the rest of its methods
+APPEAR: Final = 15.0  # s that a caller waits for a target to register (a daemon that reconnects)
+SETTLE: Final = 0.05  # s that a target which has just registered gets to register the rest of its methods
 
 Key = tuple[str, str]
 """(account id, method)"""
 
 
 class RpcRegistry:
-    """Who answers which method, and who waits for somebody who does."""
+    """The methods of all accounts. Sockets are known by their ids; those that are gone answer nothing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clients: ClientDirectory) -> None:
+        self.appear = APPEAR
         self._settings = settings
-        self._methods: dict[Key, dict[Client, None]] = {}
-        self._of: dict[Client, set[str]] = {}
-        self._waiting: dict[Key, list[Callable[[], None]]] = {}
+        self._clients = clients
+        self._sockets: dict[Key, dict[str, None]] = {}  # the newest last
+        self._methods: dict[str, set[Key]] = {}  # by socket
+        self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
         self._calls: dict[str, int] = {}
 
-    def register(self, client: Client, method: str) -> bool:
-        """From now on `peer` answers, before older ones; whoever waited is woken. False: too many."""
-        mine = self._of.setdefault(client, set())
-        if 0 < self._settings.account_methods <= len(mine) and method not in mine:
+    def register(self, account_id: str, sid: str, method: str) -> bool:
+        """Let the socket answer the method, before older ones, and wake who waits for it.
+
+        Return False if the socket has as many methods as it may.
+        """
+        key = (account_id, method)
+        methods = self._methods.setdefault(sid, set())
+        if 0 < self._settings.account_methods <= len(methods) and key not in methods:
             return False
-        mine.add(method)
-        key = (client.account_id, method)
-        clients = self._methods.setdefault(key, {})
-        clients.pop(client, None)
-        clients[client] = None
+        methods.add(key)
+        sockets = self._sockets.setdefault(key, {})
+        sockets.pop(sid, None)
+        sockets[sid] = None
         for appeared in self._waiting.pop(key, ()):
-            appeared()
+            if not appeared.done():
+                appeared.set_result(None)
         return True
 
-    def unregister(self, client: Client, method: str) -> None:
-        """`peer` no longer answers; others of the same method stay."""
-        self._of.get(client, set()).discard(method)
-        key = (client.account_id, method)
-        clients = self._methods.get(key)
-        if clients is not None:
-            clients.pop(client, None)
-            if not clients:
-                del self._methods[key]
+    def unregister(self, account_id: str, sid: str, method: str) -> None:
+        """Let the socket no longer answer the method; others that do still do."""
+        key = (account_id, method)
+        self._methods.get(sid, set()).discard(key)
+        sockets = self._sockets.get(key)
+        if sockets is not None:
+            sockets.pop(sid, None)
+            if not sockets:
+                del self._sockets[key]
 
-    def gone(self, client: Client) -> None:
-        """Its socket ended."""
-        for method in tuple(self._of.get(client, ())):
-            self.unregister(client, method)
-        self._of.pop(client, None)
+    def forget(self, sid: str) -> None:
+        """Unregister every method of a socket that is gone."""
+        for account_id, method in tuple(self._methods.get(sid, ())):
+            self.unregister(account_id, sid, method)
+        self._methods.pop(sid, None)
 
-    def target(self, caller: Client, method: str) -> Client | None:
-        """The newest living socket that answers; the caller itself only if nobody else does."""
-        clients = self._methods.get((caller.account_id, method), {})
-        for client in reversed(clients):
-            if client is not caller and not client.gone:
-                return client
-        return caller if caller in clients else None
+    def target(self, account_id: str, method: str, caller: str) -> str | None:
+        """Return the newest connected socket that answers the method; the caller only if no other does."""
+        sockets = self._sockets.get((account_id, method))
+        if sockets is None:
+            return None
+        for sid in reversed(sockets):
+            if sid != caller and self._clients.is_connected(sid):
+                return sid
+        return caller if caller in sockets else None
 
-    def await_target(self, caller: Client, method: str, found: Callable[[Client | None], None]) -> None:
-        """Calls `found` with whoever registers the method in time, or with None when nobody does."""
-        key = (caller.account_id, method)
+    async def wait_for_target(self, account_id: str, method: str, caller: str) -> str | None:
+        """Return the socket that registers the method within `appear` s; None if none does."""
         loop = asyncio.get_running_loop()
-        over = False
-
-        def wait() -> None:
-            self._waiting.setdefault(key, []).append(appeared)
-
-        def end(target: Client | None) -> None:
-            nonlocal over
-            over = True
-            timer.cancel()
-            found(target)
-
-        def give_up() -> None:
-            waiting = self._waiting.get(key, [])
-            if appeared in waiting:
-                waiting.remove(appeared)
-                if not waiting:
-                    del self._waiting[key]
-            end(self.target(caller, method))
-
-        def appeared() -> None:
+        deadline = loop.time() + self.appear
+        while await self._registration((account_id, method), deadline):
             # A target that reconnects registers all its methods in one go: let it finish.
-            loop.call_later(SETTLE, settled)
-
-        def settled() -> None:
-            target = None if over else self.target(caller, method)
+            await asyncio.sleep(min(SETTLE, max(0.0, deadline - loop.time())))
+            target = self.target(account_id, method, caller)
             if target is not None:
-                end(target)
-            elif not over:  # gone again already; it may come back
-                wait()
+                return target
+        return self.target(account_id, method, caller)
 
-        timer = loop.call_later(APPEAR, give_up)
-        wait()
+    async def _registration(self, key: Key, deadline: float) -> bool:
+        """Wait until the method is registered; return False at the deadline (loop time)."""
+        appeared = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(key, set())
+        waiting.add(appeared)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await appeared
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            waiting.discard(appeared)
+            if not waiting and self._waiting.get(key) is waiting:
+                del self._waiting[key]
 
-    def begin(self, account_id: str) -> bool:
-        """Counts a call; False if the account has too many under way."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way and nobody waits for a method."""
+        return not self._calls and not self._waiting
+
+    def begin_call(self, account_id: str) -> bool:
+        """Count one more call under way; return False if the account has as many as it may."""
         count = self._calls.get(account_id, 0)
         if 0 < self._settings.account_calls <= count:
             return False
         self._calls[account_id] = count + 1
         return True
 
-    def end(self, account_id: str) -> None:
-        """The call is over."""
+    def end_call(self, account_id: str) -> None:
+        """Count one call less."""
         count = self._calls[account_id] - 1
         if count:
             self._calls[account_id] = count

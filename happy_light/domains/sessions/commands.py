@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import wire
+from happy_light import ids, wire
 from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
@@ -16,7 +16,8 @@ from happy_light.domains.presence.operations import end_session
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, listed_session, read
 from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
 from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError, BadRequest
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error_silent
 from happy_light.store import Transaction
@@ -142,9 +143,9 @@ def get_or_create(tx: Transaction, account_id: str, new: NewSession) -> LoadedSe
     row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
     if row is not None:
         return LoadedSession(listed_session(row))
-    key = wire.text(new.data_encryption_key)
+    key = wire.base64_text(new.data_encryption_key)
     session = ListedSession(
-        id=wire.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
+        id=ids.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
         metadata=new.metadata, metadata_version=0, agent_state=new.initial_agent_state, agent_state_version=0,
         data_encryption_key=key,
     )  # fmt: skip

@@ -6,9 +6,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from happy_light import wire
+from happy_light import clock
 from happy_light.errors import INVALID_CURSOR, SESSION_NOT_FOUND, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row
 from happy_light.wire import Base64, Incoming, Outgoing
 
@@ -106,7 +107,7 @@ def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions:
         f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? "
         "ORDER BY active_at DESC LIMIT ?"
     )
-    return Sessions(tx.fetch_json(Session, sql, (account_id, wire.now_ms() - ACTIVE_WITHIN, limit))[0])
+    return Sessions(tx.fetch_json(Session, sql, (account_id, clock.now_ms() - ACTIVE_WITHIN, limit))[0])
 
 
 def list_page(tx: ReadTransaction, account_id: str, before: str, limit: int, changed_since: int | None) -> Page:

@@ -10,7 +10,8 @@ from typing import Final, Literal
 from happy_light.context import ServerContext
 from happy_light.domains.voice.services import CONVERSATIONS_MAX, VoiceServices
 from happy_light.errors import ELEVENLABS_NOT_CONFIGURED, VOICE_UNREACHABLE, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
 
 DEADLINE: Final = 10.0  # s for all requests to services that one of ours makes

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from happy_light import wire
+from happy_light import ids
 from happy_light.config import Settings
 from happy_light.errors import LIVEKIT_NOT_CONFIGURED, VOICE_SESSION_NOT_FOUND, ApiError
-from happy_light.http.application import Request, Route
+from happy_light.http.request import Request
+from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
 
@@ -43,7 +44,7 @@ class VoiceSession(Outgoing):
 # -------------------------------------------------------------------------------------- operations
 def create_session(tx: Transaction, account_id: str) -> tuple[str, str]:
     """Create a voice session; return its id and the name of its room, which cannot be guessed."""
-    id = wire.new_id()
+    id = ids.new_id()
     room = f"voice-{id}"
     tx.execute(
         "INSERT INTO voice_sessions (id, account_id, room, created_at) VALUES (?, ?, ?, ?)",

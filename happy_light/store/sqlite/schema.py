@@ -130,7 +130,7 @@ def _version_of(path: Path) -> int:
 
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
-    connection.create_function("base64", 1, wire.text)  # SQLite has none of its own
+    connection.create_function("base64", 1, wire.base64_text)  # SQLite has none of its own
     if not version:
         # This order: WAL writes the first page, and after that SQLite ignores auto_vacuum.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

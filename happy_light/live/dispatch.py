@@ -1,0 +1,124 @@
+"""Events of clients: each runs its handler at once, in the order of arrival, and gets its ack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from happy_light import json_codec
+from happy_light.clients import CallFailed, Client
+from happy_light.context import ServerContext
+from happy_light.errors import ApiError, ServiceUnavailable
+from happy_light.live.acks import ok_error
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[ServerContext, Client, Any], Awaitable[Any] | Any]
+"""Takes the context, the client that sent the event and its data; returns the ack, or an awaitable of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventHandler:
+    """A row of a domain's table of socket events."""
+
+    handler: Handler
+    refuse: Callable[[str], Any]
+    """Makes a negative ack of a text (acks.py)."""
+    data: type[Any] | None = None
+    """The struct that the data must fit; None passes it on as it came."""
+    ack: Any = None
+    """What the ack carries, for the documentation."""
+    like: type[Any] | None = None
+    """What the data should look like where `data` is None, for the documentation."""
+    limited: bool = True
+    """Whether what it waits for counts against the writes that a client may have in flight.
+
+    False for what waits for another client instead of the disk, and has a limit of its own.
+    """
+
+
+class Dispatcher:
+    """The handlers of all events, and the tasks that run for them."""
+
+    def __init__(self, context: ServerContext, events: Mapping[str, EventHandler]) -> None:
+        self.events = dict(events)
+        self._context = context
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def dispatch(self, client: Client, event: str, arguments: list[Any], id: int | None) -> None:
+        """Run the handler of an event; its ack is sent whatever happens. `id` is None if no ack is wanted."""
+        handler = self.events.get(event)
+        if handler is None:
+            self._context.counters.event("unknown")
+            client.acknowledge(id, ok_error(f"Unknown event {event[:100]}"))
+            return
+        self._context.counters.event(event)
+        data = arguments[0] if arguments else None
+        try:
+            if handler.data is not None:
+                data = json_codec.convert(data, handler.data)
+            result = handler.handler(self._context, client, data)
+        except Exception as error:
+            client.acknowledge(id, handler.refuse(error_text(event, error)))
+            return
+        if asyncio.iscoroutine(result):
+            result = self.spawn(result)
+        if not isinstance(result, asyncio.Future):
+            client.acknowledge(id, result)
+            return
+        if handler.limited:
+            client.begin_write()
+        result.add_done_callback(partial(_acknowledge, client, handler, event, id))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine beside everything else, until it ends or the server stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def close(self) -> None:
+        """Cancel the tasks that still run."""
+        for task in list(self._tasks):
+            task.cancel()
+
+
+def _acknowledge(
+    client: Client, handler: EventHandler, event: str, id: int | None, result: asyncio.Future[Any]
+) -> None:
+    """Send the ack of a result that was waited for."""
+    if handler.limited:
+        client.end_write()
+    if result.cancelled():
+        client.acknowledge(id, handler.refuse("Cancelled"))
+        return
+    error = result.exception()
+    client.acknowledge(id, result.result() if error is None else handler.refuse(error_text(event, error)))
+
+
+def error_text(event: str, error: BaseException) -> str:
+    """Return what a client is told about an error; log it if it is a fault of the server."""
+    if isinstance(error, ApiError):
+        return error.response.error
+    if isinstance(error, msgspec.ValidationError | UnicodeError | RecursionError):
+        return "Invalid parameters"
+    if isinstance(error, ServiceUnavailable | CallFailed):
+        return str(error)
+    log.error("event %s failed", event, exc_info=error)
+    return "Internal error"
+
+
+def collect(tables: Iterable[Mapping[str, EventHandler]]) -> dict[str, EventHandler]:
+    """Return one table of all domains' events. Raises AssertionError for an event that two tables have."""
+    events: dict[str, EventHandler] = {}
+    for table in tables:
+        twice = events.keys() & table.keys()
+        assert not twice, f"{twice} handled twice"
+        events.update(table)
+    return events

@@ -1,0 +1,102 @@
+"""CONNECT and its end: a token becomes a client, and domains hear of clients that come and go."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from happy_light.auth.authentication import authenticate
+from happy_light.clients import Client, ClientKind, DisconnectReason, Transport
+from happy_light.context import ServerContext
+
+HAPPY_CLIENT_MAX: Final = 100  # characters of `happyClient` that are kept
+ID_MAX: Final = 256  # characters of a session's or machine's id
+
+
+class ConnectRefused(Exception):
+    """The client may not connect; the text is the message of its `connect_error`."""
+
+
+@dataclass(slots=True)
+class SocketHooks:
+    """What domains do when a client has connected, or is gone."""
+
+    connected: list[Callable[[ServerContext, Client], None]] = field(default_factory=list)
+    disconnected: list[Callable[[ServerContext, Client, DisconnectReason], None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """The checked `auth` of a CONNECT, except that its token is not verified yet."""
+
+    token: str
+    kind: ClientKind
+    id: str
+    happy_client: str
+    in_foreground: bool
+
+
+def check(auth: Any) -> ConnectRequest:
+    """Return what a client asks for. Raises ConnectRefused; the order is that of docs/protocol.md, section 14."""
+    auth = auth if isinstance(auth, dict) else {}
+    token = auth.get("token")
+    if not isinstance(token, str) or not token:
+        raise ConnectRefused("Missing authentication token")
+    kind: ClientKind = "user"
+    id: Any = ""
+    match auth.get("clientType"):
+        case "session-scoped":
+            kind, id = "session", auth.get("sessionId")
+            if not isinstance(id, str) or not 0 < len(id) <= ID_MAX:
+                raise ConnectRefused("Session ID required for session-scoped clients")
+        case "machine-scoped":
+            kind, id = "machine", auth.get("machineId")
+            if not isinstance(id, str) or not 0 < len(id) <= ID_MAX:
+                raise ConnectRefused("Machine ID required for machine-scoped clients")
+    name = auth.get("happyClient")
+    happy_client = name[:HAPPY_CLIENT_MAX] if isinstance(name, str) else ""
+    return ConnectRequest(token, kind, id, happy_client, auth.get("appState") == "active")
+
+
+class Handshake:
+    """Make clients of connections, and end them."""
+
+    def __init__(self, context: ServerContext, hooks: SocketHooks) -> None:
+        self._context = context
+        self._limits = context.limits
+        self._hooks = hooks
+
+    def account_at_once(self, request: ConnectRequest) -> str | None:
+        """Return the account of a token that was verified not long ago; None if it has to be looked up."""
+        return self._context.keys.tokens.cached(request.token)
+
+    async def account(self, request: ConnectRequest) -> str:
+        """Return the account of the token. Raises ConnectRefused."""
+        account_id = await authenticate(self._context.database, self._context.keys.tokens, request.token)
+        if account_id is None:
+            raise ConnectRefused("Invalid authentication token")
+        return account_id
+
+    def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> Client:
+        """Return the new client; nothing is sent to it before `enter`. Raises ConnectRefused."""
+        if not self._limits.allows_socket(self._context.clients.count(account_id)):
+            raise ConnectRefused("Too many connections")
+        client = Client(secrets.token_urlsafe(15), account_id, request.kind, request.id, transport)
+        client.happy_client = request.happy_client
+        client.app_state = "active" if request.in_foreground else "background"
+        return client
+
+    def enter(self, client: Client) -> None:
+        """Let the client receive the events of its audiences; its CONNECT is answered by now."""
+        self._context.clients.local.add(client)
+        for hook in self._hooks.connected:
+            hook(self._context, client)
+
+    def leave(self, client: Client, reason: DisconnectReason) -> None:
+        """Forget the client. Whoever waits for its answers is told."""
+        self._context.clients.local.remove(client)
+        client.close()
+        for hook in self._hooks.disconnected:
+            hook(self._context, client, reason)

@@ -1,0 +1,143 @@
+"""Websockets. After the HTTP server's 101 the connection belongs to a `WebSocketTransport`.
+
+A frame goes from the network to the dispatcher, and a packet from the bus to the network, in one step each: no
+task, queue or buffer of the HTTP server is left for the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from happy_light.clients import DisconnectReason
+from happy_light.clients.packets import Packet
+from happy_light.live import frames
+from happy_light.live.frames import FrameError, FrameReader
+from happy_light.live.socket_packets import PacketError
+from happy_light.live.transport import UNAUTHENTICATED_MAX, Connections, Transport
+
+log = logging.getLogger(__name__)
+
+WRITE_HIGH: Final = 256 * 1024  # bytes that wait in the connection from which on `limit_unread` is asked
+CLOSE_TIMEOUT: Final = 2.0  # s that a client gets to answer a close frame
+
+_INVALID_DATA: Final = 1007  # text that is not UTF-8
+
+
+class WebSocketTransport(Transport, asyncio.Protocol):
+    """A websocket. `writer` is what the HTTP server had of it."""
+
+    __slots__ = ("_close_timer", "_congested", "_frames", "_network", "_writer")
+
+    def __init__(self, connections: Connections, address: str, writer: asyncio.StreamWriter) -> None:
+        self._frames = FrameReader(UNAUTHENTICATED_MAX)
+        super().__init__(connections, address)
+        self._writer: asyncio.StreamWriter | None = writer  # kept, since its end would close the connection
+        self._network = writer.transport
+        self._network.set_write_buffer_limits(high=WRITE_HIGH)
+        self._congested = False
+        self._close_timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Send the OPEN packet."""
+        self.opened()
+        self.send(self.connections.open_packet(self, []))
+
+    # ------------------------------------------------------------------------------------- sending
+    def send(self, packet: Packet) -> None:
+        """Send a packet without waiting; do nothing after the end."""
+        self._write(packet.frame)
+
+    def _write(self, frame: bytes) -> None:
+        if not self.closed:
+            self._network.write(frame)
+            if self._congested:
+                self.limit_unread(self._network.get_write_buffer_size())
+
+    def pause_writing(self) -> None:
+        """Remember that the client reads slower than it is written to (asyncio)."""
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        """Remember that the client has caught up (asyncio)."""
+        self._congested = False
+
+    # ----------------------------------------------------------------------------------- receiving
+    def data_received(self, data: bytes) -> None:
+        """Handle the messages that these bytes complete (asyncio)."""
+        if not self.closed:
+            self._frames.feed(data)
+            self._handle_messages()
+
+    def _handle_messages(self) -> None:
+        """Handle the messages that have arrived, until nothing more is to be read from the client."""
+        reader = self._frames
+        try:
+            while not self.closed and not (self.client is not None and self.client.paused):
+                message = reader.next()
+                if message is None:
+                    break
+                opcode, payload = message
+                if opcode == frames.TEXT:
+                    self.receive(payload)
+                elif opcode == frames.BINARY:
+                    self.receive_binary(payload)
+                elif opcode == frames.PING:
+                    self._write(frames.pong_frame(payload))
+                elif opcode == frames.CLOSE:
+                    self._close_received(payload)
+        except FrameError as error:
+            log.info("a client sent a malformed or too large websocket frame (%s)", error)
+            self.end("transport error", error.code)
+        except UnicodeDecodeError:
+            self.end("transport error", _INVALID_DATA)
+        except PacketError as error:
+            self.malformed(error)
+
+    def _close_received(self, payload: bytes) -> None:
+        self._finish("transport close")
+        self._say_goodbye(frames.close_answer(payload))
+
+    def pause_reading(self) -> None:
+        """Leave what the client sends next in the network."""
+        if not self._network.is_closing():
+            self._network.pause_reading()  # type: ignore[attr-defined]
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`, and handle what had arrived before it."""
+        if not self._network.is_closing():
+            self._network.resume_reading()  # type: ignore[attr-defined]
+            self._handle_messages()
+
+    def _set_limit(self, size: int) -> None:
+        self._frames.max_size = size
+
+    # --------------------------------------------------------------------------------------- ending
+    def _close(self, code: int) -> None:
+        self._say_goodbye(frames.close_frame(code))
+
+    def _say_goodbye(self, close_frame: bytes) -> None:
+        if self._network.is_closing():
+            return
+        self._network.write(close_frame)
+        self._network.close()
+        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._network.abort)
+
+    def _abort(self) -> None:
+        self._network.abort()
+
+    def eof_received(self) -> None:
+        """Let asyncio close the connection: the client sends nothing more (asyncio)."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, if the network has ended first (asyncio)."""
+        if not self.closed:
+            self._finish("transport close")
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._writer = None
+
+    def _finish(self, reason: DisconnectReason) -> None:
+        super()._finish(reason)
+        self._frames.clear()
