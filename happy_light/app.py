@@ -32,6 +32,7 @@ from happy_light.domains import (
     people,
     push,
     sessions,
+    subscriptions,
     usage,
     version,
     voice,
@@ -79,8 +80,9 @@ DOMAINS: tuple[Domain, ...] = tuple(
     map(
         _domain,
         (
-            auth, account, sessions, messages, attachments, machines, artifacts, access_keys, kv, usage, push, connect,
-            github, people, feed, rpc, app_state, presence, voice, files, version, health, client_logs, docs, ui,
+            auth, account, sessions, messages, attachments, machines, subscriptions, artifacts, access_keys, kv, usage,
+            push, connect, github, people, feed, rpc, app_state, presence, voice, files, version, health, client_logs,
+            docs, ui,
         ),
     )
 )  # fmt: skip

@@ -40,7 +40,7 @@ class ServerContext:
         self.database = database
         self.bus = bus
         self.keys = keys
-        self.clients = ClientDirectory()
+        self.clients = ClientDirectory(settings.recovery_window)
         self.counters = Counters()
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""

@@ -249,9 +249,7 @@ async def test_attachments_are_deleted_with_their_session(world: World, server: 
     assert (await alice.get(kept)).content == b"y"
 
 
-async def test_an_upload_that_outlives_its_session_leaves_nothing(
-    world: World, server: Process
-) -> None:
+async def test_an_upload_that_outlives_its_session_leaves_nothing(world: World, server: Process) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     url = await request(alice, session)

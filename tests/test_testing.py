@@ -1,4 +1,4 @@
-"""What other projects test their clients with: run_server, accounts, the fixture, and the example of docs/client-tests.md."""
+"""happy_light.testing: run_server, accounts, the fixture, and the example of docs/client-tests.md."""
 
 from __future__ import annotations
 

@@ -71,10 +71,11 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Ephemeral:
-    """An event of the moment; whoever is not connected never receives it."""
+    """An event of the moment, stored nowhere. Of those with the same `replaces` only the latest matters."""
 
     audience: Audience
     body: msgspec.Struct
+    replaces: str | None = None
 
 
 Event = Update | Ephemeral

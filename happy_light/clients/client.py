@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal, Protocol
 
+from happy_light.bus import Audience
 from happy_light.clients import packets
 from happy_light.clients.packets import Packet
 from happy_light.clients.timeouts import Timeouts
@@ -66,6 +67,13 @@ class PendingCall:
         self.fail("timeout", "operation has timed out")
 
 
+def receives(audience: Audience, kind: ClientKind, id: str, subscriptions: Collection[str]) -> bool:
+    """Return whether a client of this kind, id and subscriptions belongs to an audience of its account."""
+    if kind == "user" or (audience.scope == kind and audience.id == id):
+        return True
+    return audience.scope == "session" and audience.id in subscriptions
+
+
 class Client:
     """One connected socket of an account. `id` is that of its session or machine, "" for a user-scoped socket."""
 
@@ -81,8 +89,11 @@ class Client:
         "happy_client",
         "id",
         "kind",
+        "pid",
         "sid",
+        "subscriptions",
         "transport",
+        "wanted_sessions",
     )
 
     def __init__(self, sid: str, account_id: str, kind: ClientKind, id: str, transport: Transport) -> None:
@@ -95,6 +106,12 @@ class Client:
         self.happy_client = ""
         """`happyClient` of its handshake, for metrics."""
         self.gone = False
+        self.pid = ""
+        """The secret id with which its connection can be continued; "" where recovery is off."""
+        self.wanted_sessions: set[str] = set()
+        """The sessions that a machine has asked to be subscribed to, found or still being looked up."""
+        self.subscriptions: frozenset[str] = frozenset()
+        """The sessions that it is subscribed to; kept by the registry."""
         self._calls: dict[int, PendingCall] | None = None
         self._timeouts: Timeouts[PendingCall] | None = None
         self._last_call = 0

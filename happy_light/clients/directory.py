@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from happy_light.bus import Audience
 from happy_light.clients.client import CallFailed, ClientKind, PendingCall
+from happy_light.clients.recovery import Recovery
 from happy_light.clients.registry import ClientRegistry
 from happy_light.clients.timeouts import Timeouts
 
@@ -17,10 +18,12 @@ T = TypeVar("T")
 
 
 class ClientDirectory:
-    """All clients of the server. `local` is the index of those that are connected to this process."""
+    """All clients of the server. `local` is the index of those that are connected to this process, and `recovery`
+    has the connections of this process that can be continued; `recovery_window` is how long, in s (0: never)."""
 
-    def __init__(self) -> None:
+    def __init__(self, recovery_window: float) -> None:
         self.local = ClientRegistry()
+        self.recovery = Recovery(recovery_window)
         self.call_timeouts: Timeouts[PendingCall] = Timeouts(CALL_TIMEOUT, PendingCall.expire)
 
     def has_socket(self, account_id: str, kind: ClientKind, id: str) -> bool:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from happy_light.bus import Audience
 from happy_light.clients.client import Client, ClientKind
 
 
 class _Account:
-    __slots__ = ("machine", "session", "user")
+    __slots__ = ("machine", "session", "subscribed", "user")
 
     def __init__(self) -> None:
         self.user: dict[Client, None] = {}
         self.session: dict[str, dict[Client, None]] = {}
         self.machine: dict[str, dict[Client, None]] = {}
+        self.subscribed: dict[str, dict[Client, None]] = {}  # machines by the sessions that they are subscribed to
 
 
 class ClientRegistry:
-    """The clients of this process. Each is in one group only, so nobody receives an event twice."""
+    """The clients of this process. No client is in two groups of one audience, so nobody receives an event twice."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
@@ -41,6 +42,20 @@ class ClientRegistry:
         else:
             getattr(account, client.kind).setdefault(client.id, {})[client] = None
 
+    def subscribe(self, client: Client, session_ids: Collection[str]) -> None:
+        """Let a connected machine receive what the sockets of these sessions receive."""
+        if client.sid in self._by_sid:
+            groups = self._accounts[client.account_id].subscribed
+            for id in session_ids:
+                groups.setdefault(id, {})[client] = None
+            client.subscriptions = client.subscriptions.union(session_ids)
+
+    def unsubscribe(self, client: Client, session_ids: Collection[str]) -> None:
+        """Undo `subscribe`; sessions that the machine is not subscribed to do not matter."""
+        if client.sid in self._by_sid:
+            _leave(self._accounts[client.account_id].subscribed, client, session_ids)
+            client.subscriptions = client.subscriptions.difference(session_ids)
+
     def remove(self, client: Client) -> None:
         """Let the client receive nothing more."""
         if self._by_sid.pop(client.sid, None) is None:
@@ -49,10 +64,8 @@ class ClientRegistry:
         if client.kind == "user":
             del account.user[client]
         else:
-            groups = getattr(account, client.kind)
-            del groups[client.id][client]
-            if not groups[client.id]:
-                del groups[client.id]
+            _leave(getattr(account, client.kind), client, (client.id,))
+            _leave(account.subscribed, client, client.subscriptions)
         if not (account.user or account.session or account.machine):
             del self._accounts[client.account_id]
 
@@ -68,6 +81,7 @@ class ClientRegistry:
         yield from account.user
         if audience.scope == "session":
             yield from account.session.get(audience.id, ())
+            yield from account.subscribed.get(audience.id, ())
         elif audience.scope == "machine":
             yield from account.machine.get(audience.id, ())
 
@@ -91,6 +105,17 @@ class ClientRegistry:
         return len(account.user) + sum(map(len, groups))
 
     def has_socket(self, account_id: str, kind: ClientKind, id: str) -> bool:
-        """Return whether a session or machine of the account has a socket."""
+        """Return whether a session or machine of the account has a socket; a subscribed one is one of the session."""
         account = self._accounts.get(account_id)
-        return account is not None and id in getattr(account, kind)
+        if account is None:
+            return False
+        return id in getattr(account, kind) or (kind == "session" and id in account.subscribed)
+
+
+def _leave(groups: dict[str, dict[Client, None]], client: Client, ids: Collection[str]) -> None:
+    for id in ids:
+        group = groups.get(id)
+        if group is not None and client in group:
+            del group[client]
+            if not group:
+                del groups[id]

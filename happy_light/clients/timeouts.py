@@ -24,6 +24,9 @@ class Timeouts(Generic[T]):
         self._due: dict[T, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def __contains__(self, item: T) -> bool:
         return item in self._due
 
@@ -38,6 +41,10 @@ class Timeouts(Generic[T]):
     def stop(self, item: T) -> bool:
         """Let the item wait no longer; return whether it did."""
         return self._due.pop(item, None) is not None
+
+    def oldest(self) -> T:
+        """Return the item that expires first."""
+        return next(iter(self._due))
 
     def clear(self) -> None:
         """Stop everything."""

@@ -95,6 +95,10 @@ class Settings:
     session_grace: float = setting(
         _SERVER, "30", types.seconds, "seconds after which a session whose last socket closed becomes inactive",
         "HAPPY_SERVER_LIGHT_SESSION_GRACE")
+    recovery_window: float = setting(
+        _SERVER, "120", types.seconds,
+        "seconds within which a client that was cut off continues where it was; 0: it loads everything again",
+        "HAPPY_SERVER_LIGHT_RECOVERY_WINDOW")
 
     sign_in_rate: int = setting(
         _LIMITS, "600", types.count, "requests without a token that one address may make in a minute; 0: any number",

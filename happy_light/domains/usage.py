@@ -110,7 +110,8 @@ def store_report(
     )  # fmt: skip
     assert row is not None
     if session_id is not None:
-        tx.publish(Ephemeral(Audience(account_id), UsageEvent(session_id, key, tokens, cost, tx.now)))
+        event = UsageEvent(session_id, key, tokens, cost, tx.now)
+        tx.publish(Ephemeral(Audience(account_id), event, f"usage {session_id} {key}"))
     return ReportAck(*row)
 
 

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-from happy_light.bus import Bus, Committed, Ephemeral
-from happy_light.clients import ClientRegistry, packets
+from collections.abc import Callable
+
+from happy_light import json_codec
+from happy_light.bus import Audience, Bus, Committed, Ephemeral
+from happy_light.clients import ClientDirectory
 from happy_light.clients.packets import Packet
 
 
 class Delivery:
     """Send what the bus publishes. The bus never waits for a client: a transport queues, or drops the client.
 
-    A packet is encoded once for all its receivers, and not at all if there are none.
+    A packet is encoded once for all its receivers, and kept for those that were cut off. It is not encoded at all if
+    there are neither.
     """
 
-    def __init__(self, bus: Bus, clients: ClientRegistry) -> None:
-        self._clients = clients
+    def __init__(self, bus: Bus, clients: ClientDirectory) -> None:
+        self._clients = clients.local
+        self._recent = clients.recovery.events
         bus.subscribe(Committed, self.update)
         bus.subscribe(Ephemeral, self.ephemeral)
 
     def update(self, update: Committed) -> None:
         """Send an update that is on disk to its audience, except to the client that caused it."""
-        packet = None
-        for client in self._clients.audience(update.audience):
-            if client.sid != update.skip:
-                if packet is None:
-                    packet = Packet(b'42["update",%b]' % update.frame)
-                client.send(packet)
+
+        def encode(offset: bytes) -> Packet:
+            return Packet(b'42["update",%b%b]' % (update.frame, offset))
+
+        self._send(update.audience, encode, update.skip, None)
 
     def ephemeral(self, ephemeral: Ephemeral) -> None:
         """Send an ephemeral event to its audience."""
+
+        def encode(offset: bytes) -> Packet:
+            return Packet(b'42["ephemeral",%b%b]' % (json_codec.encode(ephemeral.body), offset))
+
+        self._send(ephemeral.audience, encode, None, ephemeral.replaces)
+
+    def _send(
+        self, audience: Audience, encode: Callable[[bytes], Packet], skip: str | None, replaces: str | None
+    ) -> None:
         packet = None
-        for client in self._clients.audience(ephemeral.audience):
-            if packet is None:
-                packet = packets.event("ephemeral", ephemeral.body)
-            client.send(packet)
+        if self._recent.is_held(audience.account_id):
+            packet = self._recent.add(audience, encode, skip, replaces)
+        for client in self._clients.audience(audience):
+            if client.sid != skip:
+                if packet is None:
+                    packet = encode(b"")
+                client.send(packet)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from happy_light.auth.authentication import authenticate
 from happy_light.clients import Client, ClientKind, DisconnectReason, Transport
+from happy_light.clients.recovery import Recovered
 from happy_light.context import ServerContext
 
 HAPPY_CLIENT_MAX: Final = 100  # characters of `happyClient` that are kept
@@ -36,6 +37,9 @@ class ConnectRequest:
     id: str
     happy_client: str
     in_foreground: bool
+    pid: str = ""
+    offset: str = ""
+    """With `pid`, which connection to continue and after which event; "" for none."""
 
 
 def check(auth: Any) -> ConnectRequest:
@@ -57,7 +61,11 @@ def check(auth: Any) -> ConnectRequest:
                 raise ConnectRefused("Machine ID required for machine-scoped clients")
     name = auth.get("happyClient")
     happy_client = name[:HAPPY_CLIENT_MAX] if isinstance(name, str) else ""
-    return ConnectRequest(token, kind, id, happy_client, auth.get("appState") == "active")
+    in_foreground = auth.get("appState") == "active"
+    pid, offset = auth.get("pid"), auth.get("offset")
+    if not (isinstance(pid, str) and isinstance(offset, str)):
+        pid = offset = ""
+    return ConnectRequest(token, kind, id, happy_client, in_foreground, pid, offset)
 
 
 class Handshake:
@@ -66,6 +74,7 @@ class Handshake:
     def __init__(self, context: ServerContext, hooks: SocketHooks) -> None:
         self._context = context
         self._limits = context.limits
+        self._recovery = context.clients.recovery
         self._hooks = hooks
 
     def account_at_once(self, request: ConnectRequest) -> str | None:
@@ -79,24 +88,42 @@ class Handshake:
             raise ConnectRefused("Invalid authentication token")
         return account_id
 
-    def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> Client:
-        """Return the new client; nothing is sent to it before `enter`. Raises ConnectRefused."""
+    def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> tuple[Client, Recovered | None]:
+        """Return the new client, and what it continues if it can; nothing is sent to it before `enter`.
+
+        Raises ConnectRefused.
+        """
+        recovered = self._recover(request, account_id)
         if not self._limits.allows_socket(self._context.clients.count(account_id)):
             raise ConnectRefused("Too many connections")
-        client = Client(secrets.token_urlsafe(15), account_id, request.kind, request.id, transport)
+        sid = secrets.token_urlsafe(15) if recovered is None else recovered.sid
+        client = Client(sid, account_id, request.kind, request.id, transport)
         client.happy_client = request.happy_client
         client.app_state = "active" if request.in_foreground else "background"
-        return client
+        self._recovery.begin(client, recovered)
+        return client, recovered
 
-    def enter(self, client: Client) -> None:
+    def _recover(self, request: ConnectRequest, account_id: str) -> Recovered | None:
+        if not request.pid:
+            return None
+        former = self._recovery.find(request.pid, account_id, request.kind, request.id)
+        if former is not None:  # it was cut off, and the server has not noticed yet
+            former.transport.end("transport close")
+        return self._recovery.continue_(request.pid, request.offset, account_id, request.kind, request.id)
+
+    def enter(self, client: Client, recovered: Recovered | None) -> None:
         """Let the client receive the events of its audiences; its CONNECT is answered by now."""
         self._context.clients.local.add(client)
+        if recovered is not None:
+            client.wanted_sessions.update(recovered.subscriptions)
+            self._context.clients.local.subscribe(client, recovered.subscriptions)
         for hook in self._hooks.connected:
             hook(self._context, client)
 
     def leave(self, client: Client, reason: DisconnectReason) -> None:
         """Forget the client. Whoever waits for its answers is told."""
         self._context.clients.local.remove(client)
+        self._recovery.end(client, reason)
         client.close()
         for hook in self._hooks.disconnected:
             hook(self._context, client, reason)

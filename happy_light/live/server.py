@@ -29,8 +29,9 @@ class SocketServer:
         self.dispatcher = Dispatcher(context, events)
         self.connections = Connections(Handshake(context, hooks), self.dispatcher, context.limits)
         self.clients = context.clients.local
+        self._recovery = context.clients.recovery
         self._polling = PollingRequests(context, self.connections)
-        self.delivery = Delivery(context.bus, self.clients)
+        self.delivery = Delivery(context.bus, context.clients)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of a polling client, or let a websocket begin (ASGI)."""
@@ -61,9 +62,10 @@ class SocketServer:
             begun[0].begin()
 
     def sign_out(self, account_id: str) -> None:
-        """Close every socket of an account."""
+        """Close every socket of an account, and let none be continued."""
         for client in self.clients.of_account(account_id):
             client.drop()
+        self._recovery.forget_account(account_id)
 
     async def close(self) -> None:
         """Close every socket, so that clients come back by themselves, and cancel what handlers still do."""

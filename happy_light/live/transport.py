@@ -266,12 +266,15 @@ class Transport(ABC):
             self.receive_or_end(payload)
 
     def _accept(self, request: ConnectRequest, account_id: str) -> None:
-        client = self.connections.handshake.accept(request, account_id, self)
+        client, recovered = self.connections.handshake.accept(request, account_id, self)
         self._stop_expecting_connect()
         self.client = client
         self._set_limit(PACKET_MAX)
-        self.send(Packet(b"40" + json_codec.encode({"sid": client.sid})))
-        self.connections.handshake.enter(client)
+        ids = {"sid": client.sid, "pid": client.pid} if client.pid else {"sid": client.sid}
+        self.send(Packet(b"40" + json_codec.encode(ids)))
+        for packet in () if recovered is None else recovered.missed:
+            self.send(packet)
+        self.connections.handshake.enter(client, recovered)
 
     def _refuse(self, message: str, namespace: bytes = b"") -> None:
         self.send(Packet(b"44" + namespace + json_codec.encode({"message": message})))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 from happy_light.bus import Bus, Muted, Unmuted
@@ -161,30 +161,40 @@ class PresenceTracker:
 
     # ------------------------------------------------------------------------------------- sockets
     def connected(self, client: Client) -> None:
-        """Announce that a machine is active; end the grace of a session or machine that reconnected."""
-        key = _key_of(client)
-        if key is None:
-            return
-        grace = self._graces.pop(key, None)
-        if grace is not None:
-            grace.cancel()
-        if key.kind == "machine":
-            self._bus.publish(activity_event(key, True, now_ms()))
+        """Announce that a machine is active; end the graces of what the client is a socket of."""
+        for key in _keys_of(client):
+            self._cancel_grace(key)
+            if key.kind == "machine":
+                self._bus.publish(activity_event(key, True, now_ms()))
+
+    def subscribed(self, client: Client, session_ids: Iterable[str]) -> None:
+        """End the graces of sessions that a machine's socket has subscribed to: it is a socket of them."""
+        for id in session_ids:
+            self._cancel_grace(Key("session", client.account_id, id))
 
     def disconnected(self, client: Client, reason: str) -> None:
-        """Start the grace of a session or machine whose last socket disconnected; announce a machine as inactive.
+        """Start the grace of each session or machine whose last socket disconnected; announce a machine as inactive.
 
         A session whose network was lost (`reason`) gets no grace: its silence decides.
         """
-        key = _key_of(client)
-        if key is None or self.stopping or self._clients.has_socket(key.account_id, key.kind, key.id):
-            return
-        if key.kind == "machine":
-            self._bus.publish(activity_event(key, False, now_ms()))
-        elif reason not in _CLEAN_DISCONNECTS:
-            return
+        for key in _keys_of(client):
+            if self.stopping or self._clients.has_socket(key.account_id, key.kind, key.id):
+                continue
+            if key.kind == "machine":
+                self._bus.publish(activity_event(key, False, now_ms()))
+            elif reason not in _CLEAN_DISCONNECTS:
+                continue
+            self._start_grace(key)
+
+    def _start_grace(self, key: Key) -> None:
+        self._cancel_grace(key)
         loop = asyncio.get_running_loop()
         self._graces[key] = loop.call_later(self._settings.session_grace, self._end_grace, key, time.monotonic())
+
+    def _cancel_grace(self, key: Key) -> None:
+        grace = self._graces.pop(key, None)
+        if grace is not None:
+            grace.cancel()
 
     def _end_grace(self, key: Key, started: float) -> None:
         """Make it inactive, unless it sent a heartbeat since its last socket disconnected."""
@@ -204,8 +214,11 @@ class PresenceTracker:
         await self.flush(everything=True)
 
 
-def _key_of(client: Client) -> Key | None:
-    return None if client.kind == "user" else Key(client.kind, client.account_id, client.id)
+def _keys_of(client: Client) -> list[Key]:
+    """Return what the client is a socket of: its own session or machine, and the sessions that it is subscribed to."""
+    keys = [] if client.kind == "user" else [Key(client.kind, client.account_id, client.id)]
+    keys.extend(Key("session", client.account_id, id) for id in client.subscriptions)
+    return keys
 
 
 def _retrieve_exception(future: asyncio.Future[Any]) -> None:
