@@ -1,4 +1,4 @@
-"""What other projects test their clients with: run_server, accounts, the fixture, and the example of docs/client-tests.md."""
+"""What other projects test their clients with: run_server, accounts, the fixture, the example of the documentation."""
 
 from __future__ import annotations
 
