@@ -8,18 +8,18 @@ from happy_light import json_codec
 
 
 class Packet:
-    """One Engine.IO text packet, encoded once for all its receivers."""
+    """One Engine.IO text packet, encoded once for all its receivers. `frame` is given if it is not a text frame."""
 
     __slots__ = ("_frame", "data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, frame: bytes | None = None) -> None:
         self.data = data
         """The packet as polling carries it."""
-        self._frame: bytes | None = None
+        self._frame = frame
 
     @property
     def frame(self) -> bytes:
-        """The packet as an unmasked websocket frame."""
+        """The packet as a complete websocket frame, not masked."""
         if self._frame is None:
             self._frame = text_frame(self.data)
         return self._frame

@@ -11,6 +11,8 @@ from typing import Final
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
+from happy_light.clients.packets import Packet
+
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # the library was built without its C extension
@@ -149,9 +151,9 @@ class FrameReader:
         return self._fragment_kind, message
 
 
-def pong_frame(payload: bytes) -> bytes:
-    """Return the answer to a ping frame."""
-    return Frame(Opcode.PONG, payload).serialize(mask=False)
+def pong(payload: bytes) -> Packet:
+    """Return the answer to a ping frame, to be sent like a packet."""
+    return Packet(b"", Frame(Opcode.PONG, payload).serialize(mask=False))
 
 
 def close_frame(code: int) -> bytes:

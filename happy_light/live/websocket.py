@@ -47,11 +47,8 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     # ------------------------------------------------------------------------------------- sending
     def send(self, packet: Packet) -> None:
         """Send a packet without waiting; do nothing after the end."""
-        self._write(packet.frame)
-
-    def _write(self, frame: bytes) -> None:
         if not self.closed:
-            self._network.write(frame)
+            self._network.write(packet.frame)
             if self._congested:
                 self.limit_unread(self._network.get_write_buffer_size())
 
@@ -84,7 +81,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
                 elif opcode == frames.BINARY:
                     self.receive_binary(payload)
                 elif opcode == frames.PING:
-                    self._write(frames.pong_frame(payload))
+                    self.send(frames.pong(payload))
                 elif opcode == frames.CLOSE:
                     self._close_received(payload)
         except FrameError as error:
