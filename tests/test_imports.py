@@ -50,7 +50,7 @@ LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
     "hypercorn": {"stack/hypercorn_server.py"},
     "engineio": set(),
-    "socketio": set(),
+    "socketio": {"live/binary_packets.py"},
     "aiosqlite": {"store/sqlite/connection.py"},
 }
 # Modules that hold nothing but a docstring, so that importing a module below them runs no code.

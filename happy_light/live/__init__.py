@@ -7,7 +7,7 @@ What arrives goes from top to bottom through these modules, and an answer goes t
     websocket.py     connections taken over from the HTTP server      WebSocketTransport
     frames.py        bytes of a websocket to messages
     transport.py     Engine.IO packets, pings, time limits, the end of a connection
-    socket_packets.py  Socket.IO packets, decoded
+    socket_packets.py  Socket.IO packets, decoded (binary_packets.py: those with attachments)
     handshake.py     CONNECT: a token becomes a `clients.Client`
     dispatch.py      events to the domains' handlers, their results to acks (acks.py: the negative ones)
     delivery.py      events of the bus to clients

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -16,7 +16,6 @@ CONNECT_ERROR: Final = 4
 BINARY_EVENT: Final = 5
 BINARY_ACK: Final = 6
 
-ATTACHMENTS_MAX: Final = 16  # binary attachments of one packet; today's clients send none
 _ID_DIGITS: Final = 19
 
 
@@ -25,36 +24,39 @@ class PacketError(ValueError):
 
 
 class SocketPacket(NamedTuple):
-    """One decoded packet. `attachments` is how many binary packets follow it."""
+    """One decoded packet."""
 
     kind: int
     namespace: str
     id: int | None
     data: Any
-    attachments: int = 0
+
+
+class IncompletePacket(Protocol):
+    """A packet whose attachments are still to come (binary_packets.py)."""
+
+    def add(self, attachment: bytes) -> SocketPacket | None:
+        """Return the packet, if this was its last attachment. Raises PacketError."""
+
+
+def has_attachments(payload: bytes) -> bool:
+    """Return whether binary packets follow this one, so that it is one of binary_packets.py."""
+    return payload[:1] in (b"5", b"6")
 
 
 def decode(payload: bytes) -> SocketPacket:
-    """Return the packet. Raises PacketError, UnicodeDecodeError."""
+    """Return a packet without attachments. Raises PacketError, UnicodeDecodeError."""
     kind = payload[0] - 48 if payload else -1
-    if not CONNECT <= kind <= BINARY_ACK:
+    if not CONNECT <= kind <= CONNECT_ERROR:
         raise PacketError("no packet has this type")
-    start, attachments, namespace = 1, 0, "/"
-    if kind in (BINARY_EVENT, BINARY_ACK):
-        dash = payload.find(b"-", 1, 1 + _ID_DIGITS)
-        digits = payload[1:dash] if dash > 1 else b""
-        if not digits.isdigit() or int(digits) > ATTACHMENTS_MAX:
-            raise PacketError("the number of attachments is missing or too large")
-        start, attachments = dash + 1, int(digits)
-    if payload[start : start + 1] == b"/":
-        comma = payload.find(b",", start)
+    start, namespace = 1, "/"
+    if payload[1:2] == b"/":
+        comma = payload.find(b",", 1)
         end = len(payload) if comma < 0 else comma
-        namespace = payload[start:end].decode().partition("?")[0]
+        namespace = payload[1:end].decode().partition("?")[0]
         start = min(end + 1, len(payload))
     id, start = _id(payload, start)
-    if start == len(payload):
-        return SocketPacket(kind, namespace, id, None, attachments)
-    return SocketPacket(kind, namespace, id, decode_json(payload, start), attachments)
+    return SocketPacket(kind, namespace, id, None if start == len(payload) else decode_json(payload, start))
 
 
 def _id(payload: bytes, start: int) -> tuple[int | None, int]:
@@ -72,19 +74,3 @@ def decode_json(payload: bytes, start: int) -> Any:
         return json_codec.decode(memoryview(payload)[start:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PacketError(f"not JSON: {type(error).__name__}") from None
-
-
-def attach(data: Any, attachments: list[bytes], depth: int = 0) -> Any:
-    """Return the data with every placeholder replaced by its attachment. Raises PacketError."""
-    if depth > 100:
-        raise PacketError("nested too deeply")
-    if isinstance(data, list):
-        return [attach(item, attachments, depth + 1) for item in data]
-    if not isinstance(data, dict):
-        return data
-    if data.get("_placeholder") is True:
-        number = data.get("num")
-        if isinstance(number, int) and 0 <= number < len(attachments):
-            return attachments[number]
-        raise PacketError("a placeholder has no attachment")
-    return {name: attach(item, attachments, depth + 1) for name, item in data.items()}

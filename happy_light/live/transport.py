@@ -20,7 +20,7 @@ from happy_light.http.limits import Limits
 from happy_light.live import socket_packets
 from happy_light.live.dispatch import Dispatcher
 from happy_light.live.handshake import ConnectRefused, ConnectRequest, Handshake, check
-from happy_light.live.socket_packets import PacketError, SocketPacket
+from happy_light.live.socket_packets import IncompletePacket, PacketError, SocketPacket
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,6 @@ class Transport(ABC):
 
     __slots__ = (
         "__weakref__",
-        "_attachments",
         "_binary",
         "_received",
         "_waiting",
@@ -99,8 +98,7 @@ class Transport(ABC):
         self._waiting: list[bytes] | None = None  # packets behind a CONNECT whose token is being verified
         self.verification: asyncio.Task[None] | None = None
         """What verifies that token."""
-        self._binary: SocketPacket | None = None  # a packet whose attachments are still to come
-        self._attachments: list[bytes] = []
+        self._binary: IncompletePacket | None = None
 
     # ------------------------------------------------------------------------------ for subclasses
     @abstractmethod
@@ -183,13 +181,10 @@ class Transport(ABC):
             self._count_unauthenticated(len(payload))
         if self._binary is None:
             raise PacketError("an attachment of no packet")
-        self._attachments.append(payload)
-        if sum(map(len, self._attachments)) > PACKET_MAX:
-            raise PacketError("the attachments are too large")
-        if len(self._attachments) == self._binary.attachments:
-            packet, attachments = self._binary, self._attachments
-            self._binary, self._attachments = None, []
-            self._handle(packet, socket_packets.attach(packet.data, attachments))
+        packet = self._binary.add(payload)
+        if packet is not None:
+            self._binary = None
+            self._handle(packet)
 
     def _count_unauthenticated(self, size: int) -> None:
         self._received += size + _PACKET_COST
@@ -199,17 +194,18 @@ class Transport(ABC):
     def _message(self, payload: bytes) -> None:
         if self._binary is not None:
             raise PacketError("a packet in the place of an attachment")
-        packet = socket_packets.decode(payload)
-        if packet.attachments and self.client is not None:
-            self._binary = packet
-        elif packet.attachments:
+        if not socket_packets.has_attachments(payload):
+            self._handle(socket_packets.decode(payload))
+        elif self.client is None:
             raise PacketError("attachments before CONNECT")
         else:
-            self._handle(packet, packet.data)
+            from happy_light.live.binary_packets import BinaryPacket
 
-    def _handle(self, packet: SocketPacket, data: Any) -> None:
+            self._binary = BinaryPacket(payload)
+
+    def _handle(self, packet: SocketPacket) -> None:
         """Handle one whole Socket.IO packet."""
-        client = self.client
+        client, data = self.client, packet.data
         if packet.kind == socket_packets.CONNECT_ERROR:
             raise PacketError("a client sends no CONNECT_ERROR")
         if packet.namespace != "/":
@@ -334,7 +330,7 @@ class Transport(ABC):
         self._disconnect(reason)
         if self._waiting is not None:
             self._waiting.clear()
-        self._binary, self._attachments = None, []
+        self._binary = None
 
     def _disconnect(self, reason: DisconnectReason) -> None:
         client, self.client = self.client, None
