@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
-LIBRARIES = {"hypercorn", "h11", "wsproto", "engineio", "socketio", "aiosqlite"}
+LIBRARIES = {"hypercorn", "h11", "httptools", "wsproto", "engineio", "socketio", "aiosqlite"}
 STANDARD = {"os._exit", "argparse._ArgumentGroup", "argparse._SubParsersAction", "parser._actions"}
 
 

@@ -49,6 +49,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
     "hypercorn": {"stack/hypercorn_server.py"},
+    "h11": {
+        "stack/http1.py",
+        "stack/hypercorn_server.py",
+        "stack/httptools_connection.py",
+        "stack/httptools_parser.py",
+    },
+    "httptools": {"stack/httptools_parser.py"},
     "engineio": set(),
     "socketio": {"live/binary_packets.py"},
     "aiosqlite": {"store/sqlite/connection.py"},

@@ -32,6 +32,7 @@ STACK = Path(hypercorn_server.__file__).parent
 
 PRIVATE = {
     "_check_protocol": "H11Protocol: called with each request, before its stream is made; looks for HTTP/2",
+    "_send_h11_event": "H11Protocol: sends an event of the answer; none that cannot be sent behind a bad request",
     "_create_stream": "H11Protocol: called with each request; makes `self.stream` and gives it the request",
 }
 

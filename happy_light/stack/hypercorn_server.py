@@ -1,8 +1,8 @@
 """Hypercorn as it is used here: its settings, its connections and its websockets.
 
 Connections are our own class, in the place of Hypercorn's TCPServer: idleness costs no task, an answer leaves in
-one piece, and a websocket's connection can be handed over. Its HTTP/1.1 (H11Protocol) is subclassed; nothing of
-the library is changed. tests/test_stack_names.py fails when a name that is used here changes its meaning.
+one piece, and a websocket's connection can be handed over. Its HTTP/1.1 (H11Protocol) is subclassed and gets another
+parser. Nothing of the library is changed; tests/test_stack_names.py fails when a name that is used changes its meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Request
+from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
@@ -29,8 +30,10 @@ from hypercorn.utils import parse_socket_addr
 
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
+from happy_light.stack import http1
 
 BACKLOG: Final = 1024
+HEAD_MAX: Final = 64 * 1024  # bytes of a request's head
 _RECEIVE_MAX: Final = 64 * 1024  # bytes that are taken from a connection at once
 _HELD_MAX: Final = 64 * 1024  # bytes of answers that wait for the rest
 
@@ -157,6 +160,7 @@ class Connection:
         finally:
             self.config.transports.discard(transport)
             await self._close()
+            self._protocol = None  # which holds this connection: what was received does not wait for the collector
 
     async def _read(self) -> None:
         assert self._protocol is not None
@@ -166,6 +170,7 @@ class Connection:
             except (OSError, ssl.SSLError):
                 break
             await self._protocol.handle(RawData(data))
+            del data  # else it is kept until the next comes
         await self._protocol.handle(Closed())
 
     async def protocol_send(self, event: Event) -> None:
@@ -177,6 +182,8 @@ class Connection:
                 self._idleness.end()
         elif isinstance(event, Closed):
             self.flush()
+            if self._protocol is not None:
+                await self._protocol.end()
             await self._close()
         elif self._writer.is_closing():
             if self._protocol is not None:
@@ -301,6 +308,30 @@ class HttpProtocol(H11Protocol):
         state = ConnectionState(LifespanState({}))
         super().__init__(app, owner.config, context, tasks, state, tls, client, server, owner.protocol_send)
         self._owner = owner
+        self.connection = http1.events.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of an answer; the same as the library's, but for the class of events."""
+        if isinstance(event, Body):
+            await self._send_h11_event(http1.events.Data(data=event.data))
+        elif isinstance(event, EndBody):
+            await self._send_h11_event(http1.events.EndOfMessage())
+        elif isinstance(event, Response) and event.status_code >= 200:
+            headers = [*event.headers, *self.config.response_headers("h11")]
+            await self._send_h11_event(http1.events.Response(headers=headers, status_code=event.status_code))
+        else:
+            await super().stream_send(event)
+
+    async def handle(self, event: Event) -> None:
+        """Take what was received, or that the connection has ended."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            await self.end()
+
+    async def end(self) -> None:
+        """Read nothing more; else the next request, if it is here, waits for the end of this answer for ever."""
+        self.connection = http1.EndedConnection()  # type: ignore[assignment]
+        await self.can_read.set()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Look for no HTTP/2: no client of ours asks for it over plain HTTP, and odd settings are a traceback."""
@@ -311,7 +342,7 @@ class HttpProtocol(H11Protocol):
         settings = (self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send)
         if _asks_for_websocket(request.method, headers):
             self.stream = WebSocketStream(self._owner, self.app, *settings, STREAM_ID)  # type: ignore[arg-type]
-            assert isinstance(self.connection, h11.Connection)
+            assert not isinstance(self.connection, H11WSConnection)
             self.connection = H11WSConnection(self.connection)
         else:
             self.stream = HTTPStream(self.app, *settings, STREAM_ID)
