@@ -121,4 +121,4 @@ async def get(request: Request[None, FeedQuery]) -> Feed:
     return await request.context.database.read(list_posts, request.account_id, query.before, query.after, query.limit)
 
 
-routes = [Route("GET", "/v1/feed", get, query=FeedQuery, answer=Feed)]
+routes = [Route("GET", "/v1/feed", get, query=FeedQuery, answer=Feed, conditional=True)]

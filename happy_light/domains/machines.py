@@ -335,7 +335,7 @@ def machine_update_state(context: ServerContext, client: Client, data: UpdateSta
 
 
 routes = [
-    Route("GET", "/v1/machines", get_list, answer=list[Machine]),
+    Route("GET", "/v1/machines", get_list, answer=list[Machine], conditional=True),
     Route("POST", "/v1/machines", post, body=NewMachine, answer=Registration),
     Route("GET", "/v1/machines/:id", get, answer=FoundMachine, errors=[MACHINE_NOT_FOUND]),
     Route("DELETE", "/v1/machines/:id", delete_machine, errors=[MACHINE_NOT_FOUND]),

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, BadRequest, ServiceUnavailable
 from happy_light.http.body import SIZE_MAX, ClientGone
+from happy_light.http.conditional import answer_conditionally
 from happy_light.http.request import Request
 from happy_light.http.responses import failure, not_found, refusal, refuse_body, send_json
 from happy_light.http.router import Route, Router
@@ -104,4 +105,6 @@ class HttpApplication:
             raw = await request.read(PUBLIC_BODY_MAX if route.public else SIZE_MAX)
             request.body = route.decode_body(raw, request.header(b"content-type"))
             del raw  # the decoded body is enough
+        if route.conditional:
+            return await answer_conditionally(request, route.endpoint)
         return await route.endpoint(request)

@@ -28,6 +28,8 @@ class Route:
     - `body`, `query`: the structs that the request must fit.
     - `public`: the route needs no token. `streams`: the endpoint reads the body itself, and authenticates itself if
       the route is public.
+    - `conditional`: the answer depends only on what belongs to the caller's account, so it carries an ETag, and 304
+      answers for it while nothing of the account has changed (docs/protocol.md, section 22).
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Route:
         other_responses: Mapping[int, Any] = MappingProxyType({}),
         public: bool = False,
         streams: bool = False,
+        conditional: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -54,6 +57,7 @@ class Route:
         self.other_responses = other_responses
         self.public = public
         self.streams = streams
+        self.conditional = conditional
         self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]
 
     @property

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from happy_light.bus import Bus
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
+from happy_light.store.account_versions import AccountVersions
 from happy_light.store.engine import DiskUsage, Engine
 from happy_light.store.group_commit import GroupCommit
 from happy_light.store.read_queue import ReadQueue
@@ -35,6 +36,7 @@ class Database:
         self._readers: list[ReadQueue] = []
         self._next_reader = 0
         self._closed = True
+        self.versions = AccountVersions()
         self._counts: dict[str, int] = {}
         self._counted_until = 0.0  # s of the monotonic clock
 
@@ -42,7 +44,7 @@ class Database:
         """Create or migrate the database and connect to it. Raises OperatorError if that is impossible."""
         writer, readers = await self._engine.open()
         self._readers = [ReadQueue(reader) for reader in readers]
-        self._writes = GroupCommit(writer, self._engine.dialect, self._bus)
+        self._writes = GroupCommit(writer, self._engine.dialect, self._bus, self.versions)
         self._closed = False
 
     async def close(self) -> None:

@@ -22,6 +22,7 @@ from happy_light import clock
 from happy_light.bus import Bus, BusMessage, Update
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
+from happy_light.store.account_versions import AccountVersions
 from happy_light.store.engine import Writer
 from happy_light.store.transaction import Dialect, Transaction
 
@@ -70,10 +71,11 @@ class _SavepointsNeededError(Exception):
 class GroupCommit:
     """The queue of writes and the thread that commits them."""
 
-    def __init__(self, writer: Writer, dialect: Dialect, bus: Bus) -> None:
+    def __init__(self, writer: Writer, dialect: Dialect, bus: Bus, versions: AccountVersions) -> None:
         self._writer = writer
         self._dialect = dialect
         self._bus = bus
+        self._versions = versions
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Unit] = deque()
         self._lock = threading.Lock()
@@ -198,6 +200,9 @@ class GroupCommit:
     # ------------------------------------------------------------------------------- the event loop
     def _finish(self, group: list[Unit], messages: list[BusMessage]) -> None:
         """Publish what was committed, then wake the callers that still wait."""
+        for unit in group:
+            if unit.tx is not None:
+                self._versions.changed(unit.account_ids)
         self._bus.publish(*messages)
         for unit in group:
             if unit.future.done():  # cancelled

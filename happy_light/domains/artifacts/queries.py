@@ -137,7 +137,7 @@ def artifact_read(context: ServerContext, client: Client, data: ArtifactId) -> a
 
 
 routes = [
-    Route("GET", "/v1/artifacts", get_list, answer=list[ListedArtifact]),
+    Route("GET", "/v1/artifacts", get_list, answer=list[ListedArtifact], conditional=True),
     Route("GET", "/v1/artifacts/:id", get, answer=Artifact, errors=[ARTIFACT_NOT_FOUND]),
     Route(
         "GET", "/v1/sessions/:id/artifacts", get_list_of_session, answer=list[ListedArtifact],

@@ -171,8 +171,8 @@ async def get(request: Request[None, None]) -> FoundSession:
 
 
 routes = [
-    Route("GET", "/v1/sessions", get_list, answer=ListedSessions),
-    Route("GET", "/v2/sessions", get_page, query=PageQuery, answer=Page, errors=[INVALID_CURSOR]),
+    Route("GET", "/v1/sessions", get_list, answer=ListedSessions, conditional=True),
+    Route("GET", "/v2/sessions", get_page, query=PageQuery, answer=Page, errors=[INVALID_CURSOR], conditional=True),
     Route("GET", "/v2/sessions/active", get_active, query=ActiveQuery, answer=Sessions),
     Route("GET", "/v1/sessions/:id", get, answer=FoundSession, errors=[SESSION_NOT_FOUND]),
 ]
