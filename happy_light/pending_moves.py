@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import shutil
@@ -42,6 +43,12 @@ class _Journal(msgspec.Struct):
     staging: str
 
 
+def unused(path: Path) -> Path:
+    """Return the path, with a number behind it if something is there already."""
+    numbered = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
+
+
 @contextlib.contextmanager
 def staging_folder(data_dir: Path, folder: Path) -> Iterator[Path]:
     """Create an empty folder to build in what `run` then moves; remove it at the end, unless moves are left."""
@@ -62,8 +69,9 @@ def run(data_dir: Path, what: str, moves: Sequence[tuple[Path, Path]], staging: 
     """
     os.sync()  # what is about to get its name is on disk
     stored = [_Move(_stored(data_dir, source), _stored(data_dir, target)) for source, target in moves]
-    _write(data_dir, _Journal(what, stored, _stored(data_dir, staging)))
-    finish(data_dir)
+    journal = _Journal(what, stored, _stored(data_dir, staging))
+    _write(data_dir, journal)
+    _carry_out(data_dir, journal)
 
 
 def finish(data_dir: Path) -> None:
@@ -78,6 +86,11 @@ def finish(data_dir: Path) -> None:
         return
     except (OSError, msgspec.DecodeError) as error:
         raise OperatorError(f"{path}, the journal of an interrupted operation, cannot be read: {error}.") from error
+    log.warning("finishing %s into %s, which was interrupted", journal.what, data_dir)
+    _carry_out(data_dir, journal)
+
+
+def _carry_out(data_dir: Path, journal: _Journal) -> None:
     try:
         while journal.moves:
             move = journal.moves[0]
@@ -85,7 +98,7 @@ def finish(data_dir: Path) -> None:
             del journal.moves[0]
             _write(data_dir, journal)
         shutil.rmtree(data_dir / journal.staging, ignore_errors=True)
-        path.unlink()
+        (data_dir / JOURNAL).unlink()
         sync_folder(data_dir)
     except OSError as error:
         raise OperatorError(

@@ -202,7 +202,7 @@ async def test_a_file_that_is_not_whole_or_speaks_of_others_changes_nothing(
     assert "is not a file of the account" in damaged(changed(attached, file="files/public/users/other/a.jpg"))
     up = f"files/public/users/{alice.id}/../../../../handy-master-secret.txt"
     assert "is not a file of the account" in damaged(changed(attached, file=up))
-    assert "in line 3" in damaged([*lines[:2], "{", *lines[3:]])
+    assert "line 3 is not JSON" in damaged([*lines[:2], "{", *lines[3:]])
     assert "newer" in damaged(changed(0, schema=99))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from happy_light import config
+from happy_light.auth import derivation
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.importing import account_export, account_import, rows
@@ -144,8 +146,10 @@ def lines_of(changed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A server's folder with the account of Bob in it, who has a file, and a session with an attachment."""
+    monkeypatch.setattr(derivation, "_ROUNDS", 1)  # keys are derived hundreds of times
+    monkeypatch.setattr(os, "sync", lambda: None)
     settings = config.load({"HANDY_MASTER_SECRET": ""}, {"data_dir": str(tmp_path / "data")})
     settings.data_dir.mkdir()
     settings.secret_file.write_text("the master secret")

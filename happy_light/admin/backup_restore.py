@@ -96,6 +96,5 @@ def _plan(settings: Settings, there: list[Path], staging: Path) -> tuple[Path | 
         there = [*there, settings.secret_file]
     if not there:
         return None, moves_in
-    aside = settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S")
-    aside.mkdir(mode=0o700)
+    aside = pending_moves.unused(settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S"))
     return aside, [*((path, aside / path.name) for path in there), *moves_in]

@@ -87,7 +87,7 @@ def _differs(file: Path, staged: Path) -> bool:
 
 def _keep(file: Path, stamp: str, report: Report) -> list[tuple[Path, Path]]:
     """Return the move that keeps a file under another name, and note it."""
-    kept = file.with_name(f"{file.name}.before-import-{stamp}")
+    kept = pending_moves.unused(file.with_name(f"{file.name}.before-import-{stamp}"))
     report.notes.append(f"What was in {file.name} before is kept as {kept.name}.")
     return [(file, kept)]
 
