@@ -1,4 +1,7 @@
-"""The data folder: created for its owner only, and locked by the one process that uses it."""
+"""The data folder: created for its owner only, and locked by the one process that uses it.
+
+Whoever locks it finds it complete: moves of an import or a restore that was interrupted are finished first.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from happy_light import pending_moves
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
+IMPORTING: Final = ".importing"
+"""The folder, beside the database, in which an import builds what it then moves into place."""
+RESTORING: Final = ".restoring"
+"""The folder, in the data folder, into which a restore unpacks what it then moves into place."""
 _ADDRESS_MAX: Final = 100  # bytes that the address of a unix socket can have, with some room
 
 
@@ -32,12 +40,34 @@ def create_private_dir(folder: Path, name: str = "data folder", option: str = "-
 
 @contextlib.contextmanager
 def lock_data_dir(settings: Settings) -> Iterator[None]:
-    """Hold the locks of the data folder and of the database's folder. Raises OperatorError with the holder's pid."""
+    """Hold the locks of the data folder and of the database's folder, and finish interrupted moves.
+
+    Raises OperatorError with the holder's pid, or if the moves cannot be finished.
+    """
     with contextlib.ExitStack() as held:
         held.enter_context(_lock(settings.data_dir, "server.pid"))
         if settings.database.parent != settings.data_dir:  # two folders could name one database
             held.enter_context(_lock(settings.database.parent, f"{settings.database.name}.pid"))
+        pending_moves.finish(settings.data_dir)
         yield
+
+
+def refuse_unfinished(settings: Settings) -> None:
+    """Raise OperatorError if an import or a restore was interrupted before there was a database.
+
+    A server that started would make an empty one.
+    """
+    if settings.database.exists():
+        return
+    for folder, command in (
+        (settings.database.parent / IMPORTING, "import"),
+        (settings.data_dir / RESTORING, "restore"),
+    ):
+        if folder.exists():
+            raise OperatorError(
+                f"`happy-server-light {command}` into {settings.data_dir} was interrupted before it changed anything. "
+                f"Run it again, or remove {folder} to start an empty server."
+            )
 
 
 @contextlib.contextmanager

@@ -116,6 +116,26 @@ async def test_delete_takes_everything_and_leaves_others_alone(process: Process,
     assert "Traceback" not in "".join(process.log)
 
 
+async def test_delete_of_an_id_that_is_a_path_deletes_no_files(process: Process, own: World) -> None:
+    """As an import that believed its file would have let in."""
+    alice, session = await filled(own, process)
+    columns = "account_id, tag, metadata, active_at, created_at, updated_at"
+    with contextlib.closing(sqlite3.connect(process.folder / "happy-server-light.sqlite")) as connection, connection:
+        connection.execute(
+            "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES ('..', ?, 1, 1)", ("AB" * 32,)
+        )
+        for id in ("..", f"x/../{session}"):
+            connection.execute(f"INSERT INTO sessions (id, {columns}) VALUES (?, '..', ?, 'm', 1, 1, 1)", (id, id))
+
+    process.stop()  # no client puts such an id into the path of a request
+    assert await ok(process.folder, "accounts", "delete", "AB" * 32, "--yes") == {"id": "..", "messages": 0, "bytes": 0}
+
+    assert list((process.folder / "attachments/sessions" / session).iterdir())
+    assert list((process.folder / "files/public/users" / alice.id).iterdir())
+    (row,) = await ok(process.folder, "accounts", "list")
+    assert row["id"] == alice.id
+
+
 async def test_delete_asks_first_and_nobody_there_means_no(process: Process, own: World) -> None:
     alice = await own.account()
     result = await run(process.folder, "accounts", "delete", alice.id)

@@ -211,6 +211,33 @@ async def test_a_new_avatar_replaces_the_old_one_and_the_same_one_stays(case: Ca
     assert case.rows("SELECT path, width, height FROM uploaded_files") == [(second["path"], 30, 60)]
 
 
+async def test_a_link_deletes_no_file_but_the_accounts_own_older_pictures(case: Case) -> None:
+    """Also where an import once believed the paths that a file named."""
+    alice, bob = await case.world.account(), await case.world.account()
+    folder = case.server.folder
+    kept = [folder / "attachments/sessions/x/y.enc", folder / f"files/public/users/{bob.id}/avatars/b.png",
+            folder / "keep.txt"]  # fmt: skip
+    own = folder / f"files/public/users/{alice.id}/avatars/old.png"
+    for file in (*kept, own):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    paths = ["../attachments", "../attachments/sessions/x/y.enc", str(folder / "keep.txt"), "../keep.txt", "public",
+             f"public/users/{bob.id}/avatars/b.png", f"public/users/{alice.id}/../{bob.id}/avatars/b.png",
+             f"public/users/{alice.id}/avatars/old.png"]  # fmt: skip
+    with closing(sqlite3.connect(folder / "happy-server-light.sqlite")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO uploaded_files (id, account_id, path, reuse_key, created_at, updated_at) "
+            "VALUES (?, ?, ?, 'github-avatar', 1, 1)",
+            [(f"f{number}", alice.id, path) for number, path in enumerate(paths)],
+        )
+
+    assert await case.sign_in(alice) == f"{WEBAPP}?github=connected&user=octo-cat"
+
+    assert [file for file in kept if not file.exists()] == []
+    assert not own.exists()
+    assert len(case.rows("SELECT path FROM uploaded_files WHERE account_id = ?", alice.id)) == 1
+
+
 async def test_a_sign_in_succeeds_without_its_avatar(case: Case) -> None:
     alice = await case.world.account()
     ui = await alice.socket()

@@ -44,6 +44,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("bus", "blobs", "data_dir", "images"),
     ("config",),
+    ("pending_moves",),
     ("wire", "json_codec", "ids", "clock", "errors", "counters", "log_setup", "atomic_write"),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}

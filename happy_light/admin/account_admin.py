@@ -104,9 +104,8 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
         while count := await context.database.write(account_id, delete_messages, session_id):
             messages += count
             progress(messages, total)
-    attachments = [folders.session_files(context.settings) / session_id for session_id in sessions]
-    for folder in [*attachments, folders.account_files(context.settings) / account_id]:
-        size += await asyncio.to_thread(folders.delete, folder)
+    for prefix in [*(f"sessions/{session_id}/" for session_id in sessions), f"public/users/{account_id}/"]:
+        size += await folders.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
     context.bus.publish(AccountDeleted(account_id))
     return Deleted(account_id, messages, size)

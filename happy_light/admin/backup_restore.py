@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import time
 from pathlib import Path
 
-from happy_light import data_dir, store
+from happy_light import data_dir, pending_moves, store
 from happy_light.admin.backup_archive import (
     DATABASE,
     FORMAT,
@@ -39,18 +38,14 @@ def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCa
                 f"{settings.data_dir} is not empty ({there[0].name}). With --force its content is moved to a folder "
                 "beside it and replaced; or choose another folder with --data-dir."
             )
-        staging = settings.data_dir / ".restoring"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
         try:
-            manifest = read_archive(archive, progress, staging)
-            _check_restored(settings, manifest, staging)
-            aside = _move_aside(settings, there, manifest.secret)
-            _move_in(settings, staging)
+            with pending_moves.staging_folder(settings.data_dir, settings.data_dir / data_dir.RESTORING) as staging:
+                manifest = read_archive(archive, progress, staging)
+                _check_restored(settings, manifest, staging)
+                aside, moves = _plan(settings, there, staging)
+                pending_moves.run(settings.data_dir, "a restore", moves, staging)
         except OSError as error:
             raise OperatorError(f"{settings.data_dir} cannot be written: {error.strerror or error}.") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     return manifest, aside
 
 
@@ -90,23 +85,16 @@ def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> No
         raise OperatorError("The secret in the archive is not that of its database.")
 
 
-def _move_aside(settings: Settings, there: list[Path], with_secret: bool) -> Path | None:
-    if with_secret and settings.secret_file.exists():
+def _plan(settings: Settings, there: list[Path], staging: Path) -> tuple[Path | None, list[tuple[Path, Path]]]:
+    """Return the folder for the previous content, and what to move from where to where: first that, then the new."""
+    places = {
+        "files": settings.files, "attachments": settings.attachments, SECRET: settings.secret_file,
+        DATABASE: settings.database,
+    }  # fmt: skip
+    moves_in = [(staging / name, place) for name, place in places.items() if (staging / name).exists()]
+    if (staging / SECRET).exists() and settings.secret_file.exists():
         there = [*there, settings.secret_file]
     if not there:
-        return None
-    aside = settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S")
-    aside.mkdir(mode=0o700)
-    for path in there:
-        shutil.move(path, aside / path.name)
-    return aside
-
-
-def _move_in(settings: Settings, staging: Path) -> None:
-    moves: list[tuple[str, Path]] = [("files", settings.files), ("attachments", settings.attachments)]
-    # The database is last: until it is there, a server that starts has no data without its files.
-    for name, place in [*moves, (SECRET, settings.secret_file), (DATABASE, settings.database)]:
-        if (staging / name).exists():
-            if place.is_dir():  # empty, or it would have been moved aside
-                shutil.rmtree(place)
-            shutil.move(staging / name, place)
+        return None, moves_in
+    aside = pending_moves.unused(settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S"))
+    return aside, [*((path, aside / path.name) for path in there), *moves_in]

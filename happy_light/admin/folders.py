@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from happy_light.blobs import Blobs, InvalidKey
 from happy_light.config import Settings
 
 
@@ -45,3 +48,23 @@ def delete(folder: Path) -> int:
     size = size_of(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return size
+
+
+async def stored_size(blobs: Blobs, prefix: str) -> int:
+    """Return the bytes of all files under a prefix such as `sessions/<id>/`; 0 if it is not one."""
+    return await asyncio.to_thread(_sum_sizes, blobs, prefix)
+
+
+async def delete_stored(blobs: Blobs, prefix: str) -> int:
+    """Delete all files under a prefix and return their bytes. An id that cannot be part of a key has no files."""
+    size = await stored_size(blobs, prefix)
+    with contextlib.suppress(InvalidKey):
+        await blobs.delete_prefix(prefix)
+    return size
+
+
+def _sum_sizes(blobs: Blobs, prefix: str) -> int:
+    try:
+        return sum(blob.size for blob in blobs.walk(prefix))
+    except (InvalidKey, OSError):
+        return 0

@@ -196,17 +196,17 @@ async def _prune_sessions(context: ServerContext, before: int, pruned: Pruned, p
     found = await context.database.read(inactive_sessions, before)
     for index, (account_id, session_id, messages) in enumerate(found):
         progress(index, len(found))
-        folder = session_files(context.settings) / session_id
+        prefix = f"sessions/{session_id}/"
         if pruned.dry_run:
             pruned.sessions += 1
             pruned.messages += messages
-            pruned.file_bytes += await asyncio.to_thread(folders.size_of, folder)
+            pruned.file_bytes += await folders.stored_size(context.blobs, prefix)
             continue
         while (count := await context.database.write(account_id, delete_inactive, session_id, before)) is not None:
             pruned.messages += count
             if count < DELETE_BATCH:
                 pruned.sessions += 1
-                pruned.file_bytes += await asyncio.to_thread(folders.delete, folder)
+                pruned.file_bytes += await folders.delete_stored(context.blobs, prefix)
                 break
 
 

@@ -145,7 +145,7 @@ class FolderBlobs:
     def walk(self, prefix: str = "") -> Iterator[StoredBlob]:
         """Yield every file whose key begins with `prefix`; anything without a key is left out."""
         for top, folder in self._roots.items() if not prefix else [self._folder_of(prefix)]:
-            for file, about in _regular_files(folder):
+            for file, about in regular_files(folder):
                 key = keys.key_at(f"{top}/{file.relative_to(self._roots[top]).as_posix()}")
                 if key is not None:
                     yield StoredBlob(key, about.st_size, about.st_mtime)
@@ -214,7 +214,7 @@ def _discard(file: BufferedWriter) -> None:
     Path(file.name).unlink(missing_ok=True)
 
 
-def _regular_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def regular_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield the regular files below a folder; links are not followed, and what disappears meanwhile is left out."""
     try:
         entries = list(os.scandir(folder))
@@ -222,7 +222,7 @@ def _regular_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _regular_files(Path(entry.path))
+            yield from regular_files(Path(entry.path))
         elif entry.is_file(follow_symlinks=False):
             try:
                 yield Path(entry.path), entry.stat(follow_symlinks=False)

@@ -16,7 +16,7 @@ from happy_light.config import Settings
 from happy_light.errors import OperatorError
 
 if TYPE_CHECKING:
-    from happy_light.importing.copy_tables import Progress, Report
+    from happy_light.importing.report import ProgressCallback, Report
     from happy_light.importing.sources import Source
 
 _DATABASES = ("happy-server-light.sqlite", "happier-server-light.sqlite")
@@ -52,7 +52,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     )
 
 
-def _import(settings: Settings, arguments: argparse.Namespace, progress: Progress) -> tuple[str, Report]:
+def _import(settings: Settings, arguments: argparse.Namespace, progress: ProgressCallback) -> tuple[str, Report]:
     from happy_light.importing import server_import, source_secret
 
     flags = {"dry_run": arguments.dry_run, "force": arguments.force}
@@ -89,14 +89,14 @@ def _import(settings: Settings, arguments: argparse.Namespace, progress: Progres
 
 
 def _account(
-    settings: Settings, arguments: argparse.Namespace, path: Path, progress: Progress, flags: dict[str, bool]
+    settings: Settings, arguments: argparse.Namespace, path: Path, progress: ProgressCallback, flags: dict[str, bool]
 ) -> tuple[str, Report]:
     from happy_light.importing import account_import, source_secret
 
     given = None
     if arguments.secret is not None or arguments.secret_file is not None:
         given, _ = source_secret.find(arguments.secret, arguments.secret_file, None, ())
-    return str(path), account_import.adopt(path, settings, given, progress, **flags)
+    return str(path), account_import.import_account(path, settings, given, progress, **flags)
 
 
 def _database(path: Path) -> Path:
@@ -131,8 +131,8 @@ def _summary(name: str, report: Report, dry_run: bool, seconds: float) -> dict[s
         "dryRun": dry_run,
         "seconds": seconds,
         "tables": {
-            table: {"found": moved.found, "taken": moved.taken, "left": dict(moved.left)}
-            for table, moved in report.tables.items()
+            table: {"found": counts.found, "taken": counts.taken, "left": dict(counts.left)}
+            for table, counts in report.tables.items()
         },
         "files": report.files,
         "renumbered": report.renumbered,
@@ -143,9 +143,9 @@ def _summary(name: str, report: Report, dry_run: bool, seconds: float) -> dict[s
 
 def _text(name: str, report: Report, dry_run: bool, seconds: float, settings: Settings) -> str:
     lines = [f"{'Would take' if dry_run else 'Took'} over {name} ({seconds} s):", ""]
-    for moved in report.tables.values():
-        left = ", ".join(f"{count:,} {reason}" for reason, count in moved.left.items())
-        lines.append(f"  {moved.shown:<26} {moved.taken:>11,}{f'   left out: {left}' if left else ''}")
+    for counts in report.tables.values():
+        left = ", ".join(f"{count:,} {reason}" for reason, count in counts.left.items())
+        lines.append(f"  {counts.shown:<26} {counts.taken:>11,}{f'   left out: {left}' if left else ''}")
     for kind, count in report.files.items():
         lines.append(f"  {'files: ' + kind:<26} {count:>11,}")
     lines += ["", *report.notes]

@@ -1,4 +1,4 @@
-"""Looks at the source once more, and whether the new database says the same."""
+"""Read the source once more and compare it with the new database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sqlite3
 from typing import Final
 
 from happy_light.errors import OperatorError
-from happy_light.importing.convert import Damaged, ciphertext, integer
-from happy_light.importing.copy_tables import Progress, Report
+from happy_light.importing.convert import ciphertext, integer
+from happy_light.importing.report import ProgressCallback, Report
+from happy_light.importing.rows import InvalidRow
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import TABLES
 
@@ -16,8 +17,11 @@ _SAMPLED: Final = 200  # sessions whose content is compared
 _FIRST: Final = 100  # messages of each of them
 
 
-def check(source: Source, target: sqlite3.Connection, report: Report, progress: Progress) -> None:
-    """Counts per table, highest seq per session and account, content of a sample. Raises StartError."""
+def check(source: Source, target: sqlite3.Connection, report: Report, progress: ProgressCallback) -> None:
+    """Compare counts per table, the highest seq per session and account, and the content of a sample.
+
+    Raises OperatorError at the first difference.
+    """
     progress("checks", 0, 4)
     _counts(source, target, report)
     progress("checks", 1, 4)
@@ -35,7 +39,7 @@ def _counts(source: Source, target: sqlite3.Connection, report: Report) -> None:
         expected = sum(source.count(name) - report.tables[name].left.total() for name in theirs)
         (found,) = target.execute(f"SELECT count(*) FROM {ours}").fetchone()
         if found != expected:
-            raise _wrong(f"{ours} has {found} rows, and {expected} are expected")
+            raise _difference(f"{ours} has {found} rows, and {expected} are expected")
         report.checks["tables"] = report.checks.get("tables", 0) + len(theirs)
 
 
@@ -44,32 +48,32 @@ def _accounts(source: Source, target: sqlite3.Connection, report: Report) -> Non
     for id, seq, feed_seq in source.rows("Account", ["id", "seq", "feedSeq"]):
         row = target.execute("SELECT seq, feed_seq FROM accounts WHERE id = ?", (id,)).fetchone()
         if row is None:
-            continue  # damaged: counted as left out above
+            continue  # damaged; the counts say that it was left out
         if row[0] != integer(seq or 0) or row[1] < integer(feed_seq or 0):
-            raise _wrong(f"account {id} is at seq {row[0]}, and {seq} is expected")
+            raise _difference(f"account {id} is at seq {row[0]}, and {seq} is expected")
         compared += 1
     report.checks["accounts"] = compared
 
 
 def _sessions(source: Source, target: sqlite3.Connection, report: Report) -> None:
-    """A session that has neither doubles nor damaged messages must end at the same seq with the same count."""
+    """Compare count and highest seq of sessions in which no seq occurs twice and no message was left out."""
     compared = 0
     loss = report.tables["SessionMessage"].left.total()
     for id, count, top_seq in source.tops("SessionMessage", "sessionId", "seq"):
         try:
             highest = integer(top_seq or 0)
-        except Damaged:
-            continue  # of a message that was left out for it
+        except InvalidRow:
+            continue  # the message with this seq was left out
         found, top = target.execute("SELECT count(*), max(seq) FROM messages WHERE session_id = ?", (id,)).fetchone()
         if found != count and not loss:
-            raise _wrong(f"session {id} has {found} messages, and {count} are expected")
+            raise _difference(f"session {id} has {found} messages, and {count} are expected")
         if found == count and (top < highest or (top > highest and id not in report.renumbered)):
-            raise _wrong(f"session {id} ends at message {top}, and {highest} is expected")
+            raise _difference(f"session {id} ends at message {top}, and {highest} is expected")
         compared += 1
     for id, seq in source.rows("Session", ["id", "seq"]):
         row = target.execute("SELECT seq FROM sessions WHERE id = ?", (id,)).fetchone()
         if row is not None and row[0] < integer(seq or 0):
-            raise _wrong(f"session {id} is at seq {row[0]}, and {seq} is expected")
+            raise _difference(f"session {id} is at seq {row[0]}, and {seq} is expected")
     report.checks["sessions"] = compared
 
 
@@ -91,17 +95,17 @@ def _contents(source: Source, target: sqlite3.Connection, report: Report) -> Non
         ):
             ours[id] = _hash(content)
     report.checks["contents"] = len(ours)
-    # One question for all sessions, so that a source without an index on them is read through only once.
+    # One query for all sessions, so that a source without an index on them is read only once.
     for id, content in source.rows("SessionMessage", ["id", "content"], where=("sessionId", sampled)):
         if id in ours and ours.pop(id) != _hash(ciphertext(content)):
-            raise _wrong(f"the content of message {id} differs")
+            raise _difference(f"the content of message {id} differs")
     if ours:
-        raise _wrong(f"message {next(iter(ours))} is not in the source")
+        raise _difference(f"message {next(iter(ours))} is not in the source")
 
 
 def _hash(content: str) -> bytes:
     return hashlib.sha256(content.encode()).digest()
 
 
-def _wrong(what: str) -> OperatorError:
+def _difference(what: str) -> OperatorError:
     return OperatorError(f"The check after the import failed, and nothing was changed: {what}.")

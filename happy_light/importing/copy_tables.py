@@ -1,55 +1,26 @@
-"""Fills a new database of ours with what a source holds, and says what it did with every row."""
+"""Fill a new database of ours with the rows of a source, and report what became of every row."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any, Final
 
 from happy_light.auth.sealing import Vault
-from happy_light.importing.convert import Damaged
+from happy_light.importing import relationships, rows
+from happy_light.importing.report import ProgressCallback, Report, TableReport
+from happy_light.importing.rows import InvalidRow, MessageRow, Row
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import EMPTY, TABLES, UNUSED, Table
 
-Progress = Callable[[str, int, int], None]
-"""Hears (what, how many are done, of how many)."""
-
-_STEP: Final = 500  # rows between two looks at the progress
-_EXAMPLES: Final = 3
+_STEP: Final = 500  # rows between two calls of the progress callback
+_EXAMPLES: Final = 3  # rows named in a note
+_TOKENS: Final = 100  # sealed tokens that are tried
 
 
-@dataclass
-class Moved:
-    """One table of theirs: rows found, taken, and left out with the reason."""
-
-    shown: str
-    found: int = 0
-    taken: int = 0
-    left: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass
-class Report:
-    """What an import did, or would do."""
-
-    tables: dict[str, Moved] = field(default_factory=dict)
-    """By the name in the source."""
-
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the operator."""
-
-    renumbered: dict[str, int] = field(default_factory=dict)
-    """Session -> how many of its messages got another seq."""
-
-    files: dict[str, int] = field(default_factory=dict)
-    checks: dict[str, int] = field(default_factory=dict)
-    """What was compared at the end -> how often."""
-
-
-def load(source: Source, target: sqlite3.Connection, progress: Progress) -> Report:
-    """Copies every table into the (empty) target inside its open transaction. Raises StartError."""
+def copy_all(source: Source, target: sqlite3.Connection, progress: ProgressCallback) -> Report:
+    """Copy every table into the empty database `target`, inside its open transaction. Raises OperatorError."""
     report = Report()
     present = source.tables()
     for table in TABLES:
@@ -57,84 +28,94 @@ def load(source: Source, target: sqlite3.Connection, progress: Progress) -> Repo
             report.notes.append(f"The source has no table {table.theirs}: no {table.shown}.")
             continue
         _copy(source, target, table, report, progress)
-    _drop_orphans(target, report)
+    _delete_orphans(target, report)
+    _delete_unconfirmed(target, report)
     _raise_counters(target, report)
-    _name_what_stays(present, report)
+    _note_unknown(present, report)
     return report
 
 
-def _copy(source: Source, target: sqlite3.Connection, table: Table, report: Report, progress: Progress) -> None:
-    moved = report.tables[table.theirs] = Moved(table.shown, source.count(table.theirs))
+def _copy(source: Source, target: sqlite3.Connection, table: Table, report: Report, progress: ProgressCallback) -> None:
+    counts = report.tables[table.theirs] = TableReport(table.shown, source.count(table.theirs))
     before = _count(target, table.ours)
     examples: list[str] = []
-    stored = 0
+    dropped: Counter[str] = Counter()
+    valid = 0
 
-    def rows() -> Iterator[list[Any]]:
-        nonlocal stored
-        step = 0
-        for step, values in enumerate(source.rows(table.theirs, [c.theirs for c in table.columns], table.order), 1):
-            if step % _STEP == 0:
-                progress(table.shown, step, moved.found)
+    def convert() -> Iterator[Row]:
+        nonlocal valid
+        number = 0
+        for number, values in enumerate(source.rows(table.theirs, [c.theirs for c in table.columns], table.order), 1):
+            if number % _STEP == 0:
+                progress(table.shown, number, counts.found)
             try:
-                row = table.row(values)
-            except Damaged as error:
-                moved.left["damaged"] += 1
+                row, without = table.row(values)
+            except InvalidRow as error:
+                counts.left["damaged"] += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(f"{_name(table, values)}: {error}")
                 continue
-            stored += 1
+            dropped.update(without)
+            valid += 1
             yield row
-        progress(table.shown, step, moved.found)
+        progress(table.shown, number, counts.found)
 
-    # A generator, so that sqlite3 takes row after row and memory stays flat whatever the rows weigh.
-    target.executemany(table.insert, _numbered(rows(), report) if table.ours == "messages" else rows())
-    moved.taken = _count(target, table.ours) - before
-    if stored > moved.taken:
-        moved.left["already there"] = stored - moved.taken
+    # Generators, so that sqlite3 takes one row after another and memory does not depend on how much there is.
+    converted = _renumber(convert(), report) if table.ours == "messages" else convert()
+    target.executemany(table.insert, map(rows.values_of, converted))
+    counts.taken = _count(target, table.ours) - before
+    if valid > counts.taken:
+        counts.left["already there"] = valid - counts.taken
     if examples:
         report.notes.append(f"Damaged {table.shown} were left out: {'; '.join(examples)}.")
+    for column, count in dropped.items():
+        report.notes.append(f"The {column.replace('_', ' ')} of {count} {table.shown} cannot be used and was left out.")
 
 
-def _numbered(rows: Iterator[list[Any]], report: Report) -> Iterator[list[Any]]:
-    """Messages by session and seq -> the same, each seq once in its session.
+def _renumber(messages: Iterator[Any], report: Report) -> Iterator[MessageRow]:
+    """Yield messages that come by session and seq, so that each seq occurs once in its session.
 
-    In a session where a seq stands twice, the second one and whatever it pushes forward move on by as
-    little as keeps the order of (seq, createdAt, id); gaps behind it take that up. Others stay as they are.
+    Where a seq occurs twice, the second message and those that it displaces move on by as little as keeps the order
+    of (seq, created_at, id); the gaps behind them take that up. All others keep their seq.
     """
     session, last = "", 0
-    for same in _runs(rows):
-        if same[0][0] != session:
-            session, last = same[0][0], same[0][1] - 1
-        for row in same:
-            seq = max(row[1], last + 1)
-            if seq != row[1]:
+    for same in _runs(messages):
+        if same[0].session_id != session:
+            session, last = same[0].session_id, 0
+        for message in same:
+            seq = max(message.seq, last + 1)
+            if seq != message.seq:
                 report.renumbered[session] = report.renumbered.get(session, 0) + 1
-                row[1] = seq
+                message.seq = seq
             last = seq
-            yield row
+            yield message
 
 
-def _runs(rows: Iterator[list[Any]]) -> Iterator[list[list[Any]]]:
-    """Neighbours with one session and seq together, by (createdAt, id): a few rows at most."""
-    run: list[list[Any]] = []
-    for row in rows:
-        if run and run[0][:2] != row[:2]:
-            yield sorted(run, key=lambda r: (r[3], r[2])) if len(run) > 1 else run
+def _runs(messages: Iterator[MessageRow]) -> Iterator[list[MessageRow]]:
+    """Yield neighbours that have one session and seq together, by (created_at, id): a few messages at most."""
+    run: list[MessageRow] = []
+    for message in messages:
+        if run and (run[0].session_id, run[0].seq) != (message.session_id, message.seq):
+            yield sorted(run, key=_age)
             run = []
-        run.append(row)
+        run.append(message)
     if run:
-        yield sorted(run, key=lambda r: (r[3], r[2]))
+        yield sorted(run, key=_age)
+
+
+def _age(message: MessageRow) -> tuple[int, str]:
+    return message.created_at, message.id
 
 
 def _name(table: Table, values: tuple[Any, ...]) -> str:
-    """How to find a row again: its id, or its place."""
+    """Return how an operator finds a row in the source: its table with its id, or its account's."""
     shown = dict(zip([column.theirs for column in table.columns], values, strict=True))
     return f"{table.theirs} {shown.get('id') or shown.get('accountId') or '?'}"
 
 
-# ------------------------------------------------------------------------------------ putting right
-def _drop_orphans(target: sqlite3.Connection, report: Report) -> None:
-    """Rows whose account, session or machine is missing: SQLite servers did not always watch over that."""
+# ------------------------------------------------------------------------------------- corrections
+def _delete_orphans(target: sqlite3.Connection, report: Report) -> None:
+    """Delete rows whose account, session or machine is missing: SQLite servers did not always enforce that."""
     for table in dict.fromkeys(table.ours for table in TABLES):
         references: dict[int, list[tuple[Any, ...]]] = {}
         for row in target.execute(f"PRAGMA foreign_key_list({table})"):
@@ -146,23 +127,32 @@ def _drop_orphans(target: sqlite3.Connection, report: Report) -> None:
             same = " AND ".join(f"p.{key} = {table}.{child}" for child, key in pairs)
             where = f"WHERE {missing} AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {same})"
             if on_delete == "SET NULL":
-                gone = target.execute(f"UPDATE {table} SET {pairs[0][0]} = NULL {where}").rowcount
-                if gone:
-                    report.notes.append(f"{gone} {table} pointed to missing {parent}; they do not any more.")
-            elif gone := target.execute(f"DELETE FROM {table} {where}").rowcount:
-                for moved in _of(table, report):
-                    part = min(gone, moved.taken)
-                    moved.taken -= part
-                    moved.left[f"without {parent}"] += part
-                    gone -= part
+                changed = target.execute(f"UPDATE {table} SET {pairs[0][0]} = NULL {where}").rowcount
+                if changed:
+                    report.notes.append(f"{changed} {table} pointed to missing {parent}; they do not any more.")
+            else:
+                deleted = target.execute(f"DELETE FROM {table} {where}").rowcount
+                _count_deleted(table, deleted, f"without {parent}", report)
 
 
-def _of(ours: str, report: Report) -> list[Moved]:
-    return [report.tables[t.theirs] for t in TABLES if t.ours == ours and t.theirs in report.tables]
+def _delete_unconfirmed(target: sqlite3.Connection, report: Report) -> None:
+    deleted = relationships.delete_impossible(target)
+    _count_deleted("relationships", deleted, "not confirmed by the other side", report)
+
+
+def _count_deleted(ours: str, deleted: int, reason: str, report: Report) -> None:
+    """Move rows of our table from taken to left out, whichever tables of the source they came from."""
+    for table in TABLES:
+        counts = report.tables.get(table.theirs)
+        if table.ours == ours and counts is not None and deleted:
+            part = min(deleted, counts.taken)
+            counts.taken -= part
+            counts.left[reason] += part
+            deleted -= part
 
 
 def _raise_counters(target: sqlite3.Connection, report: Report) -> None:
-    """A counter below what it has numbered would give a number out twice."""
+    """Raise counters that are below what they have numbered, or they would give a number out twice."""
     for table, counter, below, column in (
         ("sessions", "seq", "messages WHERE session_id = sessions.id", "seq"),
         ("accounts", "feed_seq", "feed_items WHERE account_id = accounts.id", "counter"),
@@ -178,7 +168,7 @@ def _raise_counters(target: sqlite3.Connection, report: Report) -> None:
         )
 
 
-def _name_what_stays(present: dict[str, set[str]], report: Report) -> None:
+def _note_unknown(present: dict[str, set[str]], report: Report) -> None:
     known = {table.theirs: table for table in TABLES}
     for name, columns in sorted(present.items()):
         if name in known:
@@ -191,21 +181,21 @@ def _name_what_stays(present: dict[str, set[str]], report: Report) -> None:
         report.notes.append(f"Tables that are unknown here were left: {', '.join(more)}.")
 
 
-# ------------------------------------------------------------------------------------------- secret
-def readable_tokens(target: sqlite3.Connection, secret: str) -> tuple[int, int]:
-    """-> how many tokens sealed at rest (of vendors and GitHub) were looked at, and how many open."""
+# ------------------------------------------------------------------------------------------ secret
+def try_secret(target: sqlite3.Connection, secret: str) -> tuple[int, int]:
+    """Open tokens that were sealed at rest; return how many were tried, and how many opened."""
     vault = Vault(secret)
-    looked = opened = 0
-    for path, sealed in _sealed(target):
+    tried = opened = 0
+    for path, sealed in _sealed_tokens(target):
         if sealed[:1] == b"\0" and len(sealed) > 28:
-            looked += 1
+            tried += 1
             opened += vault.open(path, sealed) is not None
-        if looked == 100:
+        if tried == _TOKENS:
             break
-    return looked, opened
+    return tried, opened
 
 
-def _sealed(target: sqlite3.Connection) -> Iterator[tuple[list[str], bytes]]:
+def _sealed_tokens(target: sqlite3.Connection) -> Iterator[tuple[list[str], bytes]]:
     for account_id, vendor, token in target.execute("SELECT account_id, vendor, token FROM vendor_tokens"):
         yield ["user", account_id, "vendors", vendor, "token"], token
     for account_id, token in target.execute(

@@ -1,4 +1,4 @@
-"""A PostgreSQL database, or anything that speaks its protocol (PGlite's socket server). Extra `[postgres]`."""
+"""Read a PostgreSQL database, or PGlite through its socket server. Needs the extra `postgres`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from happy_light.errors import OperatorError
 from happy_light.importing import sources
 from happy_light.importing.sources import Row, quote
 
-_FETCH: Final = 200  # rows a round trip: enough for speed, few enough for memory when rows are large
+_FETCH: Final = 200  # rows in a round trip: fast enough, and little memory when rows are large
 
 
 class Postgres:
-    """A `Source` over ONE connection (PGlite has no more), in one read-only transaction."""
+    """A `Source` in one read-only transaction, over one connection, since PGlite allows no second one."""
 
     def __init__(self, url: str) -> None:
-        """Raises StartError if it cannot be reached; the text never holds the password."""
+        """Connect. Raises OperatorError, whose text never has the password in it."""
         try:
             import psycopg
         except ImportError:
@@ -29,7 +29,7 @@ class Postgres:
         parts = urlsplit(url)
         self.name = f"postgresql://{parts.hostname or ''}{parts.path}"
         try:
-            # prepare_threshold: prepared statements bring nothing here, and not everything has them.
+            # No prepared statements: each is used once, and PGlite may not have them.
             self._connection = psycopg.connect(url, prepare_threshold=None, connect_timeout=20)
             self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             self._connection.read_only = True
@@ -52,7 +52,7 @@ class Postgres:
         return {table: set(columns) for table, columns in self._types.items()}
 
     def _expression(self, table: str, name: str | None) -> str:
-        """A column in the form that the SQLite files have it: ms, text, bytes."""
+        """Return an expression for a column that gives the types of the SQLite files: ms, text, bytes."""
         kind = self._types[table].get(name) if name is not None else None
         if name is None or kind is None:
             return "NULL"
@@ -96,6 +96,6 @@ class Postgres:
 
 
 def _plain(error: Exception, password: str | None) -> str:
-    """The first line of the database's own words, without the password."""
+    """Return the first line of the database's error message, without the password."""
     line = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return line.replace(password, "***") if password else line

@@ -1,22 +1,22 @@
-"""Another server becomes this one: all of it, or nothing."""
+"""Take over another server: all of it becomes this server, or nothing does."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from happy_light import data_dir, store
+from happy_light import data_dir, pending_moves, store
+from happy_light.atomic_write import write_atomic
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
-from happy_light.importing import checks, copy_tables, install
-from happy_light.importing.copy_tables import Progress, Report
+from happy_light.importing import checks, copy_tables, install, source_files
+from happy_light.importing.report import ProgressCallback, Report
 from happy_light.importing.sources import Source
 from happy_light.importing.tables import ESSENTIAL
 from happy_light.store import Transaction
@@ -28,22 +28,23 @@ def take_over(
     settings: Settings,
     secret: str,
     files: Path | None,
-    progress: Progress,
+    progress: ProgressCallback,
     *,
     dry_run: bool = False,
     force: bool = False,
 ) -> Report:
-    """Builds a new database beside the data folder's own, checks it, and puts it in place.
+    """Build a new database beside the data folder's own, check it, and move it into place.
 
-    A dry run does all but the last. Raises StartError, and nothing has changed then.
+    `files` is the other server's files folder. A dry run does all but the last step. Raises OperatorError, and
+    nothing has changed then.
     """
     missing = ESSENTIAL - source.tables().keys()
     if missing:
         raise OperatorError(
-            f"{source.name} is no Happy server's database: it has no table {', '.join(sorted(missing))}."
+            f"{source.name} is not a Happy server's database: it has no table {', '.join(sorted(missing))}."
         )
     with staging_of(settings, dry_run) as staging:
-        there = install.accounts_in(settings.database)
+        there = install.count_accounts(settings.database)
         if there and not force and not dry_run:
             raise OperatorError(
                 f"{settings.data_dir} already has {there} account{'s' * (there > 1)}. --force replaces them (the old "
@@ -56,44 +57,42 @@ def take_over(
         if settings.master_secret and settings.master_secret != secret:
             report.notes.append("HANDY_MASTER_SECRET is another secret: unset it before the server starts.")
         if not dry_run:
-            install.put(settings, staging, secret, report)
+            write_atomic(staging / install.SECRET, secret.encode())
+            install.install(settings, staging, report)
     return report
 
 
 @contextlib.contextmanager
 def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
-    """A folder for the unfinished; the data folder is locked meanwhile, except for a dry run."""
+    """Yield a folder to build in; the data folder is locked meanwhile, except for a dry run. Raises OperatorError."""
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="happy-import-") as temporary:
             yield Path(temporary)
         return
     data_dir.create_private_dir(settings.data_dir)
-    staging = settings.database.parent / install.STAGING  # where a rename can take it to its place
-    with data_dir.lock_data_dir(settings):
-        try:
-            shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
-            staging.mkdir(mode=0o700)
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    folder = settings.database.parent / data_dir.IMPORTING  # on the disk of the database, which is the largest file
+    with data_dir.lock_data_dir(settings), pending_moves.staging_folder(settings.data_dir, folder) as staging:
+        yield staging
 
 
-def _build(source: Source, staging: Path, secret: str, files: Path | None, progress: Progress, force: bool) -> Report:
-    path = staging / "database"
+def _build(
+    source: Source, staging: Path, secret: str, files: Path | None, progress: ProgressCallback, force: bool
+) -> Report:
+    path = staging / install.DATABASE
     store.create_or_migrate(path)
     target = sqlite3.connect(path, isolation_level=None)
     try:
-        # Nobody else sees this file, and it is thrown away if anything goes wrong: no journal is needed.
+        # Nobody else reads this file, and it is deleted if anything fails: no journal is needed.
         for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF", "cache_size = -64000"):
             target.execute(f"PRAGMA {pragma}").fetchall()
         target.execute("BEGIN")
-        report = copy_tables.load(source, target, progress)
+        report = copy_tables.copy_all(source, target, progress)
         checks.check(source, target, report, progress)
         _check_secret(target, secret, report, force)
         master_secret.record(Transaction(target, DIALECT, now_ms()), Keys(secret))
         target.execute("COMMIT")
         if files is not None:
-            install.stage_files(files, staging, target, report, progress)
+            source_files.stage(files, staging, target, report, progress)
         elif "UploadedFile" in report.tables and report.tables["UploadedFile"].taken:
             report.notes.append("No files folder was given (--files): avatars and attachments are missing.")
         target.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -105,13 +104,13 @@ def _build(source: Source, staging: Path, secret: str, files: Path | None, progr
 
 
 def _check_secret(target: sqlite3.Connection, secret: str, report: Report, force: bool) -> None:
-    """Tokens sealed at rest open with the right secret only."""
-    looked, opened = copy_tables.readable_tokens(target, secret)
-    if looked and not opened and not force:
+    """Raise OperatorError if the secret opens none of the tokens that are sealed at rest, unless `force`."""
+    tried, opened = copy_tables.try_secret(target, secret)
+    if tried and not opened and not force:
         raise OperatorError(
-            f"The master secret is not the other server's: it opens none of {looked} stored tokens, and everyone "
+            f"The master secret is not the other server's: it opens none of {tried} stored tokens, and everyone "
             "would be signed out. Give the right one with --secret-file (--force takes this one all the same)."
         )
-    if opened < looked:
-        report.notes.append(f"{looked - opened} of {looked} stored tokens cannot be read with this secret.")
+    if opened < tried:
+        report.notes.append(f"{tried - opened} of {tried} stored tokens cannot be read with this secret.")
     report.checks["sealed tokens"] = opened

@@ -1,4 +1,4 @@
-"""Which master secret the other server had, and how it becomes this one's."""
+"""Find the master secret of the other server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from happy_light.auth import master_secret
 from happy_light.errors import OperatorError
 
-_NAMES: Final = ("handy-master-secret.txt", "master-secret")
+_FILE_NAMES: Final = ("handy-master-secret.txt", "master-secret")
 
 
 def find(given: str | None, file: Path | None, environment: str | None, beside: Iterable[Path]) -> tuple[str, str]:
-    """-> (secret, where it is from). Raises StartError if there is none.
+    """Return the secret and where it was found: given, in the environment, or in a file beside the database.
 
-    As the other servers looked for it: what is given, the environment, then a file beside the database.
+    The other servers look for it in this order, too. Raises OperatorError if there is none.
     """
     if given is not None:
         if not given.strip():
@@ -25,7 +26,7 @@ def find(given: str | None, file: Path | None, environment: str | None, beside: 
     if environment:
         return environment, "HANDY_MASTER_SECRET"
     for folder in beside:
-        for name in _NAMES:
+        for name in _FILE_NAMES:
             if (folder / name).is_file():
                 return _read(folder / name), str(folder / name)
     raise OperatorError(
@@ -35,10 +36,7 @@ def find(given: str | None, file: Path | None, environment: str | None, beside: 
 
 
 def _read(file: Path) -> str:
-    try:
-        text = file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"The master secret file {file} cannot be read: {error}.") from None
+    text = master_secret.read(file)
     if not text:
         raise OperatorError(f"The master secret file {file} is empty.")
     return text

@@ -1,4 +1,4 @@
-"""A database of another server, as the import sees it: one snapshot, read row by row."""
+"""The interface of a database of another server: one snapshot, read row by row."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Row = tuple[Any, ...]
 
 
 class Source(Protocol):
-    """One consistent snapshot; at most one iterator is in use at a time. Raises StartError on failures."""
+    """One consistent snapshot. At most one iterator is in use at a time. Every method raises OperatorError."""
 
     name: str
-    """What to call it in messages; never with a password."""
+    """What messages call it; never with a password."""
 
     def tables(self) -> dict[str, set[str]]:
-        """Table -> its columns."""
+        """Return the columns of each table."""
         ...
 
     def rows(
@@ -25,32 +25,32 @@ class Source(Protocol):
         order: Sequence[str] = (),
         where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
-        """Rows with these columns (null for None or one that is missing), without holding them all.
+        """Yield rows with these columns, without loading all of them; null for None and for a column that is missing.
 
-        `where`: only rows whose column has one of these values.
+        `where` is a column and its values: only rows that have one of them are yielded.
         """
         ...
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
-        """(group, how many rows, highest value) of every group, by group."""
+        """Yield each group with the number of its rows and their highest value, by group."""
         ...
 
     def count(self, table: str) -> int:
-        """How many rows."""
+        """Return how many rows a table has."""
         ...
 
     def close(self) -> None:
-        """Lets the database go."""
+        """Close the database."""
         ...
 
 
 def quote(name: str) -> str:
-    """An identifier in SQL."""
+    """Return a name as a quoted identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def select(table: str, columns: Sequence[str], order: Sequence[str], where: str | None) -> str:
-    """A SELECT of column expressions; `where` is a whole condition."""
+    """Return a SELECT of column expressions; `where` is a complete condition."""
     sql = f"SELECT {', '.join(columns)} FROM {quote(table)}"
     if where is not None:
         sql += f" WHERE {where}"
@@ -60,6 +60,6 @@ def select(table: str, columns: Sequence[str], order: Sequence[str], where: str 
 
 
 def tops(table: str, group: str, value: str) -> str:
-    """The statement of `Source.tops`."""
+    """Return the statement for `Source.tops`."""
     by = quote(group)
     return f"SELECT {by}, count(*), max({quote(value)}) FROM {quote(table)} GROUP BY {by} ORDER BY {by}"

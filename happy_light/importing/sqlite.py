@@ -1,4 +1,4 @@
-"""The SQLite file of a light server, with whatever write-ahead log lies beside it."""
+"""Read the SQLite file of a light server, with the write-ahead log beside it, if there is one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from happy_light.importing.sources import Row, quote
 
 
 class Sqlite:
-    """A `Source`. The file is opened for reading only; nothing of it changes."""
+    """A `Source` that opens the file for reading only."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StartError if it cannot be read, or is a database of this very program."""
+        """Open the file. Raises OperatorError if it cannot be read or is a database of this program."""
         self.name = str(path)
         try:
             self._connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)
             self._connection.execute("PRAGMA query_only = ON")
             self._connection.execute("PRAGMA busy_timeout = 5000")
-            self._connection.execute("BEGIN")  # one snapshot, even if its server still writes
+            self._connection.execute("BEGIN")  # one snapshot, even if its server is running
             (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
             self._tables = self._find()
         except sqlite3.Error as error:
@@ -77,7 +77,11 @@ class Sqlite:
 
 
 def _uri(path: Path) -> str:
-    """Read-only. A file in a folder that cannot be written and has no log beside it cannot change either."""
+    """Return a URI that opens the file read-only.
+
+    SQLite needs to write beside a database in WAL mode, unless it is told that the file does not change; that is so
+    for one in a folder that cannot be written, without a log beside it.
+    """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     beside = path.with_name(f"{path.name}-wal")
     if not os.access(path.parent, os.W_OK) and not beside.exists():

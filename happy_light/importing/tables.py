@@ -1,4 +1,4 @@
-"""What the tables of the other servers are called, and which of our tables and columns they become."""
+"""The tables of the other servers, and which of our tables and columns they become."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from happy_light.importing import rows
 from happy_light.importing.convert import (
-    Damaged,
     base64,
     blob,
     boolean,
@@ -15,6 +15,7 @@ from happy_light.importing.convert import (
     date,
     integer,
     json_text,
+    message_seq,
     some_text,
     status,
     text,
@@ -22,20 +23,25 @@ from happy_light.importing.convert import (
     usage_cost,
     usage_tokens,
 )
+from happy_light.importing.rows import InvalidRow, Row
 
 REQUIRED: Final = object()
 CREATED: Final = object()
-"""The row's created_at takes its place."""
+"""The default is the row's created_at."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Our column `ours` is `read(value of theirs)`; `default` where theirs is null or missing."""
+    """Our column `ours` is `convert` of their column `theirs`; `default` where theirs is null or missing.
+
+    A value of an `optional` column that cannot be stored becomes null, instead of costing the row.
+    """
 
     ours: str
     theirs: str | None
-    read: Callable[[Any], Any]
+    convert: Callable[[Any], Any]
     default: Any = REQUIRED
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,29 +55,50 @@ class Table:
     order: tuple[str, ...] = ()
     on_conflict: str = "DO NOTHING"
 
-    def row(self, values: tuple[Any, ...]) -> list[Any]:
-        """Their values in the order of `columns` -> ours. Raises Damaged."""
-        made = []
-        for column, value in zip(self.columns, values, strict=True):
-            if value is not None:
-                made.append(column.read(value))
-            elif column.default is REQUIRED:
-                raise Damaged(f"it has no {column.theirs}")
-            else:
-                made.append(made[self.created] if column.default is CREATED else column.default)
-        return made
+    def row(self, values: tuple[Any, ...]) -> tuple[Row, list[str]]:
+        """Return our row for their values in the order of `columns`, and the optional columns that were left out.
 
-    @property
-    def created(self) -> int:
-        """Where created_at stands; before every column that falls back to it."""
-        return next(index for index, column in enumerate(self.columns) if column.ours == "created_at")
+        Raises InvalidRow.
+        """
+        converted: dict[str, Any] = {}
+        dropped: list[str] = []
+        for column, value in zip(self.columns, values, strict=True):
+            if value is None and column.default is REQUIRED:
+                raise InvalidRow(f"it has no {column.theirs}")
+            if value is None:
+                # created_at stands before every column that falls back to it.
+                converted[column.ours] = converted["created_at"] if column.default is CREATED else column.default
+                continue
+            try:
+                converted[column.ours] = column.convert(value)
+            except InvalidRow:
+                if not column.optional:
+                    raise
+                dropped.append(column.ours)
+                converted[column.ours] = None
+        try:
+            return rows.validate(self.ours, converted), dropped
+        except InvalidRow:
+            dropped += self._drop_optional(converted)
+            return rows.validate(self.ours, converted), dropped
+
+    def _drop_optional(self, converted: dict[str, Any]) -> list[str]:
+        """Set the optional columns that make the row invalid to null; return their names."""
+        optional = [column.ours for column in self.columns if column.optional and converted[column.ours] is not None]
+        without = converted | dict.fromkeys(optional)
+        dropped = []
+        for name in optional:
+            try:
+                rows.validate(self.ours, without | {name: converted[name]})
+            except InvalidRow:
+                dropped.append(name)
+        converted |= dict.fromkeys(dropped)
+        return dropped
 
     @property
     def insert(self) -> str:
         """The statement that stores a row of ours."""
-        names = ", ".join(column.ours for column in self.columns)
-        marks = ", ".join("?" * len(self.columns))
-        return f"INSERT INTO {self.ours} ({names}) VALUES ({marks}) ON CONFLICT {self.on_conflict}"
+        return f"{rows.insert_sql(self.ours)} ON CONFLICT {self.on_conflict}"
 
 
 _TIMES: Final = (Column("created_at", "createdAt", date), Column("updated_at", "updatedAt", date, CREATED))
@@ -108,11 +135,11 @@ TABLES: Final = (
         Column("public_key", "publicKey", upper),
         Column("feed_seq", "feedSeq", integer, 0),
         *_versioned("settings", "settings", None),
-        Column("first_name", "firstName", text, None),
-        Column("last_name", "lastName", text, None),
-        Column("username", "username", text, None),
-        Column("avatar", "avatar", json_text, None),
-        Column("github_user_id", "githubUserId", text, None),
+        Column("first_name", "firstName", some_text, None, optional=True),
+        Column("last_name", "lastName", some_text, None, optional=True),
+        Column("username", "username", some_text, None, optional=True),
+        Column("avatar", "avatar", json_text, None, optional=True),
+        Column("github_user_id", "githubUserId", text, None, optional=True),
     )),
     _request("TerminalAuthRequest", "terminal", Column("supports_v2", "supportsV2", boolean, 0)),
     _request("AccountAuthRequest", "account"),
@@ -128,7 +155,7 @@ TABLES: Final = (
     )),
     Table("SessionMessage", "messages", "messages", (
         Column("session_id", "sessionId", text),
-        Column("seq", "seq", integer, 0),
+        Column("seq", "seq", message_seq, 1),
         _ID, *_TIMES,
         Column("local_id", "localId", some_text, None),
         Column("content", "content", ciphertext),
@@ -165,8 +192,8 @@ TABLES: Final = (
         Column("tokens", "data", usage_tokens),
         Column("cost", "data", usage_cost),
     ),
-        # Theirs may hold several reports of one key without a session; the last one is the true one.
-        on_conflict="(account_id, ifnull(session_id, ''), key) DO UPDATE SET id = excluded.id, "
+        # Theirs may have several reports of one key without a session; the last one counts.
+        on_conflict="(account_id, coalesce(session_id, ''), key) DO UPDATE SET id = excluded.id, "
         "tokens = excluded.tokens, cost = excluded.cost, created_at = excluded.created_at, "
         "updated_at = excluded.updated_at WHERE excluded.updated_at >= updated_at ON CONFLICT DO NOTHING"),
     Table("ServiceAccountToken", "vendor_tokens", "vendor tokens", (
@@ -205,10 +232,10 @@ UNUSED: Final = {
     "AccessKey": {"id"},
     "UserKVStore": {"id"},
 }
-"""Columns that are known and have no place here: no client ever sees them."""
+"""Known columns that are not imported: no client ever sees them."""
 
 EMPTY: Final = {"GithubOrganization", "GlobalLock", "SimpleCache", "VoiceConversation", "RepeatKey"}
-"""Tables that are known and have no place here: caches and locks."""
+"""Known tables that are not imported: caches and locks."""
 
 ESSENTIAL: Final = {"Account", "Session", "SessionMessage"}
-"""Tables without which a database is not a Happy server's."""
+"""Tables that every Happy server's database has."""

@@ -47,6 +47,7 @@ class Server:
         async with contextlib.AsyncExitStack() as opened:
             data_dir.create_private_dir(settings.data_dir)
             opened.enter_context(data_dir.lock_data_dir(settings))
+            data_dir.refuse_unfinished(settings)
             self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)

@@ -1,0 +1,380 @@
+"""The rows that an import may store: a struct for each table, whose types are those of the wire.
+
+An import believes nothing: whatever it reads becomes one of these structs before it is stored. `validate` raises
+InvalidRow for a value that no server of this kind would have stored; nothing else in the import decides that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+
+from happy_light.blobs import keys
+from happy_light.domains import feed
+from happy_light.domains.artifacts.commands import Uuid
+from happy_light.domains.connect import VENDORS
+from happy_light.domains.people import Status
+from happy_light.wire import NonEmptyStr, SafeInt, Version
+
+Id = Annotated[str, msgspec.Meta(pattern=rf"\A{keys.ID_PATTERN}\Z")]
+"""An id that the server made, or another server; ids of machines and artifacts are the client's own."""
+PublicKey = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-F]{64}\Z")]
+"""32 bytes in the one form that keys are compared in: upper-case hex."""
+Flag = Literal[0, 1]
+Time = Annotated[int, msgspec.Meta(ge=0, le=8_640_000_000_000_000)]
+"""ms since the epoch, up to the last moment that JavaScript knows."""
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class InvalidRow(ValueError):
+    """A row that cannot be stored; the text says which column is wrong, or how."""
+
+
+class Row(msgspec.Struct, forbid_unknown_fields=True):
+    """A row of `table`. The fields are its columns."""
+
+    table: ClassVar[str]
+
+
+class GithubUserRow(Row):
+    """A GitHub user."""
+
+    table: ClassVar[str] = "github_users"
+    id: Id
+    profile: str
+    token: bytes | None
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_json("profile", self.profile, _GithubProfile)
+
+
+class AccountRow(Row):
+    """An account; `tokens_since` in s."""
+
+    table: ClassVar[str] = "accounts"
+    id: Id
+    public_key: PublicKey
+    seq: Version
+    feed_seq: Version
+    settings: str | None
+    settings_version: Version
+    first_name: Name | None
+    last_name: Name | None
+    username: Name | None
+    avatar: str | None
+    github_user_id: Id | None
+    created_at: Time
+    updated_at: Time
+    tokens_since: Version = 0
+
+    def __post_init__(self) -> None:
+        if self.avatar is not None:
+            avatar: _Avatar = _check_json("avatar", self.avatar, _Avatar)
+            _check_public_key("avatar", self.id, avatar.path)
+
+
+class AuthRequestRow(Row):
+    """A sign-in request of a terminal or of a second device."""
+
+    table: ClassVar[str] = "auth_requests"
+    id: Id
+    kind: Literal["terminal", "account"]
+    public_key: PublicKey
+    response: str | None
+    account_id: Id | None
+    created_at: Time
+    updated_at: Time
+    supports_v2: Flag = 0
+    picked_up_at: Time | None = None
+
+
+class SessionRow(Row):
+    """A session."""
+
+    table: ClassVar[str] = "sessions"
+    id: Id
+    account_id: Id
+    tag: str
+    seq: Version
+    metadata: str
+    metadata_version: Version
+    agent_state: str | None
+    agent_state_version: Version
+    data_encryption_key: str | None
+    active: Flag
+    active_at: Time
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_base64("data_encryption_key", self.data_encryption_key)
+
+
+class MessageRow(Row):
+    """A message of a session."""
+
+    table: ClassVar[str] = "messages"
+    id: Id
+    session_id: Id
+    seq: Positive
+    local_id: NonEmptyStr | None
+    content: str
+    created_at: Time
+    updated_at: Time
+
+
+class MachineRow(Row):
+    """A machine."""
+
+    table: ClassVar[str] = "machines"
+    account_id: Id
+    id: NonEmptyStr
+    metadata: str
+    metadata_version: Version
+    daemon_state: str | None
+    daemon_state_version: Version
+    data_encryption_key: str | None
+    seq: Version
+    active: Flag
+    active_at: Time
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_base64("data_encryption_key", self.data_encryption_key)
+
+
+class ArtifactRow(Row):
+    """An artifact."""
+
+    table: ClassVar[str] = "artifacts"
+    id: Uuid
+    account_id: Id
+    header: bytes
+    header_version: Version
+    body: bytes
+    body_version: Version
+    data_encryption_key: bytes
+    seq: Version
+    created_at: Time
+    updated_at: Time
+    session_id: Id | None = None
+
+
+class AccessKeyRow(Row):
+    """An access key of a machine for a session."""
+
+    table: ClassVar[str] = "access_keys"
+    account_id: Id
+    session_id: Id
+    machine_id: NonEmptyStr
+    data: str
+    data_version: Version
+    created_at: Time
+    updated_at: Time
+
+
+class KeyValueRow(Row):
+    """A value of the key-value store; null for a deleted one."""
+
+    table: ClassVar[str] = "kv"
+    account_id: Id
+    key: str
+    value: bytes | None
+    version: Version
+    created_at: Time
+    updated_at: Time
+
+
+class UsageReportRow(Row):
+    """A usage report; tokens and cost are JSON objects of numbers."""
+
+    table: ClassVar[str] = "usage_reports"
+    id: Id
+    account_id: Id
+    session_id: Id | None
+    key: NonEmptyStr
+    tokens: str
+    cost: str
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_json("tokens", self.tokens, dict[str, float])
+        _check_json("cost", self.cost, dict[str, float])
+
+
+class PushTokenRow(Row):
+    """A push token of Expo."""
+
+    table: ClassVar[str] = "push_tokens"
+    id: Id
+    account_id: Id
+    token: NonEmptyStr
+    created_at: Time
+    updated_at: Time
+
+
+class VendorTokenRow(Row):
+    """A sealed token of a vendor."""
+
+    table: ClassVar[str] = "vendor_tokens"
+    account_id: Id
+    vendor: str
+    token: bytes
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        if self.vendor not in VENDORS:
+            raise ValueError(f"vendor: {self.vendor!r:.40} is unknown")
+
+
+class UploadedFileRow(Row):
+    """A public file."""
+
+    table: ClassVar[str] = "uploaded_files"
+    id: Id
+    account_id: Id
+    path: str
+    width: Pixels | None
+    height: Pixels | None
+    thumbhash: str | None
+    reuse_key: str | None
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_public_key("path", self.account_id, self.path)
+
+
+class RelationshipRow(Row):
+    """One side of a relationship."""
+
+    table: ClassVar[str] = "relationships"
+    from_id: Id
+    to_id: Id
+    status: Status
+    accepted_at: Time | None
+    last_notified_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        if self.from_id == self.to_id:
+            raise ValueError("to_id: an account has no relationship with itself")
+
+
+class FeedItemRow(Row):
+    """A post of an account's feed."""
+
+    table: ClassVar[str] = "feed_items"
+    id: Id
+    account_id: Id
+    counter: Positive
+    repeat_key: str | None
+    body: str
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        _check_json("body", self.body, feed.Body)
+
+
+class VoiceSessionRow(Row):
+    """A voice session."""
+
+    table: ClassVar[str] = "voice_sessions"
+    id: Id
+    account_id: Id
+    room: str
+    created_at: Time
+
+
+TYPES: Final[dict[str, type[Row]]] = {
+    kind.table: kind
+    for kind in (
+        GithubUserRow, AccountRow, AuthRequestRow, SessionRow, MessageRow, MachineRow, ArtifactRow, AccessKeyRow,
+        KeyValueRow, UsageReportRow, PushTokenRow, VendorTokenRow, UploadedFileRow, RelationshipRow, FeedItemRow,
+        VoiceSessionRow,
+    )
+}  # fmt: skip
+"""The struct of each table, by the table's name."""
+
+
+def validate(table: str, values: dict[str, Any]) -> Row:
+    """Return the row with these values by column; bytes may be base64, as JSON has them. Raises InvalidRow."""
+    try:
+        row = msgspec.convert(values, TYPES[table])
+        _check_unicode(row)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise InvalidRow(str(error)) from None
+    return row
+
+
+def insert_sql(table: str) -> str:
+    """Return the statement that stores a row; its values are those of `values_of`."""
+    columns = TYPES[table].__struct_fields__
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+values_of = msgspec.structs.astuple
+"""Return the values of a row in the order of `insert_sql`."""
+
+
+# ------------------------------------------------------------------------------------------- checks
+class _GithubProfile(msgspec.Struct):
+    """What is used of GitHub's own JSON."""
+
+    login: Name
+    name: str | None = None
+    email: str | None = None
+    bio: str | None = None
+    avatar_url: str | None = None
+    id: SafeInt | str | None = None
+
+
+class _Avatar(msgspec.Struct):
+    path: str
+    width: Pixels | None = None
+    height: Pixels | None = None
+    thumbhash: str | None = None
+
+
+@functools.cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _check_json(column: str, text: str, kind: Any) -> Any:
+    try:
+        return _decoder(kind).decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"{column}: {error}") from None
+
+
+def _check_base64(column: str, text: str | None) -> None:
+    try:
+        if text is not None and not base64.b64decode(text, validate=True):
+            raise ValueError(f"{column}: it is empty")
+    except (binascii.Error, UnicodeError):
+        raise ValueError(f"{column}: it is not base64") from None
+
+
+def _check_public_key(column: str, account_id: str, path: str) -> None:
+    if not keys.is_public_key_of(account_id, path):
+        raise ValueError(f"{column}: {path!r:.100} is not a public file of the account")
+
+
+def _check_unicode(row: Row) -> None:
+    for value in values_of(row):
+        if isinstance(value, str) and not value.isascii():
+            value.encode()  # raises UnicodeEncodeError, a ValueError, for half of a surrogate pair
