@@ -166,7 +166,7 @@ TABLES: Final = (
         Column("cost", "data", usage_cost),
     ),
         # Theirs may hold several reports of one key without a session; the last one is the true one.
-        on_conflict="(account_id, ifnull(session_id, ''), key) DO UPDATE SET id = excluded.id, "
+        on_conflict="(account_id, coalesce(session_id, ''), key) DO UPDATE SET id = excluded.id, "
         "tokens = excluded.tokens, cost = excluded.cost, created_at = excluded.created_at, "
         "updated_at = excluded.updated_at WHERE excluded.updated_at >= updated_at ON CONFLICT DO NOTHING"),
     Table("ServiceAccountToken", "vendor_tokens", "vendor tokens", (
