@@ -67,6 +67,24 @@ CREATE TABLE used_challenges (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX used_challenges_by_age ON used_challenges (expires_at);
 
+-- A project groups sessions.
+CREATE TABLE projects (
+    id                  TEXT PRIMARY KEY,
+    account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    external_id         TEXT NOT NULL,               -- the client's own name for it
+    metadata            TEXT NOT NULL,
+    metadata_version    INTEGER NOT NULL DEFAULT 1,
+    data_encryption_key TEXT,                        -- base64, as it travels
+    avatar_ref          TEXT,                        -- of the active picture; NULL if there is none
+    avatar_preview      TEXT,                        -- encrypted; NULL if there is no active picture
+    avatar_version      INTEGER NOT NULL DEFAULT 0,  -- rises with every change of the picture, removals too
+    seq                 INTEGER NOT NULL DEFAULT 0,  -- rises with every change of metadata or picture
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    UNIQUE (account_id, external_id)
+) STRICT;
+CREATE INDEX projects_by_change ON projects (account_id, updated_at DESC, id);
+
 CREATE TABLE sessions (
     id                  TEXT PRIMARY KEY,
     account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
@@ -77,6 +95,11 @@ CREATE TABLE sessions (
     agent_state         TEXT,
     agent_state_version INTEGER NOT NULL DEFAULT 0,
     data_encryption_key TEXT,                        -- base64, as it travels
+    project_id          TEXT REFERENCES projects (id) ON DELETE SET NULL,
+    machine_id          TEXT,                        -- the machine that publishes it; need not be registered
+    avatar_ref          TEXT,                        -- as in projects
+    avatar_preview      TEXT,
+    avatar_version      INTEGER NOT NULL DEFAULT 0,
     active              INTEGER NOT NULL DEFAULT 1,
     active_at           INTEGER NOT NULL,
     created_at          INTEGER NOT NULL,
@@ -90,6 +113,9 @@ CREATE INDEX sessions_by_id ON sessions (account_id, id);
 -- GET /v2/sessions/active, and the sweep for silent ones.
 CREATE INDEX sessions_active ON sessions (account_id, active_at DESC) WHERE active = 1;
 CREATE INDEX sessions_silent ON sessions (active_at) WHERE active = 1;
+CREATE INDEX sessions_by_project ON sessions (project_id) WHERE project_id IS NOT NULL;
+-- DELETE /v1/machines/:id deletes the sessions that the machine publishes.
+CREATE INDEX sessions_by_machine ON sessions (account_id, machine_id) WHERE machine_id IS NOT NULL;
 
 CREATE TABLE messages (
     id         TEXT NOT NULL,                        -- never looked up by itself, so no index
@@ -121,6 +147,15 @@ CREATE TABLE machines (
 ) STRICT;
 CREATE INDEX machines_by_activity ON machines (account_id, active_at DESC);
 CREATE INDEX machines_silent ON machines (active_at) WHERE active = 1;
+
+-- Machines that the account deleted, so that a daemon can be told that it is no longer wanted.
+CREATE TABLE deleted_machines (
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    machine_id TEXT NOT NULL,
+    deleted_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, machine_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deleted_machines_by_age ON deleted_machines (account_id, deleted_at DESC, machine_id);
 
 -- Artifact ids are chosen by the client and unique across accounts (the wire has a 409 for it).
 CREATE TABLE artifacts (
@@ -198,7 +233,7 @@ CREATE TABLE vendor_tokens (
     PRIMARY KEY (account_id, vendor)
 ) STRICT, WITHOUT ROWID;
 
--- Public files under files/ (avatars). Attachments are files only: their session's folder says all.
+-- Public files under files/ (avatars of accounts). Attachments and pictures have no rows: the folder names their owner.
 CREATE TABLE uploaded_files (
     id         TEXT PRIMARY KEY,
     account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,

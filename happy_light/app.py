@@ -30,6 +30,8 @@ from happy_light.domains import (
     machines,
     messages,
     people,
+    pictures,
+    projects,
     push,
     sessions,
     subscriptions,
@@ -80,9 +82,9 @@ DOMAINS: tuple[Domain, ...] = tuple(
     map(
         _domain,
         (
-            auth, account, sessions, messages, attachments, machines, subscriptions, artifacts, access_keys, kv, usage,
-            push, connect, github, people, feed, rpc, app_state, presence, voice, files, version, health, client_logs,
-            docs, ui,
+            auth, account, sessions, messages, attachments, projects, pictures, machines, subscriptions, artifacts,
+            access_keys, kv, usage, push, connect, github, people, feed, rpc, app_state, presence, voice, files,
+            version, health, client_logs, docs, ui,
         ),
     )
 )  # fmt: skip

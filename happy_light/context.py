@@ -18,7 +18,7 @@ from happy_light.domains.presence.tracker import PresenceTracker
 from happy_light.domains.probes import Probes
 from happy_light.domains.rpc.registry import RpcRegistry
 from happy_light.domains.upload_rate import UploadRate
-from happy_light.errors import ServiceUnavailable
+from happy_light.errors import TOO_MANY_PICTURES, TOO_MANY_UPLOADS, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.http_client import HttpClient
 from happy_light.store import Database
@@ -49,7 +49,9 @@ class ServerContext:
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
         self.rpc = RpcRegistry(settings, self.clients)
-        self.upload_rate = UploadRate()
+        self.attachment_rate = UploadRate(TOO_MANY_UPLOADS)
+        self.project_picture_rate = UploadRate(TOO_MANY_UPLOADS)
+        self.session_picture_rate = UploadRate(TOO_MANY_PICTURES)
         self.client_log = ClientLog(settings.data_dir / "clients.log")
         self.probes = Probes()
         self.documents = Documents(describe)

@@ -18,12 +18,17 @@ from tests.conftest import Process
 async def filled(world: World, process: Process) -> tuple[Account, str]:
     """An account with a bit of everything, and its session."""
     alice = await world.account()
+    project = await alice.ok("POST", "/v1/projects", {"externalId": "e", "metadata": "m" * 40})
     session = (await alice.session())["id"]
     await alice.send(session, *(f"l{i}" for i in range(25)), content="x" * 100)
     await alice.machine()
     attachment = process.folder / "attachments" / "sessions" / session / f"{uid()}.enc"
     avatar = process.folder / "files" / "public" / "users" / alice.id / "avatars" / "a.png"
-    for file, size in ((attachment, 1000), (avatar, 500)):
+    pictures = [
+        process.folder / "attachments" / owner / "avatar" / f"{uid()}.enc"
+        for owner in (f"sessions/{session}", f"projects/{project['id']}")
+    ]
+    for file, size in ((attachment, 1000), (avatar, 500), (pictures[0], 200), (pictures[1], 70)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x" * size)
     return alice, session
@@ -38,8 +43,9 @@ async def test_list_says_what_each_account_has(process: Process, own: World) -> 
     assert [row["id"] for row in rows] == [alice.id, bob.id]
     row = rows[0]
     assert (row["sessions"], row["messages"], row["machines"], row["artifacts"]) == (1, 25, 1, 0)
-    assert row["databaseBytes"] == 25 * 100 + len("meta") * 2
-    assert row["fileBytes"] == 1500
+    assert row["projects"] == 1
+    assert row["databaseBytes"] == 25 * 100 + len("meta") * 2 + 40
+    assert row["fileBytes"] == 1770
     assert re.fullmatch(r"([0-9a-f]{4}-){4}[0-9a-f]{4}", row["fingerprint"])
     assert row["lastActiveAt"] >= row["createdAt"]
     assert (rows[1]["messages"], rows[1]["fileBytes"], rows[1]["databaseBytes"]) == (0, 0, 0)
@@ -102,14 +108,16 @@ async def test_delete_takes_everything_and_leaves_others_alone(process: Process,
 
     done = await ok(process.folder, "accounts", "delete", alice.id, "--yes")
 
-    assert done == {"id": alice.id, "messages": 25, "bytes": 1500}
+    assert done == {"id": alice.id, "messages": 25, "bytes": 1770}
     await asyncio.wait_for(socket.dropped.wait(), 10)
     assert (await alice.get("/v1/sessions")).status_code == 401
     assert not (process.folder / "attachments" / "sessions" / session).exists()
     assert not (process.folder / "files" / "public" / "users" / alice.id).exists()
     assert (process.folder / "attachments" / "sessions" / theirs).exists()
+    (kept,) = (await bob.ok("GET", "/v1/projects"))["projects"]
+    assert [folder.name for folder in (process.folder / "attachments" / "projects").iterdir()] == [kept["id"]]
     (row,) = await ok(process.folder, "accounts", "list")
-    assert (row["id"], row["messages"], row["fileBytes"]) == (bob.id, 25, 1500)
+    assert (row["id"], row["messages"], row["fileBytes"]) == (bob.id, 25, 1770)
     again = await own.account(alice.key)
     assert again.id != alice.id
     assert (await again.ok("GET", "/v1/sessions"))["sessions"] == []

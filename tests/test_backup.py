@@ -32,11 +32,16 @@ def mode_of(path: Path) -> int:
 
 
 async def with_files(own: World, process: Process) -> tuple[Account, str]:
-    """An account with a session, messages, an attachment and a public file."""
+    """An account with a session, messages, an attachment, a picture and a public file."""
     alice = await own.account()
     session = (await alice.session())["id"]
     await alice.send(session, *(f"l{i}" for i in range(50)))
-    for path in (f"attachments/sessions/{session}/{uid()}.enc", f"files/public/users/{alice.id}/avatars/a.png"):
+    picture = f"attachments/projects/p/avatar/{uid()}.enc"
+    for path in (
+        f"attachments/sessions/{session}/{uid()}.enc",
+        picture,
+        f"files/public/users/{alice.id}/avatars/a.png",
+    ):
         file = process.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(path.encode() * 1000)

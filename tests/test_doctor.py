@@ -69,6 +69,7 @@ async def test_a_healthy_server_has_no_findings_running_or_not(process: Process,
         ("references", "UPDATE machines SET account_id = 'nobody'"),
         ("clock", "UPDATE sessions SET updated_at = updated_at + 3600000"),
         ("secret", "UPDATE meta SET value = 'x' WHERE key = 'secret_check'"),
+        ("pictures", "UPDATE sessions SET avatar_ref = 'sessions/x/avatar/a.enc', avatar_preview = 'p'"),
         (
             "files",
             "INSERT INTO uploaded_files (id, account_id, path, created_at, updated_at) "

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from happy_light import json_codec
+from happy_light.domains.avatar import avatar_of
 from happy_light.domains.messages import Content, Message
 from happy_light.domains.sessions.queries import ListedSession, Session
 from happy_light.errors import ServiceUnavailable
@@ -27,11 +28,17 @@ texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(NAST
 numbers = st.integers(-(2**53), 2**53)
 
 
+def columns_of(kind: type[Any]) -> list[str]:
+    """Return the names of the columns of a session or message."""
+    names = [field.name for field in msgspec.structs.fields(kind) if field.name not in ("avatar", "last_message")]
+    return [*names, "avatar_ref", "avatar_preview"] if "avatar_version" in names else names
+
+
 def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tuple[bytes, Any]:
     connection = sqlite3.connect(":memory:")
     for key, value in options.items():
         connection.setlimit(getattr(sqlite3, key), value)
-    names = [field.name for field in msgspec.structs.fields(kind) if field.name != "last_message"]
+    names = columns_of(kind)
     connection.execute(f"CREATE TABLE t ({', '.join(names)})")
     connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", rows)
     found, last = ReadTransaction(connection, DIALECT).fetch_json(
@@ -52,15 +59,19 @@ def test_messages(rows: list[tuple[Any, ...]]) -> None:
     st.lists(
         st.tuples(
             texts, numbers, numbers, numbers, st.booleans(), numbers, texts, numbers, st.none() | texts, numbers,
-            st.none() | texts,
+            st.none() | texts, st.none() | texts, numbers, st.none() | texts, texts,
         ),
         max_size=5,
     ),
     st.sampled_from([Session, ListedSession]),
 )  # fmt: skip
 def test_sessions(rows: list[tuple[Any, ...]], kind: type[Any]) -> None:
+    structs = [
+        kind(*rest, project_id, avatar_of(ref, preview, version), version)
+        for *rest, project_id, version, ref, preview in rows
+    ]
     found, _ = written(kind, rows)
-    assert msgspec.json.decode(found) == msgspec.json.decode(json_codec.encode([kind(*row) for row in rows]))
+    assert msgspec.json.decode(found) == msgspec.json.decode(json_codec.encode(structs))
 
 
 def test_what_json_keeps_apart_stays_apart() -> None:

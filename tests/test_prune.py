@@ -14,6 +14,7 @@ from happy_light.config import setting_types
 from tests.client import Account, World, b64, uid
 from tests.commands import ok, run
 from tests.conftest import Process
+from tests.pictures import Pictures, name
 
 DAY = 86_400_000  # ms
 
@@ -117,6 +118,33 @@ async def test_leftovers_go_without_being_asked_for_and_nothing_else(process: Pr
     assert (gone.exists(), fresh.exists()) == (False, True)
     assert (unfinished.exists(), under_way.exists()) == (False, True)
     assert await sessions_of(alice) == {session}
+
+
+@pytest.mark.parametrize("kind", ["projects", "sessions"])
+async def test_old_pictures_that_are_not_active_and_those_without_an_owner_go(
+    process: Process, own: World, kind: str
+) -> None:
+    pictures = await Pictures.make(await own.account(), kind)
+    replaced, fresh, active = [await pictures.upload(content) for content in (b"1", b"22", b"333")]
+    for ref in (replaced, active):
+        assert (await pictures.activate(ref)).status_code == 200
+    attachments = process.folder / "attachments"
+    gone = attachments / kind / "gone"
+    (gone / "avatar").mkdir(parents=True)
+    (gone / "avatar" / f"{uid()}.enc").write_bytes(b"x" * 100)
+    os.utime(gone, (time.time() - 7200,) * 2)
+    for ref in (replaced, active):
+        os.utime(attachments / ref, (time.time() - 86_500,) * 2)
+
+    would = await ok(process.folder, "prune", "--dry-run")
+    assert (gone.exists(), (attachments / replaced).exists()) == (True, True)
+    pruned = await ok(process.folder, "prune")
+
+    for report in (would, pruned):
+        assert (report["orphanedFolders"], report["unusedPictures"], report["fileBytes"]) == (1, 1, 101)
+    kept = [(attachments / ref).exists() for ref in (replaced, fresh, active)]
+    assert (gone.exists(), kept) == (False, [False, True, True])
+    assert (await pictures.get(name(active))).content == b"333"
 
 
 async def test_it_works_while_no_server_runs(start, process: Process, own: World) -> None:

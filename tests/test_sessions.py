@@ -13,7 +13,7 @@ from tests.client import Account, World, b64, uid
 
 FIELDS = {
     "id", "seq", "createdAt", "updatedAt", "active", "activeAt", "metadata", "metadataVersion", "agentState",
-    "agentStateVersion", "dataEncryptionKey",
+    "agentStateVersion", "dataEncryptionKey", "projectId", "avatar", "avatarVersion",
 }  # fmt: skip
 
 
@@ -54,6 +54,19 @@ async def test_an_existing_tag_returns_its_session_unchanged_and_unannounced(wor
     assert again == first
     assert await ui.heard() == []
     assert (await bob.session("tag"))["id"] != first["id"]
+
+
+@pytest.mark.parametrize("more", [{}, {"dataEncryptionKey": None}, {"dataEncryptionKey": b64(b"key")}])
+async def test_the_agent_state_of_a_new_session_is_stored_whoever_sends_it(world: World, more: dict[str, Any]) -> None:
+    alice = await world.account()
+    ui = await alice.socket()
+    session = await alice.session(agentState="state", **more)
+    assert (session["agentState"], session["agentStateVersion"]) == ("state", 0)
+    (created,) = await ui.updates()
+    assert (created["agentState"], created["agentStateVersion"]) == ("state", 0)
+    assert (await listed(alice, session["id"]))["agentState"] == "state"
+    update = {"sid": session["id"], "agentState": "next", "expectedVersion": 0}
+    assert await ui.call("update-state", update) == {"result": "success", "version": 1, "agentState": "next"}
 
 
 async def test_concurrent_creation_with_one_tag_makes_one_session_and_one_event(world: World) -> None:

@@ -79,6 +79,7 @@ async def test_stats_tell_the_same_with_and_without_a_server(process: Process, o
     alice = await own.account()
     session = (await alice.session())["id"]
     await alice.send(session, "a", "b")
+    await alice.ok("POST", "/v1/projects", {"externalId": "e", "metadata": "m"})
     await alice.socket()
     file = process.folder / "attachments" / "sessions" / session / "a.enc"
     file.parent.mkdir(parents=True)
@@ -88,7 +89,9 @@ async def test_stats_tell_the_same_with_and_without_a_server(process: Process, o
     process.stop()
     stopped = await ok(process.folder, "stats")
 
-    assert running["records"] == stopped["records"] == {"accounts": 1, "sessions": 1, "messages": 2, "machines": 0}
+    assert running["records"] == stopped["records"] == {
+        "accounts": 1, "sessions": 1, "messages": 2, "machines": 0, "projects": 1,
+    }  # fmt: skip
     assert running["bytes"]["attachments"] == stopped["bytes"]["attachments"] == 321
     assert running["server"]["sockets"] == {"user-scoped": 1, "session-scoped": 0, "machine-scoped": 0}
     assert running["server"]["writer"]["writes"] >= 3

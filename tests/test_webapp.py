@@ -39,7 +39,7 @@ def below_ui(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.mark.parametrize(
     "path",
     ["/", "/?a=1", "/index.html", "/index.html?x", "/terminal/connect", "/settings/account", "/session/c0ffee",
-     "/restore", "/assets/missing.png", "/uiX", "/filesystem", "/healthy", "/UI/", "//"],
+     "/restore", "/uiX", "/filesystem", "/healthy", "/UI/", "//"],
 )  # fmt: skip
 def test_index_html_answers_with_configuration_and_banner(server: Process, path: str) -> None:
     answer = ask(server, path, accept="text/html,application/xhtml+xml,*/*;q=0.8")
@@ -70,6 +70,13 @@ def test_api_paths_do_not_return_the_index_page(server: Process, path: str) -> N
     answer = ask(server, path)
     assert (answer.status, answer.kind) == (404, "application/json")
     assert json.loads(answer.body)["error"] == "Not found"
+
+
+@pytest.mark.parametrize("path", ["/assets/missing.png", "/_expo/static/js/old.js", "/.well-known/x", "/assets/"])
+def test_missing_files_of_a_build_do_not_return_the_index_page(server: Process, below_ui: Process, path: str) -> None:
+    for process, prefix in ((server, ""), (below_ui, ""), (below_ui, "/ui")):
+        asked = prefix + path
+        assert is_nothing(ask(process, asked, accept="text/html"), asked), asked
 
 
 def test_only_get_returns_the_web_app_and_api_routes_take_precedence(server: Process) -> None:

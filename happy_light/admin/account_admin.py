@@ -63,10 +63,10 @@ def sign_out(tx: Transaction, account_id: str) -> None:
         raise ApiError(UNKNOWN_ACCOUNT)
 
 
-def disable(tx: Transaction, account_id: str) -> tuple[list[str], int]:
+def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int]:
     """Make signing in to the account impossible: the first step of its deletion. Raises ApiError.
 
-    Returns the ids of its sessions and how many messages they have.
+    Returns the ids of its sessions and of its projects, and how many messages it has.
     """
     changed = tx.execute(
         "UPDATE accounts SET public_key = 'deleted ' || id, tokens_since = ?, username = NULL WHERE id = ?",
@@ -74,8 +74,9 @@ def disable(tx: Transaction, account_id: str) -> tuple[list[str], int]:
     )
     if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
-    rows = tx.fetch_all("SELECT id, seq FROM sessions WHERE account_id = ?", (account_id,))
-    return [row[0] for row in rows], sum(row[1] for row in rows)
+    sessions = tx.fetch_all("SELECT id, seq FROM sessions WHERE account_id = ?", (account_id,))
+    projects = tx.fetch_all("SELECT id FROM projects WHERE account_id = ?", (account_id,))
+    return [row[0] for row in sessions], [row[0] for row in projects], sum(row[1] for row in sessions)
 
 
 def delete_messages(tx: Transaction, account_id: str, session_id: str) -> int:
@@ -97,14 +98,16 @@ def delete_account(tx: Transaction, account_id: str) -> None:
 
 async def delete_everything(context: ServerContext, account_id: str, progress: ProgressCallback) -> Deleted:
     """Delete an account in batches. What is left after an interruption is deleted by the next call."""
-    sessions, total = await context.database.write(account_id, disable)
+    sessions, projects, total = await context.database.write(account_id, disable)
     context.bus.publish(SignedOut(account_id))
     messages = size = 0
     for session_id in sessions:
         while count := await context.database.write(account_id, delete_messages, session_id):
             messages += count
             progress(messages, total)
-    for prefix in [*(f"sessions/{session_id}/" for session_id in sessions), f"public/users/{account_id}/"]:
+    prefixes = [f"sessions/{session_id}/" for session_id in sessions]
+    prefixes += [f"projects/{project_id}/" for project_id in projects]
+    for prefix in [*prefixes, f"public/users/{account_id}/"]:
         size += await folders.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
     context.bus.publish(AccountDeleted(account_id))

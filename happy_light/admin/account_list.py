@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from happy_light.admin.folders import account_files, session_files, size_of, subfolders
+from happy_light.admin.folders import account_files, project_files, session_files, size_of, subfolders
 from happy_light.auth.fingerprints import fingerprint, parse_fingerprint
 from happy_light.config import Settings
 from happy_light.store import ReadTransaction
@@ -22,6 +22,7 @@ class Account(Outgoing):
     messages: int
     machines: int
     artifacts: int
+    projects: int
     database_bytes: int
     file_bytes: int
 
@@ -47,8 +48,10 @@ def find(tx: ReadTransaction, name: str) -> str | None:
 def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = None) -> list[Account]:
     """Return every account, or the one with the id `only`. Reads the length of every message."""
     sessions = _by_account(
-        tx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + coalesce(length(agent_state), 0)) "
-        "FROM sessions WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 3,
+        tx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + coalesce(length(agent_state), 0) "
+        "+ coalesce(length(avatar_preview), 0)) FROM sessions WHERE account_id = coalesce(?, account_id) "
+        "GROUP BY account_id",
+        only, 3,
     )  # fmt: skip
     messages = _by_account(
         tx, "SELECT s.account_id, count(*), sum(length(m.content)) FROM sessions s JOIN messages m "
@@ -60,6 +63,10 @@ def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = No
     )  # fmt: skip
     artifacts = _by_account(
         tx, "SELECT account_id, count(*), sum(length(header) + length(body)) FROM artifacts "
+        "WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 2,
+    )  # fmt: skip
+    projects = _by_account(
+        tx, "SELECT account_id, count(*), sum(length(metadata) + coalesce(length(avatar_preview), 0)) FROM projects "
         "WHERE account_id = coalesce(?, account_id) GROUP BY account_id", only, 2,
     )  # fmt: skip
     values = _by_account(
@@ -78,6 +85,7 @@ def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = No
         machine_count, machine_active, machine_bytes = machines.get(id, (0, 0, 0))
         message_count, message_bytes = messages.get(id, (0, 0))
         artifact_count, artifact_bytes = artifacts.get(id, (0, 0))
+        project_count, project_bytes = projects.get(id, (0, 0))
         (value_bytes,) = values.get(id, (0,))
         accounts.append(
             Account(
@@ -91,7 +99,13 @@ def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = No
                 messages=message_count,
                 machines=machine_count,
                 artifacts=artifact_count,
-                database_bytes=session_bytes + message_bytes + machine_bytes + artifact_bytes + value_bytes,
+                projects=project_count,
+                database_bytes=session_bytes
+                + message_bytes
+                + machine_bytes
+                + artifact_bytes
+                + project_bytes
+                + value_bytes,
                 file_bytes=files.get(id, 0),
             )
         )
@@ -110,13 +124,14 @@ def _fingerprint(public_key: str) -> str:
 
 def _file_sizes(tx: ReadTransaction, settings: Settings, only: str | None) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    owners: dict[str, str] = dict(
-        tx.fetch_all("SELECT id, account_id FROM sessions WHERE account_id = coalesce(?, account_id)", (only,))
-    )
-    for folder in subfolders(session_files(settings)):
-        if folder.name in owners:
-            owner = owners[folder.name]
-            sizes[owner] = sizes.get(owner, 0) + size_of(folder)
+    for table, place in (("sessions", session_files(settings)), ("projects", project_files(settings))):
+        owners: dict[str, str] = dict(
+            tx.fetch_all(f"SELECT id, account_id FROM {table} WHERE account_id = coalesce(?, account_id)", (only,))
+        )
+        for folder in subfolders(place):
+            if folder.name in owners:
+                owner = owners[folder.name]
+                sizes[owner] = sizes.get(owner, 0) + size_of(folder)
     for folder in subfolders(account_files(settings)):
         sizes[folder.name] = sizes.get(folder.name, 0) + size_of(folder)
     return sizes

@@ -99,6 +99,17 @@ def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
         yield Finding("vacuum", "warning", "The database file cannot become smaller.", cure)
     yield _leftovers(tx, settings)
     yield _listed(
+        "pictures", "Every active picture is there.", "active pictures are missing", "Restore them from a backup.",
+        [
+            ref
+            for (ref,) in tx.fetch_all(
+                "SELECT avatar_ref FROM sessions WHERE avatar_ref IS NOT NULL UNION ALL "
+                "SELECT avatar_ref FROM projects WHERE avatar_ref IS NOT NULL"
+            )
+            if not (settings.attachments / ref).is_file()
+        ],
+    )  # fmt: skip
+    yield _listed(
         "files", "Every public file is there.", "public files are missing", "Restore them from a backup.",
         [row[0] for row in tx.fetch_all("SELECT path FROM uploaded_files") if not (settings.files / row[0]).is_file()],
     )  # fmt: skip
@@ -159,8 +170,8 @@ def clock(tx: ReadTransaction, now: int) -> Finding:
 def _leftovers(tx: ReadTransaction, settings: Settings) -> Finding:
     found = [*prune.orphaned_folders(tx, settings), *prune.unfinished_uploads(settings)]
     finding = _listed(
-        "leftovers", "No files are left of deleted sessions and accounts, or of unfinished uploads.",
-        "files or folders are left of deleted sessions and accounts, or of unfinished uploads",
+        "leftovers", "No files are left of deleted sessions, projects and accounts, or of unfinished uploads.",
+        "files or folders are left of deleted sessions, projects and accounts, or of unfinished uploads",
         "happy-server-light prune", [path.name for path in found],
     )  # fmt: skip
     if found:

@@ -13,8 +13,13 @@ from happy_light.config import Settings
 
 
 def session_files(settings: Settings) -> Path:
-    """Return the folder that has a folder of attachments for each session."""
+    """Return the folder that has a folder of attachments and pictures for each session."""
     return settings.attachments / "sessions"
+
+
+def project_files(settings: Settings) -> Path:
+    """Return the folder that has a folder of pictures for each project."""
+    return settings.attachments / "projects"
 
 
 def account_files(settings: Settings) -> Path:

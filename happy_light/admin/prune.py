@@ -1,4 +1,4 @@
-"""Delete what nobody needs any more: inactive sessions, old messages, files without an owner, unfinished uploads.
+"""Delete what nobody needs any more: inactive sessions, old messages, and files that nothing refers to.
 
 POST   /admin/api/prune   delete it, or with dryRun count what would be deleted
 """
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from happy_light import clock, json_codec
 from happy_light.admin import folders
 from happy_light.admin.account_admin import DELETE_BATCH
-from happy_light.admin.folders import account_files, session_files
+from happy_light.admin.folders import account_files, project_files, session_files
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
 from happy_light.atomic_write import TEMPORARY_SUFFIX
 from happy_light.config import Settings
@@ -31,6 +31,7 @@ from happy_light.wire import Incoming, Outgoing
 log = logging.getLogger(__name__)
 
 UNOWNED_AGE: Final = 3600.0  # s without a change, after which files without an owner and unfinished ones may go
+UNUSED_AGE: Final = 86_400.0  # s after which an uploaded picture may go that is not the active one
 INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
 _SCAN_BATCH: Final = 5_000  # messages looked at in one read
 _PAGES: Final = 256  # pages given back to the disk in one transaction
@@ -54,6 +55,7 @@ class Pruned(Outgoing):
     auth_requests: int = 0
     orphaned_folders: int = 0
     unfinished_uploads: int = 0
+    unused_pictures: int = 0
     file_bytes: int = 0
     freed_bytes: int = 0
 
@@ -123,17 +125,18 @@ def delete_messages(tx: Transaction, keys: list[MessageKey], before: int) -> Non
 
 def without_owner(tx: ReadTransaction, found: list[Path], table: str) -> list[Path]:
     """Return the folders that are named after no row of the table."""
-    assert table in ("sessions", "accounts")
+    assert table in ("sessions", "projects", "accounts")
     return [folder for folder in found if tx.fetch_one(f"SELECT 1 FROM {table} WHERE id = ?", (folder.name,)) is None]
 
 
 def orphaned_folders(tx: ReadTransaction, settings: Settings) -> list[Path]:
-    """Return the folders whose session or account is gone and that did not change for UNOWNED_AGE."""
+    """Return the folders whose session, project or account is gone and that did not change for UNOWNED_AGE."""
     limit = time.time() - UNOWNED_AGE
+    places = {"sessions": session_files, "projects": project_files, "accounts": account_files}
     return [
         folder
-        for place, table in ((session_files(settings), "sessions"), (account_files(settings), "accounts"))
-        for folder in without_owner(tx, folders.subfolders(place), table)
+        for table, place in places.items()
+        for folder in without_owner(tx, folders.subfolders(place(settings)), table)
         if folder.stat().st_mtime < limit
     ]
 
@@ -147,6 +150,20 @@ def unfinished_uploads(settings: Settings) -> list[Path]:
         for file in place.rglob(f".*{TEMPORARY_SUFFIX}")
         if file.is_file() and file.stat().st_mtime < limit
     ]
+
+
+def unused_pictures(tx: ReadTransaction, settings: Settings) -> list[Path]:
+    """Return the pictures that were uploaded before UNUSED_AGE and are not the active one of a session or project."""
+    limit = time.time() - UNUSED_AGE
+    found = []
+    for table, place in (("sessions", session_files(settings)), ("projects", project_files(settings))):
+        for file in place.glob("*/avatar/*.enc"):
+            if file.stat().st_mtime < limit:
+                ref = file.relative_to(settings.attachments).as_posix()
+                sql = f"SELECT 1 FROM {table} WHERE id = ? AND avatar_ref = ?"
+                if tx.fetch_one(sql, (file.parts[-3], ref)) is None:
+                    found.append(file)
+    return found
 
 
 def expired_auth_requests(tx: ReadTransaction, now: int) -> int:
@@ -178,8 +195,10 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
     for folder in await database.read(orphaned_folders, context.settings):
         pruned.orphaned_folders += 1
         pruned.file_bytes += await asyncio.to_thread(folders.size_of if request.dry_run else folders.delete, folder)
-    for file in await asyncio.to_thread(unfinished_uploads, context.settings):
-        pruned.unfinished_uploads += 1
+    unfinished = await asyncio.to_thread(unfinished_uploads, context.settings)
+    unused = await database.read(unused_pictures, context.settings)
+    pruned.unfinished_uploads, pruned.unused_pictures = len(unfinished), len(unused)
+    for file in (*unfinished, *unused):
         pruned.file_bytes += file.stat().st_size
         if not request.dry_run:
             file.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from happy_light.http.router import Route
 from happy_light.store import SCHEMA_VERSION, Database, ReadTransaction
 from happy_light.wire import Outgoing
 
-TABLES = ("accounts", "sessions", "messages", "machines")
+TABLES = ("accounts", "sessions", "messages", "machines", "projects")
 
 
 class Disk(Outgoing):

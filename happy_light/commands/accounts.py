@@ -132,6 +132,7 @@ def _details(account: Account) -> str:
             ("Messages", str(account.messages)),
             ("Machines", str(account.machines)),
             ("Artifacts", str(account.artifacts)),
+            ("Projects", str(account.projects)),
             ("Stored", output.size(account.database_bytes)),
             ("Files", output.size(account.file_bytes)),
         ]

@@ -33,8 +33,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         ("Auth requests", str(pruned.auth_requests)),
         (
             "Files",
-            f"{pruned.orphaned_folders} folders without an owner, {pruned.unfinished_uploads} unfinished uploads; "
-            f"{output.size(pruned.file_bytes)} in all",
+            f"{pruned.orphaned_folders} folders without an owner, {pruned.unfinished_uploads} unfinished uploads, "
+            f"{pruned.unused_pictures} unused pictures; {output.size(pruned.file_bytes)} in all",
         ),
     ]
     if not pruned.dry_run:

@@ -13,16 +13,18 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
 
 from happy_light.blobs import keys as blob_keys
-from happy_light.domains import sessions
+from happy_light.domains import sessions, uploads
+from happy_light.domains.uploads import SIZE_MAX, Upload, Uploaded
 from happy_light.errors import (
     ATTACHMENT_NOT_FOUND,
+    FILE_TOO_LARGE,
     FOREIGN_ATTACHMENT_REF,
     INVALID_ATTACHMENT_FILE,
     INVALID_ATTACHMENT_REF,
@@ -31,12 +33,10 @@ from happy_light.errors import (
     ApiError,
     BadRequest,
 )
-from happy_light.http import forwarded
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
 
-SIZE_MAX: Final = 10 * 1024 * 1024  # bytes
 _PLAIN_NAME: Final = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f]+")
 """A file name without a path in it."""
 _HEADERS: Final = {"cache-control": "private, no-cache"}
@@ -47,15 +47,7 @@ class NewAttachment(Incoming):
     """The body of POST /v1/sessions/:id/attachments/request-upload; size in bytes. The filename is not used."""
 
     filename: str
-    size: Annotated[int, msgspec.Meta(ge=0, le=SIZE_MAX)]
-
-
-class Upload(Outgoing):
-    """The URL to upload to, and the ref by which messages name the attachment."""
-
-    ref: str
-    upload_url: str
-    method: Literal["PUT"] = "PUT"
+    size: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class AttachmentRef(Incoming):
@@ -68,12 +60,6 @@ class Download(Outgoing):
     """The URL to download from."""
 
     download_url: str
-
-
-class Uploaded(Outgoing):
-    """The attachment was stored."""
-
-    ok: Literal[True] = True
 
 
 # -------------------------------------------------------------------------------------- operations
@@ -94,36 +80,29 @@ def name_of_ref(session_id: str, ref: str) -> str:
 # --------------------------------------------------------------------------------------- endpoints
 async def post_request_upload(request: Request[NewAttachment, None]) -> Upload:
     """Return the URL to upload a new attachment to; an account may request 60 per minute."""
-    session_id = request.path["id"]
-    request.context.upload_rate.count(request.account_id)
+    request.context.attachment_rate.count(request.account_id)
     await _require_session(request)
-    name = f"{uuid.uuid4()}.enc"
-    return Upload(_key(session_id, name), _url(request, name))
+    if request.body.size > SIZE_MAX:
+        raise ApiError(FILE_TOO_LARGE)
+    key = _key(request.path["id"], f"{uuid.uuid4()}.enc")
+    return Upload(key, uploads.route_url(request, key))
 
 
 async def post_request_download(request: Request[AttachmentRef, None]) -> Download:
     """Return the URL to download an attachment from."""
     await _require_session(request)
-    return Download(_url(request, name_of_ref(request.path["id"], request.body.ref)))
+    key = _key(request.path["id"], quote(name_of_ref(request.path["id"], request.body.ref)))
+    return Download(uploads.route_url(request, key))
 
 
 async def put(request: Request[None, None]) -> Uploaded:
     """Store the body, at most 10 MiB, as an attachment."""
-    session_id = request.path["id"]
-    _check_type(request.header(b"content-type"))
+    _check_type(uploads.content_type(request))
     await _require_session(request)
-    key = _key(session_id, request.path["file"])
+    key = _key(request.path["id"], request.path["file"])
     if not blob_keys.is_key(key):
         raise ApiError(INVALID_ATTACHMENT_FILE)
-    try:
-        await request.context.blobs.put(key, _body(request), SIZE_MAX)
-    finally:
-        # The session may have been deleted meanwhile: with its files, or before this one was stored.
-        try:
-            await _require_session(request)
-        except ApiError:
-            await request.context.blobs.delete_prefix(f"sessions/{session_id}/")
-            raise
+    await uploads.store(request.context.blobs, key, _body(request), lambda: _require_session(request))
     return Uploaded()
 
 
@@ -136,14 +115,10 @@ async def get(request: Request[None, None]) -> Response:
     key = _key(request.path["id"], name)
     answer = None
     if blob_keys.is_key(key):
-        answer = await request.context.blobs.response(key, "application/octet-stream", _HEADERS)
+        answer = await request.context.blobs.response(key, uploads.CONTENT_TYPE, _HEADERS)
     if answer is None:
         raise ApiError(ATTACHMENT_NOT_FOUND)
     return answer
-
-
-def _key(session_id: str, name: str) -> str:
-    return f"sessions/{session_id}/attachments/{name}"
 
 
 async def _require_session(request: Request[Any, None]) -> None:
@@ -151,33 +126,32 @@ async def _require_session(request: Request[Any, None]) -> None:
     await request.context.database.read(sessions.require_owned, request.account_id, request.path["id"])
 
 
-def _url(request: Request[Any, None], name: str) -> str:
-    base = forwarded.server_url(request.context.settings, request.scope)
-    return f"{base}/v1/sessions/{request.path['id']}/attachments/{quote(name)}"
+def _key(session_id: str, name: str) -> str:
+    return f"sessions/{session_id}/attachments/{name}"
 
 
 async def _body(request: Request[None, None]) -> AsyncIterator[bytes]:
-    """Yield the body in pieces. Raises BadRequest if it is larger than 10 MiB or empty."""
+    """Yield the body in pieces. Raises ApiError FILE_TOO_LARGE past 10 MiB, BadRequest if it is empty."""
     empty = True
-    async for piece in request.stream(SIZE_MAX):
+    async for piece in uploads.receive(request, FILE_TOO_LARGE):
         empty = False
         yield piece
     if empty:
         raise BadRequest("The attachment is empty")
 
 
-def _check_type(content_type: str | None) -> None:
-    kind = (content_type or "").partition(";")[0].strip().lower()
+def _check_type(kind: str) -> None:
+    """Raise BadRequest, with 400 or 415, for a content type that is not that of an attachment."""
     if kind in ("", "application/json", "text/plain"):
-        raise BadRequest("The content type of an attachment must be application/octet-stream")
-    if kind != "application/octet-stream":
-        raise BadRequest(f"Content type {kind} is not application/octet-stream", 415)
+        raise BadRequest(f"The content type of an attachment must be {uploads.CONTENT_TYPE}")
+    if kind != uploads.CONTENT_TYPE:
+        raise BadRequest(f"Content type {kind} is not {uploads.CONTENT_TYPE}", 415)
 
 
 routes = [
     Route(
         "POST", "/v1/sessions/:id/attachments/request-upload", post_request_upload, body=NewAttachment, answer=Upload,
-        errors=[TOO_MANY_UPLOADS, SESSION_NOT_FOUND],
+        errors=[TOO_MANY_UPLOADS, SESSION_NOT_FOUND, FILE_TOO_LARGE],
     ),
     Route(
         "POST", "/v1/sessions/:id/attachments/request-download", post_request_download, body=AttachmentRef,
@@ -185,7 +159,7 @@ routes = [
     ),
     Route(
         "PUT", "/v1/sessions/:id/attachments/:file", put, answer=Uploaded, streams=True,
-        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE],
+        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, FILE_TOO_LARGE],
     ),
     Route(
         "GET", "/v1/sessions/:id/attachments/:file", get, answer=bytes,

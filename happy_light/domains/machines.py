@@ -3,7 +3,7 @@
 POST   /v1/machines                register a machine, or get the registered one with that id
 GET    /v1/machines                list all, latest heartbeat first
 GET    /v1/machines/:id            get one machine
-DELETE /v1/machines/:id            delete a machine and its access keys; sessions are kept
+DELETE /v1/machines/:id            delete a machine, its access keys and the sessions that it publishes
 POST   /v1/machines/:id/metadata   replace the metadata, if the expected version is the current one
 POST   /v1/machines/:id/state      replace the daemonState, if the expected version is the current one
 socket machine-update-metadata, machine-update-state
@@ -18,14 +18,17 @@ import asyncio
 from typing import Literal
 
 import msgspec
+from starlette.responses import Response
 
 from happy_light import wire
 from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
+from happy_light.domains import deleted_machines, sessions
 from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
 from happy_light.http.request import Request
+from happy_light.http.responses import json_response
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
@@ -68,12 +71,23 @@ class FoundMachine(Outgoing):
 
 
 class NewMachine(Incoming):
-    """The body of POST /v1/machines; an empty daemonState counts as none."""
+    """The body of POST /v1/machines; an empty daemonState counts as none.
+
+    With `fail_if_deleted` a machine that the account has deleted is not created.
+    """
 
     id: NonEmptyStr
     metadata: str
     daemon_state: str | None = None
     data_encryption_key: bytes | None = None
+    fail_if_deleted: bool = False
+
+
+class MachineDeleted(Outgoing):
+    """Nothing was created, because the account has deleted this machine."""
+
+    code: Literal["machine_deleted"] = "machine_deleted"
+    error: Literal["Machine was deleted from this account"] = "Machine was deleted from this account"
 
 
 class NewMachineUpdate(Outgoing, tag_field="t", tag="new-machine"):
@@ -101,7 +115,7 @@ class MachineUpdate(Outgoing, tag_field="t", tag="update-machine"):
 
 
 class DeleteMachineUpdate(Outgoing, tag_field="t", tag="delete-machine"):
-    """Sent to user-scoped sockets: a machine was deleted."""
+    """Sent to the machine's and user-scoped sockets: a machine was deleted."""
 
     machine_id: str
 
@@ -196,8 +210,8 @@ def list_all(tx: ReadTransaction, account_id: str) -> list[Machine]:
     return [_machine(row) for row in rows]
 
 
-def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registration:
-    """Return the account's machine of that id unchanged, or create and announce it.
+def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registration | MachineDeleted:
+    """Return the account's machine of that id unchanged, or create and announce it unless it must not come back.
 
     Clients expect two updates of a new machine: `new-machine` and `update-machine` (docs/protocol.md, section 4).
     """
@@ -207,6 +221,9 @@ def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registra
     if row is not None:
         id, active, *rest = row
         return Registration(RegisteredMachine(id, bool(active), *rest))
+    if new.fail_if_deleted and deleted_machines.is_remembered(tx, account_id, new.id):
+        return MachineDeleted()
+    deleted_machines.forget(tx, account_id, new.id)
     state, key = new.daemon_state or None, wire.base64_text(new.data_encryption_key)
     state_version = 1 if state else 0
     tx.execute(
@@ -224,12 +241,20 @@ def get_or_create(tx: Transaction, account_id: str, new: NewMachine) -> Registra
     )
 
 
-def delete(tx: Transaction, account_id: str, machine_id: str) -> Success:
-    """Delete the machine and its access keys, and announce it. Raises ApiError MACHINE_NOT_FOUND."""
-    if not tx.execute("DELETE FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)):
+def delete(tx: Transaction, account_id: str, machine_id: str) -> list[str]:
+    """Delete the machine, its access keys and the sessions that it publishes; announce and remember it.
+
+    Returns the ids of the sessions, so that the caller deletes their files. Raises ApiError MACHINE_NOT_FOUND if there
+    is neither the machine nor such a session (docs/protocol.md, section 4.3).
+    """
+    session_ids = sessions.delete_published(tx, account_id, machine_id)
+    existed = tx.execute("DELETE FROM machines WHERE account_id = ? AND id = ?", (account_id, machine_id)) > 0
+    if not existed and not session_ids:
         raise ApiError(MACHINE_NOT_FOUND)
-    tx.publish(Update(Audience(account_id), DeleteMachineUpdate(machine_id)))
-    return Success()
+    if existed:
+        deleted_machines.remember(tx, account_id, machine_id)
+    tx.publish(Update(Audience.machine(account_id, machine_id), DeleteMachineUpdate(machine_id)))
+    return session_ids
 
 
 def update_metadata(tx: Transaction, account_id: str, machine_id: str, write: Write[str]) -> CompareAndSet[str]:
@@ -277,18 +302,23 @@ async def get(request: Request[None, None]) -> FoundMachine:
     return FoundMachine(await request.context.database.read(read, request.account_id, request.path["id"]))
 
 
-async def post(request: Request[NewMachine, None]) -> Registration:
+async def post(request: Request[NewMachine, None]) -> Registration | Response:
     """Register a machine, or return the registered one with that id unchanged."""
     answer = await request.context.database.write(request.account_id, get_or_create, request.body)
+    if isinstance(answer, MachineDeleted):
+        return json_response(410, answer)
     request.context.bus.publish(Unmuted("machine", request.account_id, request.body.id))
     return answer
 
 
 async def delete_machine(request: Request[None, None]) -> Success:
-    """Delete a machine and its access keys; sessions are kept."""
+    """Delete a machine, its access keys and the sessions that it publishes."""
+    context, account_id, machine_id = request.context, request.account_id, request.path["id"]
     # Before the write, so that no heartbeat that arrives meanwhile is announced after the deletion.
-    request.context.bus.publish(Muted("machine", request.account_id, request.path["id"]))
-    return await request.context.database.write(request.account_id, delete, request.path["id"])
+    context.bus.publish(Muted("machine", account_id, machine_id))
+    for session_id in await context.database.write(account_id, delete, machine_id):
+        await context.blobs.delete_prefix(f"sessions/{session_id}/")  # after a crash, `prune` deletes them
+    return Success()
 
 
 async def post_metadata(request: Request[NewMetadata, None]) -> Stored | MetadataMismatch:
@@ -336,7 +366,7 @@ def machine_update_state(context: ServerContext, client: Client, data: UpdateSta
 
 routes = [
     Route("GET", "/v1/machines", get_list, answer=list[Machine], conditional=True),
-    Route("POST", "/v1/machines", post, body=NewMachine, answer=Registration),
+    Route("POST", "/v1/machines", post, body=NewMachine, answer=Registration, other_responses={410: MachineDeleted}),
     Route("GET", "/v1/machines/:id", get, answer=FoundMachine, errors=[MACHINE_NOT_FOUND]),
     Route("DELETE", "/v1/machines/:id", delete_machine, errors=[MACHINE_NOT_FOUND]),
     Route(

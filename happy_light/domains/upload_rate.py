@@ -1,4 +1,4 @@
-"""The limit on upload requests of attachments (docs/protocol.md, section 3)."""
+"""The limits on requests to upload attachments and pictures (docs/protocol.md, sections 3 and 19)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from happy_light.errors import TOO_MANY_UPLOADS, ApiError
+from happy_light.errors import ApiError, ErrorResponse
 
 UPLOADS_MAX: Final = 60  # upload requests of one account within WINDOW
 WINDOW: Final = 60.0  # s
@@ -16,11 +16,13 @@ ACCOUNTS_MAX: Final = 100_000  # accounts that are counted; beyond them the olde
 class UploadRate:
     """The number of upload requests of each account, in a window that starts with its first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, too_many: ErrorResponse) -> None:
+        self.too_many = too_many
+        """What a request beyond the limit is refused with."""
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by the start of the window
 
     def count(self, account_id: str) -> None:
-        """Count one upload request. Raises ApiError TOO_MANY_UPLOADS beyond the limit."""
+        """Count one upload request. Raises ApiError `too_many` beyond the limit."""
         now = time.monotonic()
         while self._counts:
             oldest, (started, _) = next(iter(self._counts.items()))
@@ -29,5 +31,5 @@ class UploadRate:
             del self._counts[oldest]
         started, count = self._counts.get(account_id, (now, 0))
         if count >= UPLOADS_MAX:
-            raise ApiError(TOO_MANY_UPLOADS)
+            raise ApiError(self.too_many)
         self._counts[account_id] = (started, count + 1)

@@ -50,9 +50,10 @@ class HttpApplication:
             else:
                 status = 200
                 await send_json(send, response)
-        except BadRequest as error:
-            status = error.status
-            await refuse_body(request, error, send)
+        except (ApiError, BadRequest) as error:
+            response = refusal(error) if isinstance(error, ApiError) else failure(error.status, str(error))
+            status = response.status_code
+            await refuse_body(request, response, send)
         except ClientGone:
             return
         finally:
@@ -71,11 +72,13 @@ class HttpApplication:
     async def _answer(self, request: Request[Any, Any], route: Route) -> Response | Any:
         """Return the endpoint's value or response, or the response of the error that it raised.
 
-        Raises BadRequest with 408 or 413, when the body has not been read, and ClientGone.
+        Raises BadRequest with 408 or 413, and ApiError with 413, when the body has not been read, and ClientGone.
         """
         try:
             return await self._call(request, route)
         except ApiError as error:
+            if error.response.status == 413 and request.has_unread_body:
+                raise
             return refusal(error)
         except BadRequest as error:
             if error.status in (408, 413):

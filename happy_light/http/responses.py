@@ -51,17 +51,16 @@ def not_found(scope: Scope) -> Response:
     return json_response(404, {"error": "Not found", "path": url, "method": scope["method"]})
 
 
-async def refuse_body(request: Request[Any, Any], error: BadRequest, send: Send) -> None:
-    """Answer while the rest of the body is still arriving, and close the connection.
+async def refuse_body(request: Request[Any, Any], response: Response, send: Send) -> None:
+    """Send `response` while the rest of the body is still arriving, and close the connection.
 
     The rest is read for up to 5 s: Hypercorn would wait for room in its queue for ever, and a connection that is
     closed with bytes unread is reset, so that the client would not see the answer.
     """
-    response = failure(error.status, str(error))
     response.headers["connection"] = "close"
     drain = asyncio.ensure_future(_drain(request))
     try:
-        await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
         await asyncio.wait({drain}, timeout=_DRAIN)
         await send({"type": "http.response.body", "body": b""})

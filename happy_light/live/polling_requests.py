@@ -13,7 +13,7 @@ from happy_light.context import ServerContext
 from happy_light.errors import ApiError, BadRequest
 from happy_light.http.body import ClientGone
 from happy_light.http.request import Request
-from happy_light.http.responses import refuse_body
+from happy_light.http.responses import failure, refuse_body
 from happy_light.live.polling import PollingTransport
 from happy_light.live.socket_packets import PacketError
 from happy_light.live.transport import UNAUTHENTICATED_MAX, Connections
@@ -55,7 +55,7 @@ class PollingRequests:
             if polling is not None:
                 polling.end("server disconnect")
             error = refused if isinstance(refused, BadRequest) else BadRequest(str(refused), refused.response.status)
-            await refuse_body(request, error, send)
+            await refuse_body(request, failure(error.status, str(error)), send)
             return
         finally:
             request.release_body()

@@ -69,6 +69,25 @@ CREATE TABLE used_challenges (
 
 CREATE INDEX used_challenges_by_age ON used_challenges (expires_at);
 
+-- A project groups sessions.
+CREATE TABLE projects (
+    id                  text COLLATE "C" PRIMARY KEY,
+    account_id          text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    external_id         text COLLATE "C" NOT NULL,   -- the client's own name for it
+    metadata            text COLLATE "C" NOT NULL,
+    metadata_version    bigint NOT NULL DEFAULT 1,
+    data_encryption_key text COLLATE "C",            -- base64, as it travels
+    avatar_ref          text COLLATE "C",            -- of the active picture; NULL if there is none
+    avatar_preview      text COLLATE "C",            -- encrypted; NULL if there is no active picture
+    avatar_version      bigint NOT NULL DEFAULT 0,   -- rises with every change of the picture, removals too
+    seq                 bigint NOT NULL DEFAULT 0,   -- rises with every change of metadata or picture
+    created_at          bigint NOT NULL,
+    updated_at          bigint NOT NULL,
+    UNIQUE (account_id, external_id)
+);
+
+CREATE INDEX projects_by_change ON projects (account_id, updated_at DESC, id);
+
 CREATE TABLE sessions (
     id                  text COLLATE "C" PRIMARY KEY,
     account_id          text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
@@ -79,6 +98,11 @@ CREATE TABLE sessions (
     agent_state         text COLLATE "C",
     agent_state_version bigint NOT NULL DEFAULT 0,
     data_encryption_key text COLLATE "C",            -- base64, as it travels
+    project_id          text COLLATE "C" REFERENCES projects (id) ON DELETE SET NULL,
+    machine_id          text COLLATE "C",            -- the machine that publishes it; need not be registered
+    avatar_ref          text COLLATE "C",            -- as in projects
+    avatar_preview      text COLLATE "C",
+    avatar_version      bigint NOT NULL DEFAULT 0,
     active              bigint NOT NULL DEFAULT 1,
     active_at           bigint NOT NULL,
     created_at          bigint NOT NULL,
@@ -96,6 +120,11 @@ CREATE INDEX sessions_by_id ON sessions (account_id, id);
 CREATE INDEX sessions_active ON sessions (account_id, active_at DESC) WHERE active = 1;
 
 CREATE INDEX sessions_silent ON sessions (active_at) WHERE active = 1;
+
+CREATE INDEX sessions_by_project ON sessions (project_id) WHERE project_id IS NOT NULL;
+
+-- DELETE /v1/machines/:id deletes the sessions that the machine publishes.
+CREATE INDEX sessions_by_machine ON sessions (account_id, machine_id) WHERE machine_id IS NOT NULL;
 
 CREATE TABLE messages (
     id         text COLLATE "C" NOT NULL,            -- never looked up by itself, so no index
@@ -131,6 +160,16 @@ CREATE TABLE machines (
 CREATE INDEX machines_by_activity ON machines (account_id, active_at DESC);
 
 CREATE INDEX machines_silent ON machines (active_at) WHERE active = 1;
+
+-- Machines that the account deleted, so that a daemon can be told that it is no longer wanted.
+CREATE TABLE deleted_machines (
+    account_id text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    machine_id text COLLATE "C" NOT NULL,
+    deleted_at bigint NOT NULL,
+    PRIMARY KEY (account_id, machine_id)
+);
+
+CREATE INDEX deleted_machines_by_age ON deleted_machines (account_id, deleted_at DESC, machine_id);
 
 -- Artifact ids are chosen by the client and unique across accounts (the wire has a 409 for it).
 CREATE TABLE artifacts (
@@ -215,7 +254,7 @@ CREATE TABLE vendor_tokens (
     PRIMARY KEY (account_id, vendor)
 );
 
--- Public files under files/ (avatars). Attachments are files only: their session's folder says all.
+-- Public files under files/ (avatars of accounts). Attachments and pictures have no rows: the folder names their owner.
 CREATE TABLE uploaded_files (
     id         text COLLATE "C" PRIMARY KEY,
     account_id text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,

@@ -62,8 +62,9 @@ class ReadTransaction:
     def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
         """Return the rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are no rows).
 
-        The columns of `sql` have the names of the fields of `kind`. The list is encoded JSON that can only be put
-        into an answer. Raises ServiceUnavailable if it is too large.
+        The columns of `sql` have the names of the fields of `kind`. A field that is a struct is one column if it has
+        one field, else the columns `<field>_<field of it>`, and null if it may be that and the first of them is NULL.
+        The list is encoded JSON that can only be put into an answer. Raises ServiceUnavailable if it is too large.
         """
         rows, found = self._dialect.fetch_json(self._connection, kind, sql, args, last)
         return cast("list[S]", msgspec.Raw(rows)), found

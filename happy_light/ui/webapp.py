@@ -65,7 +65,10 @@ async def answer(request: Request[Any, Any]) -> Response:
         return _redirect(raw[3:], request.scope["query_string"])
     path = unquote(raw)
     if path == app.prefix or path.startswith(f"{app.prefix}/"):
-        path, page = path[len(app.prefix) :], bool(app.prefix) or _API_PATHS.match(path) is None
+        page = bool(app.prefix) or _API_PATHS.match(path) is None
+        path = path[len(app.prefix) :]
+        # A tab of an older build that asks for a script which is gone must not get a page instead.
+        page = page and not path.startswith(_ABSOLUTE)
     elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
         page = False
     else:

@@ -7,7 +7,7 @@ GET    /v2/sessions/active        list the active ones with a heartbeat in the l
 GET    /v1/sessions/:id           get one session
 POST   /v1/sessions/:id           replace metadata, agentState or both, if the expected versions are the current ones
 POST   /v1/sessions/:id/archive   make a session inactive
-DELETE /v1/sessions/:id           delete a session with its messages, usage reports, access keys and attachments
+DELETE /v1/sessions/:id           delete a session with its messages, usage reports, access keys and files
 socket update-metadata, update-state
 update new-session, update-session, delete-session
 """
@@ -15,10 +15,10 @@ update new-session, update-session, delete-session
 from __future__ import annotations
 
 from happy_light.domains.sessions import commands, queries
-from happy_light.domains.sessions.commands import delete
+from happy_light.domains.sessions.commands import announce_avatar, delete, delete_published, unlink_project
 from happy_light.domains.sessions.queries import require_owned
 
-__all__ = ["delete", "events", "require_owned", "routes"]
+__all__ = ["announce_avatar", "delete", "delete_published", "events", "require_owned", "routes", "unlink_project"]
 
 routes = [*queries.routes, *commands.routes]
 events = commands.events

@@ -12,10 +12,17 @@ from happy_light.bus import Audience, Muted, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import versioned
+from happy_light.domains.avatar import Avatar
 from happy_light.domains.presence.operations import end_session
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, listed_session, read
 from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
-from happy_light.errors import SESSION_NOT_FOUND, SESSION_NOT_FOUND_OR_FOREIGN, ApiError, BadRequest
+from happy_light.errors import (
+    PROJECT_NOT_FOUND,
+    SESSION_NOT_FOUND,
+    SESSION_NOT_FOUND_OR_FOREIGN,
+    ApiError,
+    BadRequest,
+)
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
@@ -32,21 +39,14 @@ class LoadedSession(Outgoing):
 
 
 class NewSession(Incoming):
-    """The body of POST /v1/sessions."""
+    """The body of POST /v1/sessions. `machine_id` is the machine that publishes the session; null counts as absent."""
 
     tag: str
     metadata: str
     agent_state: str | None = None
-    data_encryption_key: bytes | msgspec.UnsetType | None = msgspec.UNSET
-
-    @property
-    def initial_agent_state(self) -> str | None:
-        """The agentState that a new session starts with.
-
-        CLIs always send dataEncryptionKey, null or not, and send their agentState again by `update-state` with
-        expectedVersion 0: for them a new session starts without one. For other clients it is stored.
-        """
-        return self.agent_state if self.data_encryption_key is msgspec.UNSET else None
+    data_encryption_key: bytes | None = None
+    project_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    machine_id: str | None = None
 
 
 class SessionChange(Incoming):
@@ -85,18 +85,27 @@ class NewSessionUpdate(Outgoing, tag_field="t", tag="new-session"):
     agent_state: str | None
     agent_state_version: int
     data_encryption_key: Base64 | None
+    project_id: str | None
     active: bool
     active_at: int
     created_at: int
     updated_at: int
+    avatar: None = None
+    avatar_version: int = 0
 
 
 class SessionUpdate(Outgoing, tag_field="t", tag="update-session"):
-    """Sent to the session's and user-scoped sockets: what changed of a session."""
+    """Sent to the session's and user-scoped sockets: what changed of a session; `projectId` to user-scoped ones only.
+
+    `avatarVersion` comes with `avatar`, also when that is null.
+    """
 
     id: str
     metadata: Versioned | msgspec.UnsetType = msgspec.UNSET
     agent_state: Versioned | msgspec.UnsetType = msgspec.UNSET
+    project_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    avatar: Avatar | msgspec.UnsetType | None = msgspec.UNSET
+    avatar_version: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeleteSessionUpdate(Outgoing, tag_field="t", tag="delete-session"):
@@ -139,26 +148,79 @@ class StateAck(Outgoing):
 
 # -------------------------------------------------------------------------------------- operations
 def get_or_create(tx: Transaction, account_id: str, new: NewSession) -> LoadedSession:
-    """Return the account's session with that tag unchanged, or create and announce it."""
-    row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag))
+    """Return the account's session with that tag, or create and announce it.
+
+    An existing one changes only in its project, which is announced, and its machine. Raises ApiError PROJECT_NOT_FOUND
+    for a project that is not the account's, before anything is changed (docs/protocol.md, section 3.3).
+    """
+    if isinstance(new.project_id, str):
+        _require_project(tx, account_id, new.project_id)
+    row = tx.fetch_one(
+        f"SELECT machine_id, {COLUMNS} FROM sessions WHERE account_id = ? AND tag = ?", (account_id, new.tag)
+    )
     if row is not None:
-        return LoadedSession(listed_session(row))
+        machine_id, *columns = row
+        return LoadedSession(_load(tx, account_id, new, machine_id, listed_session(tuple(columns))))
     key = wire.base64_text(new.data_encryption_key)
     session = ListedSession(
         id=ids.new_id(), seq=0, created_at=tx.now, updated_at=tx.now, active=True, active_at=tx.now,
-        metadata=new.metadata, metadata_version=0, agent_state=new.initial_agent_state, agent_state_version=0,
-        data_encryption_key=key,
+        metadata=new.metadata, metadata_version=0, agent_state=new.agent_state, agent_state_version=0,
+        data_encryption_key=key, project_id=new.project_id or None, avatar=None, avatar_version=0,
     )  # fmt: skip
     tx.execute(
-        "INSERT INTO sessions (id, account_id, tag, metadata, agent_state, data_encryption_key, active_at, "
-        "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (session.id, account_id, new.tag, new.metadata, session.agent_state, key, tx.now, tx.now, tx.now),
-    )
+        "INSERT INTO sessions (id, account_id, tag, metadata, agent_state, data_encryption_key, project_id, "
+        "machine_id, active_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            session.id, account_id, new.tag, new.metadata, new.agent_state, key, session.project_id, new.machine_id,
+            tx.now, tx.now, tx.now,
+        ),
+    )  # fmt: skip
     announcement = NewSessionUpdate(
-        session.id, 0, session.metadata, 0, session.agent_state, 0, key, True, tx.now, tx.now, tx.now
-    )
+        session.id, 0, session.metadata, 0, session.agent_state, 0, key, session.project_id, True, tx.now, tx.now,
+        tx.now,
+    )  # fmt: skip
     tx.publish(Update(Audience(account_id), announcement))
     return LoadedSession(session)
+
+
+def _load(
+    tx: Transaction, account_id: str, new: NewSession, machine_id: str | None, session: ListedSession
+) -> ListedSession:
+    """Store the machine that was given, and store and announce the project, if they are others than before."""
+    where = (session.id, account_id)
+    if new.machine_id is not None and new.machine_id != machine_id:
+        tx.execute("UPDATE sessions SET machine_id = ? WHERE id = ? AND account_id = ?", (new.machine_id, *where))
+    if isinstance(new.project_id, msgspec.UnsetType) or new.project_id == session.project_id:
+        return session
+    tx.execute(
+        "UPDATE sessions SET project_id = ?, updated_at = ? WHERE id = ? AND account_id = ?",
+        (new.project_id, tx.now, *where),
+    )
+    tx.publish(Update(Audience(account_id), SessionUpdate(session.id, project_id=new.project_id)))
+    session.project_id, session.updated_at = new.project_id, tx.now
+    return session
+
+
+def _require_project(tx: Transaction, account_id: str, project_id: str) -> None:
+    """Raise ApiError PROJECT_NOT_FOUND unless the account owns the project."""
+    if tx.fetch_one("SELECT 1 FROM projects WHERE id = ? AND account_id = ?", (project_id, account_id)) is None:
+        raise ApiError(PROJECT_NOT_FOUND)
+
+
+def unlink_project(tx: Transaction, account_id: str, project_id: str) -> None:
+    """Take the project from all sessions that have it, and announce it for each."""
+    rows = tx.fetch_all(
+        "UPDATE sessions SET project_id = NULL, updated_at = ? WHERE project_id = ? AND account_id = ? RETURNING id",
+        (tx.now, project_id, account_id),
+    )
+    for (session_id,) in sorted(rows):
+        tx.publish(Update(Audience(account_id), SessionUpdate(session_id, project_id=None)))
+
+
+def announce_avatar(tx: Transaction, account_id: str, session_id: str, avatar: Avatar | None, version: int) -> None:
+    """Announce that the picture of a session was changed or, with None, removed."""
+    body = SessionUpdate(session_id, avatar=avatar, avatar_version=version)
+    tx.publish(Update(Audience.session(account_id, session_id), body))
 
 
 def archive(tx: Transaction, account_id: str, session_id: str) -> Success:
@@ -170,12 +232,28 @@ def archive(tx: Transaction, account_id: str, session_id: str) -> Success:
 def delete(tx: Transaction, account_id: str, session_id: str) -> Success:
     """Delete the session with its messages, usage reports and access keys, and announce it.
 
-    Raises ApiError SESSION_NOT_FOUND_OR_FOREIGN. Its attachments are files; the caller deletes them.
+    Raises ApiError SESSION_NOT_FOUND_OR_FOREIGN. Its attachments and pictures are files; the caller deletes them.
     """
     if not tx.execute("DELETE FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id)):
         raise ApiError(SESSION_NOT_FOUND_OR_FOREIGN)
     tx.publish(Update(Audience(account_id), DeleteSessionUpdate(session_id)))
     return Success()
+
+
+def delete_published(tx: Transaction, account_id: str, machine_id: str) -> list[str]:
+    """Delete and announce the sessions that the machine publishes, as `delete` does, and end their heartbeats.
+
+    Returns their ids, so that the caller deletes their files.
+    """
+    rows = tx.fetch_all(
+        "DELETE FROM sessions WHERE account_id = ? AND machine_id = ? RETURNING id", (account_id, machine_id)
+    )
+    ids: list[str] = sorted(row[0] for row in rows)
+    for session_id in ids:
+        tx.publish(
+            Muted("session", account_id, session_id), Update(Audience(account_id), DeleteSessionUpdate(session_id))
+        )
+    return ids
 
 
 def update(
@@ -210,7 +288,7 @@ def update(
 
 # --------------------------------------------------------------------------------------- endpoints
 async def post(request: Request[NewSession, None]) -> LoadedSession:
-    """Create a session, or load the existing one with that tag unchanged."""
+    """Create a session, or load the existing one with that tag."""
     answer = await request.context.database.write(request.account_id, get_or_create, request.body)
     request.context.bus.publish(Unmuted("session", request.account_id, answer.session.id))
     return answer
@@ -244,12 +322,11 @@ async def post_archive(request: Request[Any, None]) -> Success:
 
 
 async def delete_session(request: Request[None, None]) -> Success:
-    """Delete a session with its messages, usage reports, access keys and attachments."""
+    """Delete a session with its messages, usage reports, access keys, attachments and pictures."""
     session_id = request.path["id"]
     request.context.bus.publish(Muted("session", request.account_id, session_id))
     answer = await request.context.database.write(request.account_id, delete, session_id)
-    # If the server ends before this, `prune` removes the folder.
-    await request.context.blobs.delete_prefix(f"sessions/{session_id}/")
+    await request.context.blobs.delete_prefix(f"sessions/{session_id}/")  # after a crash, `prune` deletes them
     return answer
 
 
@@ -275,7 +352,7 @@ def update_state(context: ServerContext, client: Client, data: UpdateState) -> a
 
 
 routes = [
-    Route("POST", "/v1/sessions", post, body=NewSession, answer=LoadedSession),
+    Route("POST", "/v1/sessions", post, body=NewSession, answer=LoadedSession, errors=[PROJECT_NOT_FOUND]),
     Route(
         "POST", "/v1/sessions/:id", post_update, body=SessionChange, answer=StoredValues | SessionMismatch,
         errors=[SESSION_NOT_FOUND],

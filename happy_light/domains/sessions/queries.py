@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from happy_light import clock
+from happy_light.domains.avatar import AVATAR_COLUMNS, Avatar, avatar_of
 from happy_light.errors import INVALID_CURSOR, SESSION_NOT_FOUND, ApiError
 from happy_light.http.request import Request
 from happy_light.http.router import Route
@@ -34,6 +35,9 @@ class Session(Outgoing):
     agent_state: str | None
     agent_state_version: int
     data_encryption_key: Base64 | None
+    project_id: str | None
+    avatar: Avatar | None
+    avatar_version: int
 
 
 class ListedSession(Session):
@@ -85,14 +89,19 @@ class PageQuery(Incoming):
 # -------------------------------------------------------------------------------------- operations
 COLUMNS = (
     "id, seq, created_at, updated_at, active, active_at, metadata, metadata_version, agent_state, "
-    "agent_state_version, data_encryption_key"
+    f"agent_state_version, data_encryption_key, project_id, {AVATAR_COLUMNS}"
 )
 
 
 def listed_session(row: Row) -> ListedSession:
     """Return the session of a row of COLUMNS."""
-    id, seq, created_at, updated_at, active, *rest = row
-    return ListedSession(id, seq, created_at, updated_at, bool(active), *rest)
+    return ListedSession(*_fields(row))
+
+
+def _fields(row: Row) -> list[Any]:
+    """Return the fields of the session of a row of COLUMNS."""
+    id, seq, created_at, updated_at, active, *values, ref, preview, version = row
+    return [id, seq, created_at, updated_at, bool(active), *values, avatar_of(ref, preview, version), version]
 
 
 def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions:
@@ -139,8 +148,7 @@ def read(tx: ReadTransaction, account_id: str, session_id: str) -> Session:
     row = tx.fetch_one(f"SELECT {COLUMNS} FROM sessions WHERE id = ? AND account_id = ?", (session_id, account_id))
     if row is None:
         raise ApiError(SESSION_NOT_FOUND)
-    id, seq, created_at, updated_at, active, *rest = row
-    return Session(id, seq, created_at, updated_at, bool(active), *rest)
+    return Session(*_fields(row))
 
 
 # --------------------------------------------------------------------------------------- endpoints

@@ -16,27 +16,38 @@ from msgspec import inspect
 def expression(kind: type[msgspec.Struct]) -> str:
     """Return the SQL expression for a row whose columns are named as the fields of `kind`.
 
-    A field that is itself a struct has one field, which is the column. Raises TypeError for a type of a field that
-    SQLite cannot write.
+    A field that is itself a struct is one column if it has one field, else the columns `<field>_<field of it>`, and
+    null if it may be that and the first of them is NULL. Raises TypeError for a type that SQLite cannot write.
     """
+    struct = inspect.type_info(kind)
+    assert isinstance(struct, inspect.StructType)
+    return _format(struct, [field.name for field in struct.fields])
+
+
+def _format(kind: inspect.StructType, columns: list[str]) -> str:
+    """Return the expression of a struct; `columns` are those of its fields."""
     values: list[str] = []
-    template = _struct(inspect.type_info(kind), "", values)
+    template = _template(kind, columns, values)
     # One format() instead of a || for every field: SQLite takes a lock for each allocation.
     return f"format('{template}', {', '.join(values)})"
 
 
-def _struct(kind: inspect.Type, column: str, values: list[str]) -> str:
+def _template(kind: inspect.StructType, columns: list[str], values: list[str]) -> str:
     """Return the format of a struct, and append the SQL of its values to `values`."""
-    assert isinstance(kind, inspect.StructType)
     members = [] if kind.tag_field is None else [f'"{kind.tag_field}":"{kind.tag}"']
-    for field in kind.fields:
-        name = column or field.name
+    for field, column in zip(kind.fields, columns, strict=True):
         if isinstance(field.type, inspect.StructType):
-            members.append(f'"{field.encode_name}":{_struct(field.type, name, values)}')
+            value = _template(field.type, _columns(field.type, column), values)
         else:
-            members.append(f'"{field.encode_name}":%s')
-            values.append(_value(field.type, name))
+            value = "%s"
+            values.append(_value(field.type, column))
+        members.append(f'"{field.encode_name}":{value}')
     return "{" + ",".join(members) + "}"
+
+
+def _columns(kind: inspect.StructType, name: str) -> list[str]:
+    """Return the columns of a struct that is the field `name` of another."""
+    return [name] if len(kind.fields) == 1 else [f"{name}_{field.name}" for field in kind.fields]
 
 
 def _value(kind: inspect.Type, column: str) -> str:
@@ -51,6 +62,9 @@ def _value(kind: inspect.Type, column: str) -> str:
             return "'null'"
         case inspect.Metadata():
             return _value(kind.type, column)
+        case inspect.UnionType(types=(inspect.StructType() as struct, inspect.NoneType())):
+            columns = _columns(struct, column)
+            return f"iif({columns[0]} IS NULL, 'null', {_format(struct, columns)})"
         case inspect.UnionType(types=(one, inspect.NoneType())):
             return f"ifnull({_value(one, column)}, 'null')"
     raise TypeError(f"{kind} cannot be written as JSON by SQLite")

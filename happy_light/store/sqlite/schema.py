@@ -17,7 +17,7 @@ from happy_light.store.transaction import ReadTransaction
 log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x48617079  # "Hapy"; marks a SQLite file as one of this program
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _KEYS_AS_TEXT: Final = """
 ALTER TABLE {0} RENAME COLUMN data_encryption_key TO key_bytes;
 ALTER TABLE {0} ADD COLUMN data_encryption_key TEXT;
@@ -35,9 +35,42 @@ DROP TRIGGER messages_deleted;
 DROP TRIGGER machines_deleted;
 DROP TABLE free_rows;
 """
+_PROJECTS: Final = """
+CREATE TABLE projects (
+    id                  TEXT PRIMARY KEY,
+    account_id          TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    external_id         TEXT NOT NULL,
+    metadata            TEXT NOT NULL,
+    metadata_version    INTEGER NOT NULL DEFAULT 1,
+    data_encryption_key TEXT,
+    avatar_ref          TEXT,
+    avatar_preview      TEXT,
+    avatar_version      INTEGER NOT NULL DEFAULT 0,
+    seq                 INTEGER NOT NULL DEFAULT 0,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    UNIQUE (account_id, external_id)
+) STRICT;
+CREATE INDEX projects_by_change ON projects (account_id, updated_at DESC, id);
+ALTER TABLE sessions ADD COLUMN project_id TEXT REFERENCES projects (id) ON DELETE SET NULL;
+ALTER TABLE sessions ADD COLUMN machine_id TEXT;
+ALTER TABLE sessions ADD COLUMN avatar_ref TEXT;
+ALTER TABLE sessions ADD COLUMN avatar_preview TEXT;
+ALTER TABLE sessions ADD COLUMN avatar_version INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX sessions_by_project ON sessions (project_id) WHERE project_id IS NOT NULL;
+CREATE INDEX sessions_by_machine ON sessions (account_id, machine_id) WHERE machine_id IS NOT NULL;
+CREATE TABLE deleted_machines (
+    account_id TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    machine_id TEXT NOT NULL,
+    deleted_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, machine_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deleted_machines_by_age ON deleted_machines (account_id, deleted_at DESC, machine_id);
+"""
 MIGRATIONS: Final[dict[int, str]] = {
     1: _KEYS_AS_TEXT.format("sessions") + _KEYS_AS_TEXT.format("machines"),
     2: _PORTABLE_INDEXES,
+    3: _PROJECTS,
 }
 """The SQL that leads from version n to n + 1. Append only; schema.sql is the result of all of them."""
 
