@@ -50,6 +50,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self._writes.close()
         await self._engine.close()
 
     # --------------------------------------------------------------------------------------- metrics
@@ -137,5 +138,5 @@ class Database:
 def _count(tx: ReadTransaction, tables: Sequence[str]) -> tuple[dict[str, int], float]:
     """Return the number of rows of each table, and how many seconds it took to count them."""
     started = time.monotonic()
-    counts = {table: int(tx.fetch_all(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+    counts = {table: tx.count(table) for table in tables}
     return counts, time.monotonic() - started
