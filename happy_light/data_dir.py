@@ -35,7 +35,8 @@ def lock_data_dir(settings: Settings) -> Iterator[None]:
     """Hold the locks of the data folder and of the database's folder. Raises OperatorError with the holder's pid."""
     with contextlib.ExitStack() as held:
         held.enter_context(_lock(settings.data_dir, "server.pid"))
-        if settings.postgres is None and settings.database.parent != settings.data_dir:  # two folders could name one database
+        # Two folders could name one database.
+        if settings.postgres is None and settings.database.parent != settings.data_dir:
             held.enter_context(_lock(settings.database.parent, f"{settings.database.name}.pid"))
         yield
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-SCHEMES = ("postgresql", "postgres")
+SCHEMES: Final = ("postgresql", "postgres")
+# Parameters in the original's environment that libpq does not know.
+_OF_PRISMA: Final = {"schema", "connection_limit", "pool_timeout", "pgbouncer", "statement_cache_size"}
 
 
 @dataclass(frozen=True)
 class PostgresUrl:
-    """`text` is the URL as libpq takes it, with the password; `shown`, and str(), leave out user, password and query."""
+    """`text` is the URL as libpq takes it; `shown`, and str(), leave out user, password and parameters."""
 
     text: str = field(repr=False)
     shown: str
@@ -31,10 +34,7 @@ def parse(given: str) -> PostgresUrl:
     database = unquote(parts.path[1:]) or parameters.get("dbname", "")
     if parts.scheme.lower() not in SCHEMES or not database or "/" in database or parts.fragment or "\0" in given:
         raise ValueError(wanted)
-    # Prisma's parameters, as in the original's environment, are none that libpq knows.
-    known = "&".join(
-        pair for pair in parts.query.split("&") if pair.partition("=")[0] not in ("schema", "connection_limit", "pool_timeout", "pgbouncer")
-    )
+    known = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] not in _OF_PRISMA)
     host = unquote(parts.hostname or parameters.get("host", ""))
     place = f"{host}:{port}" if port else host
     text = f"postgresql://{parts.netloc}{parts.path}{'?' if known else ''}{known}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -94,7 +94,7 @@ class Database:
 
     def write_for(
         self,
-        account_ids: Sequence[str],
+        account_ids: Collection[str],
         operation: Callable[Concatenate[Transaction, P], R],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -108,7 +108,7 @@ class Database:
         """
         return self._write(account_ids, lambda tx: operation(tx, *args, **kwargs))
 
-    def _write(self, account_ids: Sequence[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
+    def _write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
         if self._closed:
             raise ServiceUnavailable("The server is stopping")
         return self._writes.write(account_ids, operation)

@@ -30,6 +30,7 @@ class DiskUsage(msgspec.Struct):
     log: int
     free: int
 
+
 ADVANCE: Final = "UPDATE accounts SET seq = seq + ? WHERE id = ? RETURNING seq"
 
 

@@ -16,11 +16,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from happy_light import clock
-from happy_light.bus import Bus, BusMessage, Committed, Update
+from happy_light.bus import Bus, BusMessage, Committed, Event, InternalMessage, Update
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.engine import AccountsBusy, OutcomeUnknownError, Writer
@@ -44,7 +44,7 @@ class Unit:
     __slots__ = ("account_ids", "error", "future", "operation", "result", "tx")
 
     def __init__(
-        self, account_ids: Sequence[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
+        self, account_ids: Collection[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
     ) -> None:
         self.account_ids = account_ids
         self.operation = operation
@@ -91,7 +91,7 @@ class GroupCommit:
         """How many writes wait."""
         return len(self._waiting)
 
-    def write(self, account_ids: Sequence[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
+    def write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
         """Queue a write. The future is resolved when it is on disk. Raises ServiceUnavailable when too many wait."""
         if len(self._waiting) >= WAITING_MAX:
             raise ServiceUnavailable("Too many writes are waiting")
@@ -181,7 +181,9 @@ class GroupCommit:
             if self._closing.wait(SETTLE_EVERY):
                 self._loop.call_soon_threadsafe(_tell_unknown, group)
                 return
-        log.warning("database: %d writes whose commit was cut off are %s", len(group), "stored" if committed else "not stored")
+        log.warning(
+            "database: %d writes whose commit was cut off are %s", len(group), "stored" if committed else "not stored"
+        )
         if committed:
             self.writes += len(group)
             self._hand_over(group, messages)
@@ -240,12 +242,18 @@ class GroupCommit:
 
     def _number(self, group: list[Unit], now: int) -> list[BusMessage]:
         """Return what the group published, every update with its account's next seq. `now` is in ms."""
-        published = [message for unit in group if unit.tx is not None for message in unit.tx.messages]
+        published: list[Event | InternalMessage] = []
         counts: dict[str, int] = {}
-        for message in published:
-            if isinstance(message, Update):
-                account_id = message.audience.account_id
-                counts[account_id] = counts.get(account_id, 0) + 1
+        for unit in group:
+            if unit.tx is None:
+                continue
+            published.extend(unit.tx.messages)
+            for message in unit.tx.messages:
+                if isinstance(message, Update):
+                    account_id = message.audience.account_id
+                    counts[account_id] = counts.get(account_id, 0) + 1
+                    if account_id not in unit.account_ids:
+                        log.error("a write published for an account that it did not name: %s", type(message.body))
         following = {account_id: seq - counts[account_id] + 1 for account_id, seq in self._writer.advance(counts)}
         numbered: list[BusMessage] = []
         for message in published:

@@ -29,7 +29,8 @@ IDLE_TIMEOUT: Final = 10_000  # ms after which PostgreSQL ends the transaction o
 _RETRY_FIRST, _RETRY_LAST = 0.1, 3.0  # s between attempts to connect
 _PREPARED_MAX: Final = 500
 # A peer that vanished without a word is noticed after 15 s.
-_KEEPALIVE: Final = {
+_PARAMETERS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_TIMEOUT, "application_name": "happy-server-light", "client_encoding": "utf8",
     "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000,
 }  # fmt: skip
 # As SELECT set_config, not as `options` of the connection: poolers refuse those.
@@ -49,8 +50,7 @@ def connect(url: str, *, readonly: bool = False, **session: str) -> psycopg.Conn
     `session` are further settings of the session.
     """
     raw: psycopg.Connection[Any] = psycopg.connect(
-        url, autocommit=True, prepare_threshold=0, cursor_factory=RawCursor, context=_Context,
-        connect_timeout=CONNECT_TIMEOUT, application_name="happy-server-light", client_encoding="utf8", **_KEEPALIVE,
+        url, autocommit=True, prepare_threshold=0, cursor_factory=RawCursor, context=_Context, **_PARAMETERS
     )  # fmt: skip
     try:
         raw.prepared_max = _PREPARED_MAX
@@ -91,9 +91,9 @@ class PostgresCursor:
         return self._cursor.rowcount
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns, once rows were fetched."""
-        return tuple(column.name for column in self._cursor.description or ())
+    def description(self) -> Any:
+        """The columns, once rows were fetched; the first item of each is its name."""
+        return self._cursor.description
 
     @property
     def status(self) -> str | None:

@@ -26,8 +26,9 @@ class PostgresDialect:
             sql = f"SELECT listed.*, {last} OVER () AS last FROM ({sql}) AS listed"
         cursor = connection.execute(sql, args)
         rows = cursor.fetchall()
+        columns = tuple(column[0] for column in cursor.description)
         found = rows[0][-1] if rows and last != "NULL" else None
-        build = _builder(kind, cursor.columns)
+        build = _builder(kind, columns)
         return json_codec.encode([build(row) for row in rows]), found
 
     def count(self, connection: Connection, table: str) -> int:
@@ -76,7 +77,7 @@ def _conversion(kind: inspect.Type) -> Callable[[Any], Any] | None:
         case inspect.BoolType():
             return bool
         case inspect.StructType(cls=one):
-            return one  # type: ignore[no-any-return]
+            return one
         case inspect.Metadata():
             return _conversion(kind.type)
         case inspect.UnionType(types=(one, inspect.NoneType())):

@@ -97,7 +97,8 @@ class PostgresEngine:
         """Finish what waits and disconnect."""
         if self._tidying is not None:
             self._tidying.cancel()
-        for connection in (self._writer, *self._readers):
+        connections: list[PostgresWriter | PostgresReader] = [self._writer, *self._readers]
+        for connection in connections:
             await connection.finish_jobs()
             connection.close()
         self._upkeep_thread.submit(self._upkeep.close)
@@ -171,8 +172,9 @@ class PostgresEngine:
             await asyncio.sleep(_TIDY_EVERY)
             try:
                 async with self.lease("outbox") as granted:
-                    while granted and await self._run(self._tidy):
-                        await asyncio.sleep(0)
+                    more = granted
+                    while more:
+                        more = await self._run(self._tidy)
             except ServiceUnavailable as error:
                 log.error("the outbox is not tidied: %s", error)
             except Exception:
