@@ -125,7 +125,12 @@ class GroupCommit:
         started = time.perf_counter()
         try:
             self._writer.begin({id for unit in group for id in unit.account_ids})
-        except Exception as error:  # one by one, each write would wait as long again
+        except Exception as error:
+            self._writer.rollback()
+            if attempt < ATTEMPTS_MAX and self._writer.is_transient(error):
+                self._commit(group, savepoints, attempt + 1)
+                return
+            # One by one, each write would wait as long again.
             log.error("database: %s; %d writes are refused", error, len(group))
             self._refuse(group)
             return

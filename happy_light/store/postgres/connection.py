@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import Pipeline, RawCursor
 
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.postgres.errors import UNAVAILABLE, summary
+from happy_light.store.postgres.errors import translate as translate_error
 from happy_light.store.postgres.sql import ADAPTERS, translate
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 SCHEMA: Final = "happy_light"
 CONNECT_TIMEOUT: Final = 3  # s
@@ -149,6 +152,24 @@ class PostgresConnection:
         if self._delay > _RETRY_FIRST:
             log.warning("database: connected again")
         self._delay = _RETRY_FIRST
+
+    def run(self, job: Callable[[], R]) -> R:
+        """Run `job`, which uses this connection and may run twice: again on a new one if it was lost.
+
+        Raises what it raises, as it is meant for clients, and ServiceUnavailable.
+        """
+        self.ensure()
+        try:
+            return job()
+        except psycopg.Error as error:
+            if not self.lost:
+                raise translate_error(error) from None
+            log.warning("database: %s; connecting again", summary(error))
+        self.ensure()
+        try:
+            return job()
+        except psycopg.Error as error:
+            raise translate_error(error) from None
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> PostgresCursor:
         """Run a statement; in a pipeline, its answer or error may come with a later one."""

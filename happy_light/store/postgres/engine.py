@@ -15,7 +15,6 @@ from happy_light.config import PostgresUrl
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.engine import DiskUsage
 from happy_light.store.job_thread import JobThread
-from happy_light.store.postgres import errors
 from happy_light.store.postgres.connection import SCHEMA, PostgresConnection
 from happy_light.store.postgres.dialect import DIALECT
 from happy_light.store.postgres.schema import create_or_migrate
@@ -49,18 +48,7 @@ class PostgresReader:
 
     def read(self, operation: Callable[[ReadTransaction], R]) -> R:
         """Run `operation`, once more on a new connection if it is lost. Raises what it means to a client."""
-        self._connection.ensure()
-        try:
-            return operation(self._tx)
-        except psycopg.Error as error:
-            if not self._connection.lost:
-                raise errors.translate(error) from None
-            log.warning("database: %s; the read runs again", errors.summary(error))
-        self._connection.ensure()
-        try:
-            return operation(self._tx)
-        except psycopg.Error as error:
-            raise errors.translate(error) from None
+        return self._connection.run(lambda: operation(self._tx))
 
     def close(self) -> None:
         """Disconnect and end the thread; the jobs must be done."""
@@ -154,12 +142,8 @@ class PostgresEngine:
         return await future
 
     def _try_lock(self, key: str) -> bool:
-        try:
-            self._upkeep.ensure()
-            (granted,) = self._upkeep.execute("SELECT pg_try_advisory_lock(hashtextextended(?, 0))", (key,)).fetchone()
-        except psycopg.Error as error:
-            raise errors.translate(error) from None
-        return bool(granted)
+        sql = "SELECT pg_try_advisory_lock(hashtextextended(?, 0))"
+        return bool(self._upkeep.run(lambda: self._upkeep.execute(sql, (key,)).fetchone()[0]))
 
     def _unlock(self, key: str) -> None:
         with contextlib.suppress(psycopg.Error):  # the lock went with the connection
@@ -183,9 +167,9 @@ class PostgresEngine:
     def _tidy(self) -> bool:
         """Delete some old rows. Return whether there may be more."""
         now = clock.now_ms()
-        try:
-            self._upkeep.ensure()
+
+        def delete() -> int:
             self._upkeep.execute("DELETE FROM writers WHERE written_at < ?", (now - _WRITERS_KEPT,))
-            return self._upkeep.execute(_TIDY, (now - KEPT, _TIDY_BATCH)).rowcount == _TIDY_BATCH
-        except psycopg.Error as error:
-            raise errors.translate(error) from None
+            return self._upkeep.execute(_TIDY, (now - KEPT, _TIDY_BATCH)).rowcount
+
+        return self._upkeep.run(delete) == _TIDY_BATCH
