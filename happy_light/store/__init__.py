@@ -13,14 +13,9 @@ postgres/        the PostgreSQL engine, imported only when the settings name one
 
 from happy_light.store.database import Database
 from happy_light.store.engine import DiskUsage
-from happy_light.store.engines import engine_of
+from happy_light.store.engines import engine_of, migrate, open_for_reading
 from happy_light.store.sqlite.engine import SqliteEngine
-from happy_light.store.sqlite.schema import (
-    APPLICATION_ID,
-    MIGRATIONS,
-    create_or_migrate,
-    open_readonly,
-)
+from happy_light.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, create_or_migrate, open_readonly
 from happy_light.store.transaction import ReadTransaction, Row, Transaction
 from happy_light.store.version import SCHEMA_VERSION
 
@@ -36,5 +31,7 @@ __all__ = [
     "Transaction",
     "create_or_migrate",
     "engine_of",
+    "migrate",
+    "open_for_reading",
     "open_readonly",
 ]

@@ -130,6 +130,10 @@ class Database:
         """
         return self._engine.lease(name)
 
+    def shrink(self, tx: Transaction) -> int:
+        """Give some free space back to the system. Return the bytes, or 0. It is a write operation."""
+        return self._engine.shrink(tx)
+
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database in bytes. It is a read operation."""
         return self._engine.disk_usage(tx)

@@ -10,7 +10,7 @@ import msgspec
 
 from happy_light.bus import Committed
 from happy_light.errors import ServiceUnavailable
-from happy_light.store.transaction import Connection, Dialect, ReadTransaction
+from happy_light.store.transaction import Connection, Dialect, ReadTransaction, Transaction
 
 R = TypeVar("R")
 
@@ -115,6 +115,9 @@ class Engine(Protocol):
 
     def lease(self, name: str) -> AbstractAsyncContextManager[bool]:
         """Return a context whose value is whether this process holds the lease; see Database.lease."""
+
+    def shrink(self, tx: Transaction) -> int:
+        """Give some free space back to the system. Return the bytes, 0 when nothing is left to give."""
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database."""

@@ -115,9 +115,10 @@ class PostgresCursor:
 class PostgresConnection:
     """A connection as operations use it; `pipeline` while statements are sent without waiting for each answer."""
 
-    def __init__(self, url: str, readonly: bool) -> None:
+    def __init__(self, url: str, readonly: bool, **session: str) -> None:
         self._url = url
         self._readonly = readonly
+        self._session = session
         self._raw: psycopg.Connection[Any] | None = None
         self._next_attempt = 0.0  # s of the monotonic clock
         self._delay = _RETRY_FIRST
@@ -136,6 +137,10 @@ class PostgresConnection:
         """Whether there is no connection, or one that broke."""
         return self._raw is None or self._raw.closed
 
+    def connect(self) -> None:
+        """Connect. Raises psycopg.Error."""
+        self._raw = connect(self._url, readonly=self._readonly, **self._session)
+
     def ensure(self) -> None:
         """Connect if there is no connection. Raises ServiceUnavailable."""
         if not self.lost:
@@ -143,7 +148,7 @@ class PostgresConnection:
         if time.monotonic() < self._next_attempt:
             raise ServiceUnavailable(UNAVAILABLE)
         try:
-            self._raw = connect(self._url, readonly=self._readonly)
+            self.connect()
         except psycopg.Error as error:
             log.error("database: no connection: %s", summary(error))
             self._next_attempt = time.monotonic() + self._delay

@@ -19,7 +19,7 @@ from happy_light.store.postgres.connection import SCHEMA, PostgresConnection
 from happy_light.store.postgres.dialect import DIALECT
 from happy_light.store.postgres.schema import create_or_migrate
 from happy_light.store.postgres.writer import PostgresWriter
-from happy_light.store.transaction import ReadTransaction
+from happy_light.store.transaction import ReadTransaction, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,10 @@ class PostgresEngine:
         finally:
             self._leases.discard(name)
             self._upkeep_thread.submit(lambda: self._unlock(key))
+
+    def shrink(self, tx: Transaction) -> int:
+        """Return 0: PostgreSQL uses free space again by itself."""
+        return 0
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the size of the tables with their indexes; PostgreSQL's log belongs to the whole server."""

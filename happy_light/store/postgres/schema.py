@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +13,10 @@ from psycopg import errors
 
 from happy_light.config import PostgresUrl
 from happy_light.errors import OperatorError
-from happy_light.store.postgres.connection import SCHEMA, connect
+from happy_light.store.postgres.connection import SCHEMA, PostgresConnection, connect
+from happy_light.store.postgres.dialect import DIALECT
 from happy_light.store.postgres.errors import summary
+from happy_light.store.transaction import ReadTransaction
 from happy_light.store.version import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,31 @@ def create_or_migrate(url: PostgresUrl) -> None:
         ) from None
     except psycopg.Error as error:
         raise OperatorError(f"The database {url} cannot be used: {_reason(error)}.") from None
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def open_readonly(url: PostgresUrl) -> Iterator[ReadTransaction]:
+    """Open the database for reads that see one moment, however long they take.
+
+    Raises OperatorError if it has no schema of this program and version, or cannot be read.
+    """
+    connection = PostgresConnection(
+        url.text, readonly=True, default_transaction_isolation="repeatable read", statement_timeout="0",
+        idle_in_transaction_session_timeout="0",
+    )  # fmt: skip
+    try:
+        connection.connect()
+        version = version_of(connection.raw)
+        if version != SCHEMA_VERSION:
+            newer = "install that version" if version and version > SCHEMA_VERSION else "start the server once"
+            found = "no tables of happy-server-light" if not version else f"schema {version}"
+            raise OperatorError(f"The database {url} has {found}, this version knows {SCHEMA_VERSION}; {newer}.")
+        with connection.raw.transaction():
+            yield ReadTransaction(connection, DIALECT)
+    except psycopg.Error as error:
+        raise OperatorError(f"The database {url} cannot be read: {_reason(error)}.") from None
     finally:
         connection.close()
 

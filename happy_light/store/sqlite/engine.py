@@ -17,13 +17,14 @@ from happy_light.store.engine import ADVANCE, DiskUsage
 from happy_light.store.sqlite.connection import SqliteConnection
 from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.store.sqlite.schema import create_or_migrate
-from happy_light.store.transaction import ReadTransaction
+from happy_light.store.transaction import ReadTransaction, Transaction
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
 READERS: Final = 2
+SHRINK_PAGES: Final = 256  # pages given back to the disk in one transaction
 _BUSY_TIMEOUT: Final = "PRAGMA busy_timeout = 5000"  # ms; for a backup or an operator's sqlite3 shell
 _WRITER_PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",  # readers and the writer do not block each other
@@ -160,6 +161,14 @@ class SqliteEngine:
     async def lease(self, name: str) -> AsyncIterator[bool]:
         """Grant the lease: only one process works with a file, which the lock of the data folder ensures."""
         yield True
+
+    def shrink(self, tx: Transaction) -> int:
+        """Cut some free pages off the file. Return the bytes; 0 when none are left."""
+        size = tx.fetch_all("PRAGMA page_count")[0][0]
+        for _ in range(SHRINK_PAGES):  # one by one: Python steps a statement without columns once, which is one page
+            tx.execute("PRAGMA incremental_vacuum(1)")
+        pages: int = size - tx.fetch_all("PRAGMA page_count")[0][0]
+        return pages * int(tx.fetch_all("PRAGMA page_size")[0][0])
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the file, its log and its free pages."""
