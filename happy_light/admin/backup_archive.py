@@ -1,7 +1,8 @@
 """Backups: everything of a server in one archive (tar, gzip).
 
 It contains `database.sqlite` (not of a PostgreSQL database, which pg_dump backs up), `files/…`, `attachments/…`,
-`master-secret` (unless it is left out) and, last, `manifest.json` with the size and SHA-256 of each. Works on a connection of its own, whether or not a server runs.
+`master-secret` (unless it is left out) and, last, `manifest.json` with the size and SHA-256 of each. Works on a
+connection of its own, whether or not a server runs.
 backup_restore.py is the way back.
 """
 
