@@ -69,7 +69,7 @@ def test_urls(tmp_path: Path, given: str, text: str, shown: str) -> None:
     "given", [f"postgresql://u:{PASSWORD}@h", "postgresql://h/", f"postgresql://u:{PASSWORD}@h:port/d", "postgres:d"]
 )
 def test_bad_urls_are_refused_without_their_password(tmp_path: Path, given: str) -> None:
-    with pytest.raises(OperatorError, match="DATABASE_URL is .* but should be a URL like postgresql:") as error:
+    with pytest.raises(OperatorError, match=r"DATABASE_URL is .* but should be a URL like postgresql:") as error:
         config.load({"DATABASE_URL": given}, {"data_dir": str(tmp_path)}, tmp_path / "none")
     assert "ss@w" not in str(error.value)
 
@@ -80,7 +80,7 @@ async def test_config_and_errors_do_not_show_the_password(tmp_path: Path) -> Non
     assert "postgresql://127.0.0.1:1/happy" in shown.out
     failed = await run(tmp_path, "migrate", DATABASE_URL=url)
     assert failed.status == 2
-    assert failed.err.startswith("The database postgresql://127.0.0.1:1/happy cannot be reached: ")
+    assert "The database postgresql://127.0.0.1:1/happy cannot be reached: " in failed.err
     for text in (shown.out, shown.err, failed.err):
         assert PASSWORD not in text and QUOTED not in text and "user" not in text
 
@@ -103,7 +103,8 @@ async def test_a_missing_library_is_a_sentence_that_names_the_extra(tmp_path: Pa
     failed = await run(tmp_path / "data", "migrate", DATABASE_URL="postgresql://h/d", PYTHONPATH=paths)
     assert failed.status == 2
     assert failed.err.strip() == (
-        "PostgreSQL needs a library that is not installed; install it with: pip install 'happy-server-light[full]'."
+        "happy-server-light: PostgreSQL needs a library that is not installed; "
+        "install it with: pip install 'happy-server-light[full]'."
     )
 
 
