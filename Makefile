@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test test-slow test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
+.PHONY: help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ settings: .venv/made ## write the table of settings into docs/settings.md
 
 schema: .venv/made ## derive the PostgreSQL schema from schema.sql
 	$(BIN)/python -m tools.postgres_schema
+
+test-postgres: .venv/made ## run the tests with servers that keep their data in PostgreSQL
+	$(BIN)/pytest --database postgres
 
 crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write
 	$(BIN)/python -m tests.hardness.crash 100

@@ -46,7 +46,8 @@ def lock_data_dir(settings: Settings) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         held.enter_context(_lock(settings.data_dir, "server.pid"))
-        if settings.database.parent != settings.data_dir:  # two folders could name one database
+        # Two folders could name one database.
+        if settings.postgres is None and settings.database.parent != settings.data_dir:
             held.enter_context(_lock(settings.database.parent, f"{settings.database.name}.pid"))
         pending_moves.finish(settings.data_dir)
         yield

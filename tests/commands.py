@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests import databases
 from tests.conftest import SECRET
 
 
@@ -27,7 +28,8 @@ class Result(NamedTuple):
 async def run(folder: Path, *arguments: str, **environ: str) -> Result:
     """`happy-server-light <arguments>` on a data folder. stdin is empty."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    given = {"HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder), **environ}
+    given = {"HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder)}
+    given |= databases.environ(folder) | environ
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "happy_light", *arguments, "--data-dir", str(folder),
         env={**kept, **given},

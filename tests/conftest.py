@@ -16,7 +16,7 @@ import pytest
 
 from happy_light import config
 from happy_light.server import Server
-from tests import other_servers
+from tests import databases, other_servers
 from tests.client import World
 from tests.importing import SESSION
 
@@ -39,6 +39,7 @@ class Process:
                 "METRICS_PORT": "0",
                 "PYTHONWARNINGS": "default",
                 "XDG_CONFIG_HOME": str(folder),
+                **databases.environ(folder),
                 **environ,
             },
             stdout=subprocess.PIPE,
@@ -93,9 +94,32 @@ async def world(server: Process) -> AsyncIterator[World]:
         yield world
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of the database."""
+    parser.addoption(
+        "--database", choices=["sqlite", "postgres"], default="sqlite", help="what the servers under test keep data in"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the services available where every test needs one."""
+    if config.getoption("--database") == "postgres":
+        config.pluginmanager.import_plugin("tests.service_fixtures")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_servers(request: pytest.FixtureRequest) -> None:
+    """Let the servers under test use the database that was chosen."""
+    if request.config.getoption("--database") == "postgres":
+        databases.use(request.getfixturevalue("databases"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What starts servers of its own is slow, so that the rest runs after every change."""
+    skip = pytest.mark.skip(reason="is about the SQLite file")
     for item in items:
+        if item.get_closest_marker("sqlite_file") and config.getoption("--database") == "postgres":
+            item.add_marker(skip)
         if "start" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 

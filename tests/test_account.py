@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests import databases
 from tests.client import World, b64, uid
 from tests.conftest import Process
 
@@ -40,10 +40,7 @@ async def test_avatar_urls_begin_with_the_requested_address(start: Callable[...,
     async with World(server.url) as world:
         alice = await world.account()
         stored = {"path": "public/users/a/avatars/x y.png", "width": 4, "height": 3, "thumbhash": "dGg="}
-        database = sqlite3.connect(server.folder / "happy-server-light.sqlite")
-        with database:
-            database.execute("UPDATE accounts SET avatar = ? WHERE id = ?", (json.dumps(stored), alice.id))
-        database.close()
+        databases.query(server.folder, "UPDATE accounts SET avatar = ? WHERE id = ?", (json.dumps(stored), alice.id))
         forwarded = {"x-forwarded-proto": "https", "x-forwarded-host": "happy.example:8443"}
         for path in ("/v1/account/profile", "/v1/auth/me"):
             for headers, base in (({}, server.url), (forwarded, "https://happy.example:8443")):

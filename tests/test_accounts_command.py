@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import databases
 from tests.client import Account, World, uid
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -68,11 +69,9 @@ async def test_show_finds_an_account_by_id_key_and_fingerprint(process: Process,
 @pytest.mark.slow
 async def test_an_imported_id_means_its_own_account_only(tmp_path: Path) -> None:
     await run(tmp_path, "migrate")
-    with contextlib.closing(sqlite3.connect(tmp_path / "happy-server-light.sqlite")) as database, database:
-        for id, key in (("a_1", "01" * 32), ("ab1", "02" * 32), ("A_1", "03" * 32)):
-            database.execute(
-                "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, 0, 0)", (id, key)
-            )
+    insert = "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, 0, 0)"
+    for id, key in (("a_1", "01" * 32), ("ab1", "02" * 32), ("A_1", "03" * 32)):
+        databases.query(tmp_path, insert, (id, key))
     assert (await ok(tmp_path, "accounts", "show", "a_1"))["id"] == "a_1"
     assert len(await ok(tmp_path, "accounts", "list")) == 3
 

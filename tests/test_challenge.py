@@ -13,6 +13,7 @@ import nacl.signing
 import pytest
 
 from happy_light.auth.challenges import Challenges
+from tests import databases
 from tests.client import Account, World, b64
 from tests.conftest import SECRET, Process
 from tests.test_people import execute
@@ -140,12 +141,7 @@ async def test_requesting_a_challenge_stores_nothing_and_expired_rows_are_delete
 
 
 def rows(server: Process) -> list[bytes]:
-    import sqlite3
-
-    connection = sqlite3.connect(server.folder / "happy-server-light.sqlite")
-    found = [row[0] for row in connection.execute("SELECT challenge FROM used_challenges")]
-    connection.close()
-    return found
+    return [row[0] for row in databases.query(server.folder, "SELECT challenge FROM used_challenges")]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ BAD = [
     ("PUBLIC_URL", "https://", "a URL like https://host or http://host:port"),
     ("PUBLIC_URL", "http://h:99999", "a URL like https://host or http://host:port"),
     ("PUBLIC_URL", "http://h/?a=1", "a URL like https://host or http://host:port"),
-    ("DATABASE_URL", "file:", "the path or file: URL of a SQLite file"),
+    ("DATABASE_URL", "file:", "postgresql://user:password@host/database, or the path or file: URL of a SQLite file"),
     ("HAPPY_SERVER_UI_PREFIX", "ui", "/ or a path like /ui that is none of the server's own"),
     ("HAPPY_SERVER_UI_PREFIX", "/v1", "/ or a path like /ui that is none of the server's own"),
     ("HAPPY_INJECT_HTML_CONFIG", "[1]", "a JSON object"),
@@ -139,8 +139,8 @@ def test_a_bad_value_is_one_sentence(tmp_path: Path, name: str, value: str, expe
 
 def test_sentences_do_not_give_away_secrets(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as refused:
-        load(tmp_path, {"DATABASE_URL": "postgresql://happy:s3cret@db/happy"})
-    assert "DATABASE_URL is 'postgresql://…@db/happy', but" in str(refused.value)
+        load(tmp_path, {"DATABASE_URL": "mysql://happy:s3cret@db/happy"})
+    assert "DATABASE_URL is 'mysql://…@db/happy', but" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from happy_light.auth.sealing import Vault
+from tests import databases
 from tests.client import World
 from tests.conftest import SECRET, Process
 
@@ -65,9 +63,7 @@ async def test_an_invalid_body_changes_nothing(world: World, body: object) -> No
 async def test_a_token_on_disk_is_encrypted_in_the_documented_format(world: World, server: Process) -> None:
     alice = await world.account()
     await alice.ok("POST", "/v1/connect/anthropic/register", {"token": TOKEN})
-    file = server.folder / "happy-server-light.sqlite"
-    with closing(sqlite3.connect(file)) as connection:
-        (sealed,) = connection.execute("SELECT token FROM vendor_tokens WHERE account_id = ?", (alice.id,)).fetchone()
+    ((sealed,),) = databases.query(server.folder, "SELECT token FROM vendor_tokens WHERE account_id = ?", (alice.id,))
     assert b"secret" not in sealed
     assert sealed[0] == 0
     assert Vault(SECRET).open(["user", alice.id, "vendors", "anthropic", "token"], sealed) == TOKEN
@@ -78,9 +74,7 @@ async def test_a_damaged_token_counts_as_none(world: World, server: Process) -> 
     alice = await world.account()
     await alice.ok("POST", "/v1/connect/openai/register", {"token": TOKEN})
     await alice.ok("POST", "/v1/connect/gemini/register", {"token": "fine"})
-    with closing(sqlite3.connect(server.folder / "happy-server-light.sqlite")) as connection, connection:
-        connection.execute(
-            "UPDATE vendor_tokens SET token = x'00' WHERE account_id = ? AND vendor = 'openai'", (alice.id,)
-        )
+    damage = "UPDATE vendor_tokens SET token = ? WHERE account_id = ? AND vendor = 'openai'"
+    databases.query(server.folder, damage, (b"\0", alice.id))
     assert await alice.ok("GET", "/v1/connect/openai/token") == {"token": None}
     assert await alice.ok("GET", "/v1/connect/tokens") == {"tokens": [{"vendor": "gemini", "token": "fine"}]}

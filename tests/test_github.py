@@ -22,6 +22,7 @@ from PIL import Image
 from happy_light.auth.keys import Keys
 from happy_light.auth.sealing import Vault
 from happy_light.images import inspection, thumbhash
+from tests import databases
 from tests.client import Account, World
 from tests.conftest import SECRET, Process
 from tests.vendor_servers import VendorServer
@@ -82,8 +83,7 @@ class Case:
         return answer.headers["location"]
 
     def rows(self, sql: str, *args: Any) -> list[Any]:
-        with closing(sqlite3.connect(self.server.folder / "happy-server-light.sqlite")) as connection:
-            return connection.execute(sql, args).fetchall()
+        return databases.query(self.server.folder, sql, args)
 
 
 @pytest.fixture

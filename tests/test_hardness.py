@@ -20,12 +20,22 @@ from tests.client import World, b64, uid
 from tests.conftest import SECRET, Process
 from tests.hardness.crash import crash
 from tests.raw_connections import Connection, Wire
+from tests.services import Postgres
 
+pytest_plugins = ["tests.service_fixtures"]
 pytestmark = pytest.mark.slow
 
 
 async def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:
     found = await crash(4, tmp_path / "data")
+    assert not found.wrong, found.table()
+    assert found.checked >= found.acknowledged
+
+
+async def test_nothing_acknowledged_is_lost_by_kills_of_postgres(
+    start_postgres: Callable[..., Postgres], tmp_path: Path
+) -> None:
+    found = await crash(4, tmp_path / "data", start_postgres(fsync=True))
     assert not found.wrong, found.table()
     assert found.checked >= found.acknowledged
 

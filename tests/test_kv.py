@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests import databases
 from tests.client import Account, World, b64, uid
 
 
@@ -96,13 +97,16 @@ async def test_one_of_many_writers_wins_and_is_announced_once(world: World) -> N
 async def test_listing_takes_a_literal_prefix_and_sorts(world: World) -> None:
     alice = await world.account()
     names = ["a%b", "a_b", "axb", "a", "b", "App", "a\x00z", "aü", "a\U0010ffff", "a\U0010ffffz", "a\ud7ff"]
+    names = databases.storable(names)
     await write(alice, *((name, b64("v"), -1) for name in names))
 
     assert await keys(alice) == sorted(names)
-    for prefix in ("a", "a%", "a_", "A", "a\x00", "a\U0010ffff", "\U0010ffff", "a\ud7ff", "zzz", ""):
+    for prefix in databases.storable(
+        ("a", "a%", "a_", "A", "a\x00", "a\U0010ffff", "\U0010ffff", "a\ud7ff", "zzz", "")
+    ):
         expected = sorted(name for name in names if name.startswith(prefix))
         assert await keys(alice, f"?prefix={quote(prefix)}") == expected, prefix
-    assert await keys(alice, "?prefix=a&limit=2") == ["a", "a\x00z"]
+    assert await keys(alice, "?prefix=a&limit=2") == sorted(name for name in names if name[0] == "a")[:2]
     for limit in ("0", "1001", "x", "1.5", ""):
         assert (await alice.get(f"/v1/kv?limit={limit}")).status_code == 400
 
@@ -119,6 +123,9 @@ async def test_bulk_returns_existing_keys_in_requested_order(world: World) -> No
 @pytest.mark.parametrize("key", ["with space", "slash/in/key", "ü🙂", "%25", "a:b.c", "", "bulk", "x" * 1024, "\x00"])
 async def test_any_text_is_a_key(world: World, key: str) -> None:
     alice = await world.account()
+    if not databases.storable([key]):
+        assert (await write(alice, (key, b64("v"), -1))).status_code == 400
+        return
     assert (await write(alice, (key, b64("v"), -1))).status_code == 200
     item = {"key": key, "value": b64("v"), "version": 0}
     assert await alice.ok("GET", "/v1/kv/" + quote(key, safe="")) == item

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests import databases
 from tests.client import World, uid
 from tests.raw_connections import Wire
 
@@ -148,6 +149,8 @@ async def test_content_is_returned_unchanged(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
     text = "🙂 ü \u202e \ufeff \u2028 日本 \\u0000 \x00 \x7f"
+    if not databases.storable([text]):
+        text = text.replace("\x00", "")
     await alice.send(session, text, content=text)
     await alice.send(session, "big", content="x" * 5_000_000)
     messages = (await alice.ok("GET", f"/v3/sessions/{session}/messages"))["messages"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import Any
 
 import pytest
 
+from tests import databases
 from tests.client import Account, World
 from tests.conftest import Process
 
@@ -74,18 +74,16 @@ ROWS = [(action, line) for action, table in (("add", ADD), ("remove", REMOVE)) f
 
 def execute(server: Process, sql: str, *args: Any) -> None:
     """Writes into the running server's database what no request can bring about."""
-    connection = sqlite3.connect(server.folder / "happy-server-light.sqlite", timeout=20)
-    with connection:
-        connection.execute(sql, args)
-    connection.close()
+    databases.query(server.folder, sql, args)
 
 
 def side(server: Process, mine: Account, other: Account, status: str, notified: int | None = None) -> None:
     """Sets one side of a pair; `notified` in ms since the epoch."""
     execute(
         server,
-        "INSERT OR REPLACE INTO relationships (from_id, to_id, status, last_notified_at, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, 1, 1)",
+        "INSERT INTO relationships (from_id, to_id, status, last_notified_at, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, 1, 1) ON CONFLICT (from_id, to_id) DO UPDATE SET status = excluded.status, "
+        "last_notified_at = excluded.last_notified_at",
         mine.id, other.id, status, notified,
     )  # fmt: skip
 
@@ -182,7 +180,7 @@ async def test_only_accounts_not_notified_within_a_day_are_notified_of_the_frien
 async def test_adding_and_removing_oneself_or_an_unknown_account(world: World) -> None:
     alice = await world.account()
     ui = await alice.socket()
-    for uid in (alice.id, "nobody", "", "x" * 5000, "\x00"):
+    for uid in databases.storable((alice.id, "nobody", "", "x" * 5000, "\x00")):
         assert await alice.ok("POST", "/v1/friends/add", {"uid": uid}) == {"user": None}
     assert await alice.ok("POST", "/v1/friends/remove", {"uid": "nobody"}) == {"user": None}
     assert (await alice.ok("POST", "/v1/friends/remove", {"uid": alice.id}))["user"]["status"] == "none"

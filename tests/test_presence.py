@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from happy_light.bus import Bus, Ephemeral
-from happy_light.domains.presence.operations import expire_silent
+from happy_light.domains.presence.operations import Key, expire_silent, find_silent
 from happy_light.store import Database, SqliteEngine, Transaction
 from tests.client import Account, World, uid
 from tests.conftest import Process
@@ -201,8 +201,12 @@ async def test_ten_minutes_without_heartbeats_make_inactive_and_are_announced(tm
 
     try:
         await store.write_for((), fill)
-        assert await store.write_for((), expire_silent) == [("session", "a", "silent"), ("machine", "a", "silent")]
-        assert await store.write_for((), expire_silent) == []
+        silent = [("session", "a", "silent"), ("machine", "a", "silent")]
+        found = await store.read(find_silent)
+        assert found == silent
+        assert await store.write_for({"a"}, expire_silent, [*found, Key("session", "a", "alive")]) == silent
+        assert await store.write_for({"a"}, expire_silent, found) == []
+        assert await store.read(find_silent) == []
         rows = await store.read(
             lambda rx: rx.fetch_all("SELECT id, active, updated_at FROM sessions UNION ALL "
                               "SELECT id, active, updated_at FROM machines")

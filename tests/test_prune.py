@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from happy_light.config import setting_types
+from tests import databases
 from tests.client import Account, World, b64, uid
 from tests.commands import ok, run
 from tests.conftest import Process
@@ -20,10 +20,7 @@ DAY = 86_400_000  # ms
 
 
 def sql(process: Process, statement: str, *arguments: Any) -> None:
-    connection = sqlite3.connect(process.folder / "happy-server-light.sqlite", timeout=20)
-    connection.execute(statement, arguments)
-    connection.commit()
-    connection.close()
+    databases.query(process.folder, statement, arguments)
 
 
 async def session_of(account: Account, process: Process, messages: int, age: int, active: int = 0) -> str:

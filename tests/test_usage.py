@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests import databases
 from tests.client import Socket, World, uid
 from tests.conftest import Process
 
@@ -94,11 +94,10 @@ async def test_buckets_are_hours_and_days_of_utc_and_bounds_are_included(start: 
         times = {"a": midnight - 1, "b": midnight, "c": midnight + 3599, "d": midnight + 3600, "e": midnight + 86_400}
         for key in times:
             await report(ui, key, None, {"total": 1, key: 1})
-        database = sqlite3.connect(server.folder / "happy-server-light.sqlite", timeout=20)
-        with database:
-            for key, seconds in times.items():
-                database.execute("UPDATE usage_reports SET created_at = ? WHERE key = ?", (seconds * 1000, key))
-        database.close()
+        for key, seconds in times.items():
+            databases.query(
+                server.folder, "UPDATE usage_reports SET created_at = ? WHERE key = ?", (seconds * 1000, key)
+            )
 
         async def buckets(**query: Any) -> list[tuple[int, str]]:
             usage = (await alice.ok("POST", PATH, query))["usage"]

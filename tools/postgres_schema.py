@@ -36,6 +36,13 @@ CREATE TABLE updates (
 );
 CREATE INDEX updates_by_age ON updates (created_at);
 
+-- The number of the last group of writes that each process has committed: whether a commit that was cut off took place.
+CREATE TABLE writers (
+    id           text COLLATE "C" PRIMARY KEY,
+    group_number bigint NOT NULL,
+    written_at   bigint NOT NULL                     -- rows of processes that are long gone are deleted
+) WITH (fillfactor = 50);
+
 -- What is encrypted does not become smaller; so PostgreSQL need not try.
 ALTER TABLE messages ALTER COLUMN content SET STORAGE EXTERNAL;
 ALTER TABLE updates ALTER COLUMN frame SET STORAGE EXTERNAL;

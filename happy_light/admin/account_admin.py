@@ -116,7 +116,7 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
 
 def _read_accounts(settings: Settings, only: str | None = None) -> list[Account]:
     # On a connection of its own: it reads the whole database, and clients' reads should not wait for that.
-    with store.open_readonly(settings.database) as tx:
+    with store.open_for_reading(settings) as tx:
         return list_accounts(tx, settings, only)
 
 

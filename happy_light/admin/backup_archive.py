@@ -1,7 +1,8 @@
 """Backups: everything of a server in one archive (tar, gzip).
 
-It contains `database.sqlite`, `files/…`, `attachments/…`, `master-secret` (unless it is left out) and, last,
-`manifest.json` with the size and SHA-256 of each. Works on a connection of its own, whether or not a server runs.
+It contains `database.sqlite` (not of a PostgreSQL database, which pg_dump backs up), `files/…`, `attachments/…`,
+`master-secret` (unless it is left out) and, last, `manifest.json` with the size and SHA-256 of each. Works on a
+connection of its own, whether or not a server runs.
 backup_restore.py is the way back.
 """
 
@@ -27,6 +28,7 @@ from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
+from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
 DATABASE: Final = "database.sqlite"
@@ -59,34 +61,32 @@ class Manifest(Outgoing):
 
 
 # ----------------------------------------------------------------------------------------- writing
-def secret_of(settings: Settings, database: Path) -> str | None:
+def secret_of(settings: Settings, tx: ReadTransaction) -> str | None:
     """Return the master secret that this database was made with, None if it is not known here."""
     candidates = [settings.master_secret]
     if settings.secret_file.is_file():
         candidates.append(master_secret.read(settings.secret_file))
-    return next((secret for secret in candidates if secret and is_secret_of(secret, database)), None)
+    return next((secret for secret in candidates if secret and is_secret_of(secret, tx)), None)
 
 
-def is_secret_of(secret: str, database: Path) -> bool:
+def is_secret_of(secret: str, tx: ReadTransaction) -> bool:
     """Return whether `secret` belongs to this database; any does while no server has run on it."""
-    with store.open_readonly(database) as tx:
-        return master_secret.matches(tx, Keys(secret)) is not False
+    return master_secret.matches(tx, Keys(secret)) is not False
 
 
 def write(settings: Settings, target: Path, with_secret: bool, progress: ProgressCallback) -> Manifest:
     """Write an archive and read it back before it gets its name. Raises OperatorError; nothing is left then."""
     snapshot = target.with_name(f".{target.name}.{secrets.token_hex(6)}.database")
     try:
-        with store.open_readonly(settings.database):  # raises what is wrong with it
-            copy_database(settings.database, snapshot, progress)
-        secret = None
-        if with_secret:
-            secret = secret_of(settings, snapshot)
-            if secret is None:
+        with store.open_for_reading(settings) as tx:  # raises what is wrong with it
+            secret = secret_of(settings, tx) if with_secret else None
+            if with_secret and secret is None:
                 raise OperatorError(
                     "The master secret of this database is not known here. Set HANDY_MASTER_SECRET as the server has "
                     "it, or leave the secret out with --no-secret and keep it yourself."
                 )
+        if settings.postgres is None:
+            copy_database(settings.database, snapshot, progress)
         # After the database: the files that it refers to are on disk by now, and newer ones do no harm.
         with atomic_file(target) as file:
             manifest = _pack(file, settings, snapshot, secret, progress)
@@ -132,7 +132,7 @@ def _pack(
     file: IO[bytes], settings: Settings, snapshot: Path, secret: str | None, progress: ProgressCallback
 ) -> Manifest:
     entries: list[Entry] = []
-    found = [(DATABASE, snapshot), *_files(settings)]
+    found = [*([(DATABASE, snapshot)] if settings.postgres is None else []), *_files(settings)]
     sizes = {path: path.stat().st_size for _, path in found if path.is_file()}
     total, done = sum(sizes.values()), 0
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:

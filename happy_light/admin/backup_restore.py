@@ -21,6 +21,7 @@ from happy_light.admin.progress import ProgressCallback
 from happy_light.auth import master_secret
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
+from happy_light.store import ReadTransaction
 
 
 def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCallback) -> tuple[Manifest, Path | None]:
@@ -52,7 +53,7 @@ def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCa
 def _database_and_files(settings: Settings) -> list[Path]:
     database = settings.database
     beside = [database.with_name(database.name + end) for end in ("", "-wal", "-shm")]
-    return [*beside, settings.files, settings.attachments]
+    return [*(beside if settings.postgres is None else ()), settings.files, settings.attachments]
 
 
 def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> None:
@@ -62,8 +63,20 @@ def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> No
             f"{store.SCHEMA_VERSION}); install that version or a newer one."
         )
     database = staging / DATABASE
+    if settings.postgres is not None:
+        if database.is_file():
+            raise OperatorError(
+                "The archive holds a SQLite database, but DATABASE_URL names PostgreSQL; restore it into a folder "
+                "without DATABASE_URL."
+            )
+        with store.open_for_reading(settings) as tx:
+            _check_secrets(settings, manifest, staging, tx)
+        return
     if not database.is_file():
-        raise OperatorError("The archive has no database.")
+        raise OperatorError(
+            "The archive has no database, since its server kept it in PostgreSQL; restore that with pg_restore, and "
+            "run this command with its DATABASE_URL."
+        )
     connection = sqlite3.connect(database)
     try:
         check_database(connection, database)
@@ -72,16 +85,21 @@ def _check_restored(settings: Settings, manifest: Manifest, staging: Path) -> No
     finally:
         connection.close()
     store.create_or_migrate(database)
-    if settings.master_secret and not is_secret_of(settings.master_secret, database):
+    with store.open_readonly(database) as tx:
+        _check_secrets(settings, manifest, staging, tx)
+
+
+def _check_secrets(settings: Settings, manifest: Manifest, staging: Path, tx: ReadTransaction) -> None:
+    if settings.master_secret and not is_secret_of(settings.master_secret, tx):
         raise OperatorError(
             "HANDY_MASTER_SECRET is not the secret of the server that was backed up; everyone would be signed out. "
             + ("Unset it: the archive has the right one." if manifest.secret else "Set it to that server's.")
         )
     own = settings.secret_file
     own_counts = not manifest.secret and not settings.master_secret and own.is_file()
-    if own_counts and not is_secret_of(master_secret.read(own), database):
+    if own_counts and not is_secret_of(master_secret.read(own), tx):
         raise OperatorError(f"{own} is not the secret of the server that was backed up; put the right one there.")
-    if manifest.secret and not is_secret_of((staging / SECRET).read_text("utf-8"), database):
+    if manifest.secret and not is_secret_of((staging / SECRET).read_text("utf-8"), tx):
         raise OperatorError("The secret in the archive is not that of its database.")
 
 

@@ -19,7 +19,7 @@ from happy_light.bus import Bus
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import OperatorError
-from happy_light.store import Database, SqliteEngine
+from happy_light.store import Database, engine_of
 
 T = TypeVar("T")
 
@@ -130,11 +130,11 @@ def _user() -> str:
 # ------------------------------------------------------------------------------------ in this process
 async def _call_here(settings: Settings, method: str, path: str, content: bytes | None, response: _Response) -> None:
     """Call the application with the folder locked and the database opened for this one request."""
-    if not settings.database.is_file():
+    if settings.postgres is None and not settings.database.is_file():
         raise OperatorError(f"There is no database {settings.database}; choose the data folder with --data-dir.")
     with data_dir.lock_data_dir(settings):
         bus = Bus()
-        database = Database(SqliteEngine(settings.database), bus)
+        database = Database(engine_of(settings), bus)
         await database.open()
         try:
             # Nothing in the admin API signs or seals anything, so that it works without the master secret.

@@ -7,43 +7,39 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from happy_light import store
-from happy_light.admin import prune
+from happy_light.admin import doctor_postgres, prune
+from happy_light.admin.finding import Finding
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
-from happy_light.wire import Outgoing
 
 SPACE_MIN = 512 * 1024 * 1024  # bytes
 DRIFT_MAX = 120.0  # s; tokens that seem to come from the future are refused long before sessions look odd
 _SHOWN = 5  # examples in a text
 
 
-class Finding(Outgoing):
-    """The result of one check, and what to do about it ("" if nothing)."""
-
-    name: str
-    level: Literal["ok", "warning", "problem"]
-    text: str
-    cure: str = ""
-
-
 def check(settings: Settings) -> Iterator[Finding]:
     """Run every local check."""
     yield from folder(settings)
     place = settings.database.parent
-    if place.is_dir():  # else what follows says that there is no database
+    if settings.postgres is None and place.is_dir():  # else what follows says that there is no database
         yield space(shutil.disk_usage(place).free, _size(settings.database), place)
     try:
-        with store.open_readonly(settings.database) as tx:
-            yield from database(tx, settings)
+        with store.open_for_reading(settings) as tx:
+            if settings.postgres is not None:
+                yield from doctor_postgres.check(tx, settings.postgres)
+                yield from contents(tx, settings)
+            else:
+                yield from database(tx, settings)
     except OperatorError as error:
         cure = "Start the server once, or restore a backup: happy-server-light restore ARCHIVE"
+        if settings.postgres is not None:
+            cure = "Look at DATABASE_URL, at PostgreSQL's own log, and start the server once."
         yield Finding("database", "problem", str(error), cure)
 
 
@@ -77,7 +73,7 @@ def space(free: int, needed: int, where: Path) -> Finding:
 
 
 def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
-    """Check integrity, references, numbering, secret, clock and files."""
+    """Check the file, and what is in it."""
     damage = [row[0] for row in tx.fetch_all(f"PRAGMA integrity_check({_SHOWN})")]
     restore = "Stop the server and restore a backup: happy-server-light restore ARCHIVE --force"
     if damage != ["ok"]:
@@ -88,15 +84,20 @@ def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
         "references", "Every reference has its row.", "rows refer to rows that do not exist", restore,
         [f"{row[0]} row {row[1]} to {row[2]}" for row in tx.fetch_all("PRAGMA foreign_key_check")],
     )  # fmt: skip
+    if tx.fetch_all("PRAGMA auto_vacuum")[0][0] != 2:
+        cure = f"Stop the server, then: sqlite3 '{settings.database}' 'PRAGMA auto_vacuum = 2; VACUUM'"
+        yield Finding("vacuum", "warning", "The database file cannot become smaller.", cure)
+    yield from contents(tx, settings)
+
+
+def contents(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
+    """Check numbering, secret, clock and files."""
     yield _listed(
         "numbering", "Messages are numbered without gaps.", "sessions have gaps in the numbers of their messages",
         "Harmless if the session was imported with them; else restore a backup and report it.", gaps(tx),
     )  # fmt: skip
     yield _secret(tx, settings)
     yield clock(tx, now_ms())
-    if tx.fetch_all("PRAGMA auto_vacuum")[0][0] != 2:
-        cure = f"Stop the server, then: sqlite3 '{settings.database}' 'PRAGMA auto_vacuum = 2; VACUUM'"
-        yield Finding("vacuum", "warning", "The database file cannot become smaller.", cure)
     yield _leftovers(tx, settings)
     yield _listed(
         "pictures", "Every active picture is there.", "active pictures are missing", "Restore them from a backup.",

@@ -15,7 +15,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from happy_light.admin import client
-from happy_light.admin.doctor_local import DRIFT_MAX, Finding
+from happy_light.admin.doctor_local import DRIFT_MAX
+from happy_light.admin.finding import Finding
 from happy_light.admin.probe import Probe, ProbeResult
 from happy_light.config import Settings
 from happy_light.http import addresses

@@ -34,7 +34,6 @@ UNOWNED_AGE: Final = 3600.0  # s without a change, after which files without an 
 UNUSED_AGE: Final = 86_400.0  # s after which an uploaded picture may go that is not the active one
 INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
 _SCAN_BATCH: Final = 5_000  # messages looked at in one read
-_PAGES: Final = 256  # pages given back to the disk in one transaction
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -175,15 +174,6 @@ def expired_auth_requests(tx: ReadTransaction, now: int) -> int:
     return 0 if row is None else int(row[0])
 
 
-def vacuum(tx: Transaction) -> int:
-    """Cut some free pages off the database file. Return the bytes; 0 when none are left."""
-    size = tx.fetch_all("PRAGMA page_count")[0][0]
-    for _ in range(_PAGES):  # one by one: Python steps a statement without columns once, which is one page
-        tx.execute("PRAGMA incremental_vacuum(1)")
-    pages: int = size - tx.fetch_all("PRAGMA page_count")[0][0]
-    return pages * int(tx.fetch_all("PRAGMA page_size")[0][0])
-
-
 async def prune(context: ServerContext, request: PruneRequest, progress: ProgressCallback) -> Pruned:
     """Do what `request` asks for, in batches, so that other writes do not wait long."""
     database, now = context.database, clock.now_ms()
@@ -206,7 +196,7 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
         pruned.auth_requests = await database.read(expired_auth_requests, now)
         return pruned
     pruned.auth_requests = await database.write_for((), auth.delete_expired)
-    while size := await database.write_for((), vacuum):
+    while size := await database.write_for((), database.shrink):
         pruned.freed_bytes += size
     return pruned
 

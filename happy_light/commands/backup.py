@@ -54,6 +54,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     removed = _delete_old(given, arguments.keep) if arguments.keep else []
     made = Made(str(target), target.stat().st_size, len(manifest.entries), manifest.secret, removed)
     text = f"{target}: {output.size(made.bytes)}, {made.entries} files, read back and verified."
+    if settings.postgres is not None:
+        text += f"\nThe database itself is not in it: pg_dump backs up the schema happy_light of {settings.postgres}."
     if manifest.secret:
         text += "\nIt contains the master secret: whoever has it can sign in as any account. Keep it safe."
     output.show(arguments, made, text)

@@ -55,6 +55,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 def _import(settings: Settings, arguments: argparse.Namespace, progress: ProgressCallback) -> tuple[str, Report]:
     from happy_light.importing import server_import, source_secret
 
+    if settings.postgres is not None:
+        raise OperatorError("Nothing can be imported into PostgreSQL yet; import into a folder, without DATABASE_URL.")
     flags = {"dry_run": arguments.dry_run, "force": arguments.force}
     if arguments.secret is not None and arguments.secret_file is not None:
         raise OperatorError("Give either --secret or --secret-file.")

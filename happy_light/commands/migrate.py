@@ -15,8 +15,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     data_dir.create_private_dir(settings.data_dir)
     with data_dir.lock_data_dir(settings):
         data_dir.refuse_unfinished(settings)
-        store.create_or_migrate(settings.database)
-    print(f"{settings.database} is up to date (schema {store.SCHEMA_VERSION}).")
+        store.migrate(settings)
+    print(f"{settings.postgres or settings.database} is up to date (schema {store.SCHEMA_VERSION}).")
 
 
 command = Command(name="migrate", help="bring the database to this version's schema, and stop", run=run)

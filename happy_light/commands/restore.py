@@ -34,6 +34,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     with progress_bar.bar("restoring") as progress:
         manifest, aside = backup_restore.restore(settings, arguments.archive.expanduser(), arguments.force, progress)
     text = f"{settings.data_dir} is restored: {len(manifest.entries)} files, made by {manifest.version}."
+    if settings.postgres is not None:
+        text += f"\nThe database itself was not in the archive: pg_restore brings back {settings.postgres}."
     if aside is not None:
         text += f"\nThe previous content is in {aside}."
     if not manifest.secret and not settings.master_secret and not settings.secret_file.exists():

@@ -103,6 +103,6 @@ def _value(
             return row.parse(given.strip()), origin
         except ValueError as error:
             # A URL may carry a password, whatever the setting is.
-            shown = "a secret" if row.secret else repr(re.sub(r"//[^/@]*@", "//…@", given.strip()))
+            shown = "a secret" if row.secret else repr(re.sub(r"//.*@", "//…@", given.strip()))
             raise OperatorError(f"{place} is {shown}, but should be {error}.") from None
     return None, DEFAULT

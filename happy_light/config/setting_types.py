@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from happy_light.config import postgres_url
+from happy_light.config.postgres_url import PostgresUrl
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -81,12 +84,14 @@ def path(given: str) -> Path:
         raise ValueError("a path without ~ (this user has no home folder)") from None
 
 
-def database(given: str) -> Path:
-    """Parse a path, or a file: URL as in DATABASE_URL of other servers, whose query is ignored."""
+def database(given: str) -> Path | PostgresUrl:
+    """Parse the URL of a PostgreSQL database, a path, or a file: URL, whose query is ignored."""
+    if given.partition(":")[0].lower() in postgres_url.SCHEMES:
+        return postgres_url.parse(given)
     if given.lower().startswith("file:"):
         given = re.sub(r"^//(localhost)?(?=/)", "", unquote(given[5:].partition("?")[0]))
     if re.match(r"[a-z][a-z0-9+.-]+:", given, re.IGNORECASE) or not given:
-        raise ValueError("the path or file: URL of a SQLite file")
+        raise ValueError("postgresql://user:password@host/database, or the path or file: URL of a SQLite file")
     return path(given)
 
 

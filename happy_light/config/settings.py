@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from happy_light.config import setting_types as types
+from happy_light.config.postgres_url import PostgresUrl
 from happy_light.config.setting_types import Network
 
 _SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app", "Operation"
@@ -75,8 +76,8 @@ class Settings:
     files_dir: Path | None = setting(
         _SERVER, None, types.path, "folder of the public files, served under /files",
         "HAPPY_SERVER_LIGHT_FILES_DIR", shown="<data>/files", everywhere=True)
-    database_url: Path | None = setting(
-        _SERVER, None, types.database, "the SQLite file: a path or a file: URL",
+    database_url: Path | PostgresUrl | None = setting(
+        _SERVER, None, types.database, "a PostgreSQL database, postgresql://…, or the SQLite file: a path or file: URL",
         "DATABASE_URL", shown="<data>/happy-server-light.sqlite", everywhere=True)
     master_secret: str | None = setting(
         _SERVER, None, types.text, "the master secret, which signs tokens; made once and kept in the data folder",
@@ -203,8 +204,15 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """Return the SQLite file."""
-        return self.database_url or self.data_dir / "happy-server-light.sqlite"
+        """Return the SQLite file; it is not used if there is a PostgreSQL database."""
+        if isinstance(self.database_url, Path):
+            return self.database_url
+        return self.data_dir / "happy-server-light.sqlite"
+
+    @property
+    def postgres(self) -> PostgresUrl | None:
+        """Return the PostgreSQL database, if that is what is used."""
+        return self.database_url if isinstance(self.database_url, PostgresUrl) else None
 
     @property
     def files(self) -> Path:

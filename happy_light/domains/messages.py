@@ -21,7 +21,7 @@ from happy_light.bus import Audience, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
-from happy_light.errors import SESSION_NOT_FOUND, BadRequest
+from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
@@ -172,36 +172,49 @@ def append(
     A localId that exists already keeps its message. `skip` is the id of the socket that sent the messages and does
     not receive the updates. Raises ApiError SESSION_NOT_FOUND.
     """
-    first_seq = seq = sessions.require_owned(tx, account_id, session_id)
+    local_ids = [local_id for _, local_id in new if local_id is not None]
+    seq, existing = _find_stored(tx, account_id, session_id, local_ids)
     audience = Audience.session(account_id, session_id)
-    stored: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
+    answer: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
+    rows: list[tuple[str, str, int, str | None, str, int, int]] = []
     for content, local_id in new:
-        id = ids.new_id()
-        if tx.execute(
-            "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session_id, local_id) WHERE local_id IS NOT NULL DO NOTHING",
-            (id, session_id, seq + 1, local_id, content, tx.now, tx.now),
-        ):
+        stored = None if local_id is None else existing.get(local_id)
+        if stored is None:
             seq += 1
-            message = Message(id, seq, Content(content), local_id, tx.now, tx.now)
+            stored = StoredMessage(ids.new_id(), seq, local_id, tx.now, tx.now)
+            if local_id is not None:
+                existing[local_id] = stored
+            rows.append((stored.id, session_id, seq, local_id, content, tx.now, tx.now))
+            message = Message(stored.id, seq, Content(content), local_id, tx.now, tx.now)
             tx.publish(Update(audience, NewMessageUpdate(session_id, message), skip))
-            stored[seq] = StoredMessage(id, seq, local_id, tx.now, tx.now)
-        else:
-            existing = _find_stored(tx, session_id, local_id)
-            stored[existing.seq] = existing
-    if seq != first_seq:
-        tx.execute("UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ?", (seq, tx.now, session_id))
-    return StoredMessages([stored[number] for number in sorted(stored)])
+        answer[stored.seq] = stored
+    if rows:
+        tx.executemany(
+            "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        tx.queue("UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ?", (seq, tx.now, session_id))
+    return StoredMessages([answer[number] for number in sorted(answer)])
 
 
-def _find_stored(tx: ReadTransaction, session_id: str, local_id: str | None) -> StoredMessage:
-    """Return the message with a localId that exists in the session."""
-    row = tx.fetch_one(
-        "SELECT id, seq, local_id, created_at, updated_at FROM messages WHERE session_id = ? AND local_id = ?",
-        (session_id, local_id),
+def _find_stored(
+    tx: ReadTransaction, account_id: str, session_id: str, local_ids: list[str]
+) -> tuple[int, dict[str, StoredMessage]]:
+    """Return the session's seq and, by localId, those messages that exist. Raises ApiError SESSION_NOT_FOUND."""
+    if not local_ids:
+        return sessions.require_owned(tx, account_id, session_id), {}
+    # As many places as a power of two: so few texts are prepared.
+    places = 1 << (len(local_ids) - 1).bit_length()
+    local_ids = local_ids + local_ids[-1:] * (places - len(local_ids))
+    rows = tx.fetch_all(
+        "SELECT s.seq, m.id, m.seq, m.local_id, m.created_at, m.updated_at FROM sessions s LEFT JOIN messages m "
+        f"ON m.session_id = s.id AND m.local_id IN ({', '.join('?' * places)}) WHERE s.id = ? AND s.account_id = ?",
+        (*local_ids, session_id, account_id),
     )
-    assert row is not None
-    return StoredMessage(*row)
+    if not rows:
+        raise ApiError(SESSION_NOT_FOUND)
+    return rows[0][0], {row[3]: StoredMessage(*row[1:]) for row in rows if row[1] is not None}
 
 
 # --------------------------------------------------------------------------------------- endpoints

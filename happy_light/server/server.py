@@ -25,7 +25,7 @@ from happy_light.http.application import HttpApplication
 from happy_light.server.binding import bind, bind_metrics, bind_unix
 from happy_light.server.side_listener import SideListener
 from happy_light.stack import hypercorn_server
-from happy_light.store import Database, SqliteEngine
+from happy_light.store import Database, engine_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Server:
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
             bus = Bus()
-            self.database = Database(SqliteEngine(settings.database), bus)
+            self.database = Database(engine_of(settings), bus)
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed

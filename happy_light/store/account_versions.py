@@ -6,7 +6,7 @@ Kept in memory, and only of this process: after a restart every number is new.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final
 
 ACCOUNTS_MAX: Final = 100_000  # accounts whose numbers are kept; beyond them the one written first is dropped
@@ -26,7 +26,7 @@ class AccountVersions:
         """Return the version of everything that belongs to an account. Read it before what it shall describe."""
         return f"{self._prefix}.{self._versions.get(account_id, self._others)}"
 
-    def changed(self, account_ids: Sequence[str]) -> None:
+    def changed(self, account_ids: Collection[str]) -> None:
         """Give these accounts a new version; with none named, all accounts."""
         self._last += 1
         if not account_ids:

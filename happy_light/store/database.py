@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -52,6 +52,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self._writes.close()
         await self._engine.close()
 
     # --------------------------------------------------------------------------------------- metrics
@@ -95,7 +96,7 @@ class Database:
 
     def write_for(
         self,
-        account_ids: Sequence[str],
+        account_ids: Collection[str],
         operation: Callable[Concatenate[Transaction, P], R],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -109,7 +110,7 @@ class Database:
         """
         return self._write(account_ids, lambda tx: operation(tx, *args, **kwargs))
 
-    def _write(self, account_ids: Sequence[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
+    def _write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
         if self._closed:
             raise ServiceUnavailable("The server is stopping")
         return self._writes.write(account_ids, operation)
@@ -131,6 +132,10 @@ class Database:
         """
         return self._engine.lease(name)
 
+    def shrink(self, tx: Transaction) -> int:
+        """Give some free space back to the system. Return the bytes, or 0. It is a write operation."""
+        return self._engine.shrink(tx)
+
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database in bytes. It is a read operation."""
         return self._engine.disk_usage(tx)
@@ -139,5 +144,5 @@ class Database:
 def _count(tx: ReadTransaction, tables: Sequence[str]) -> tuple[dict[str, int], float]:
     """Return the number of rows of each table, and how many seconds it took to count them."""
     started = time.monotonic()
-    counts = {table: int(tx.fetch_all(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+    counts = {table: tx.count(table) for table in tables}
     return counts, time.monotonic() - started

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from happy_light.store.transaction import Connection, Dialect, ReadTransaction
+from happy_light.bus import Committed
+from happy_light.errors import ServiceUnavailable
+from happy_light.store.transaction import Connection, Dialect, ReadTransaction, Transaction
 
 R = TypeVar("R")
+
+
+class OutcomeUnknownError(Exception):
+    """The connection was lost during a commit: whether it was stored has to be asked of the database."""
+
+
+class AccountsBusy(ServiceUnavailable):
+    """Somebody else has held the rows of a write's accounts for too long."""
 
 
 class DiskUsage(msgspec.Struct):
@@ -21,8 +31,23 @@ class DiskUsage(msgspec.Struct):
     free: int
 
 
+ADVANCE: Final = "UPDATE accounts SET seq = seq + ? WHERE id = ? RETURNING seq"
+
+
 class Writer(Protocol):
     """The one writing connection. Everything but `submit` is called on its thread only."""
+
+    @property
+    def group_max(self) -> int:
+        """How many writes one transaction takes: bounds how long the first waits for the last."""
+
+    @property
+    def group_seconds(self) -> float:
+        """How many seconds of operations one transaction takes: it holds rows that other processes may need."""
+
+    @property
+    def savepoints(self) -> bool:
+        """Whether a group with a failed write is run again with savepoints; otherwise write by write."""
 
     @property
     def connection(self) -> Connection:
@@ -34,8 +59,20 @@ class Writer(Protocol):
     def begin(self, account_ids: Collection[str]) -> None:
         """Begin a transaction that no other writer can change these accounts in."""
 
+    def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+        """Raise the seq of each account by its count. Return (account id, new seq) of those that still exist."""
+
+    def keep(self, updates: Sequence[Committed], now: int) -> None:
+        """Store updates for whoever misses them, if several processes can use this database. `now` is in ms."""
+
     def commit(self) -> None:
-        """Commit; what was written is on disk when this returns."""
+        """Commit; what was written is on disk when this returns.
+
+        Raises OutcomeUnknownError if the connection was lost; `was_committed` then says more.
+        """
+
+    def was_committed(self) -> bool | None:
+        """Return whether the last transaction, whose outcome was unknown, is stored; None while nobody can tell."""
 
     def rollback(self) -> None:
         """Undo the transaction, if there still is one. Raises nothing."""
@@ -45,6 +82,9 @@ class Writer(Protocol):
 
     def usable(self) -> bool:
         """Return whether the transaction can go on after an error."""
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return whether the same transaction may succeed when it is run again after this error."""
 
     def translate(self, error: Exception) -> Exception:
         """Return what an error means to a client: ServiceUnavailable for one of the database."""
@@ -75,6 +115,9 @@ class Engine(Protocol):
 
     def lease(self, name: str) -> AbstractAsyncContextManager[bool]:
         """Return a context whose value is whether this process holds the lease; see Database.lease."""
+
+    def shrink(self, tx: Transaction) -> int:
+        """Give some free space back to the system. Return the bytes, 0 when nothing is left to give."""
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database."""

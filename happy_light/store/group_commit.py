@@ -1,8 +1,9 @@
 """Group commit: the writes that wait share one transaction and one flush to disk.
 
 A group is run without savepoints, since they cost a third of a small write. If an operation fails after it has
-written something, the group is rolled back and run again with a savepoint for each; if even the commit fails,
-each write gets a transaction of its own. So a failing write fails alone, and an operation may run more than once.
+written something, the group is rolled back and run again with a savepoint for each, or one by one, as the engine
+likes; if even the commit fails, each write gets a transaction of its own. So a failing write fails alone, and an
+operation may run more than once.
 
 The updates of a group get their account's next `seq` inside the same transaction. After the commit, on the event
 loop, they go to the bus in this order, and then the callers wake.
@@ -15,24 +16,27 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from happy_light import clock
-from happy_light.bus import Bus, BusMessage, Update
+from happy_light.bus import Bus, BusMessage, Committed, Event, InternalMessage, Update
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.account_versions import AccountVersions
-from happy_light.store.engine import Writer
+from happy_light.store.engine import AccountsBusy, OutcomeUnknownError, Writer
 from happy_light.store.transaction import Dialect, Transaction
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-GROUP_MAX = 500  # writes in one transaction: bounds how long a commit makes the first one wait
 WAITING_MAX = 20_000  # writes that may wait; more are refused
+ATTEMPTS_MAX = 3  # runs of a group that others were in the way of
+SETTLE_SECONDS = 10.0  # until the callers of a commit whose outcome is unknown are told so
+SETTLE_EVERY = 0.2  # s between attempts to find it out
 UNAVAILABLE = "The server cannot write to its database"
+UNKNOWN = "The database went away during the write, and it is not known whether it was stored; try again"
 
 
 class Unit:
@@ -41,7 +45,7 @@ class Unit:
     __slots__ = ("account_ids", "error", "future", "operation", "result", "tx")
 
     def __init__(
-        self, account_ids: Sequence[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
+        self, account_ids: Collection[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
     ) -> None:
         self.account_ids = account_ids
         self.operation = operation
@@ -80,6 +84,7 @@ class GroupCommit:
         self._waiting: deque[Unit] = deque()
         self._lock = threading.Lock()
         self._running = False
+        self._closing = threading.Event()
         self.commits = Timing()
         self.writes = 0
 
@@ -88,7 +93,7 @@ class GroupCommit:
         """How many writes wait."""
         return len(self._waiting)
 
-    def write(self, account_ids: Sequence[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
+    def write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
         """Queue a write. The future is resolved when it is on disk. Raises ServiceUnavailable when too many wait."""
         if len(self._waiting) >= WAITING_MAX:
             raise ServiceUnavailable("Too many writes are waiting")
@@ -102,59 +107,128 @@ class GroupCommit:
         self._writer.submit(self._run)
         return future
 
+    def close(self) -> None:
+        """Wait no longer for a database that is away."""
+        self._closing.set()
+
     # --------------------------------------------------------------------------- the writer's thread
     def _run(self) -> None:
         """Commit groups until nothing waits."""
         while True:
             with self._lock:
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_MAX))]
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._writer.group_max))]
                 if not group:
                     self._running = False
                     return
             self._commit(group)
 
-    def _commit(self, group: list[Unit], savepoints: bool = False) -> None:
+    def _commit(self, group: list[Unit], savepoints: bool = False, attempt: int = 1) -> None:
+        """Run the writes of a group in one transaction; those for which there was no time go back to the queue."""
         started = time.perf_counter()
         try:
             self._writer.begin({id for unit in group for id in unit.account_ids})
-        except Exception as error:  # one by one, each write would wait as long again
+        except Exception as error:
+            self._writer.rollback()
+            if attempt < ATTEMPTS_MAX and self._writer.is_transient(error):
+                self._commit(group, savepoints, attempt + 1)
+                return
+            # One by one, each write would wait as long again.
             log.error("database: %s; %d writes are refused", error, len(group))
-            for unit in group:
-                unit.fail(ServiceUnavailable(UNAVAILABLE))
-            self._loop.call_soon_threadsafe(self._finish, group, [])
+            self._refuse(group)
             return
         messages: list[BusMessage] = []
         try:
             messages = self._run_group(group, savepoints)
             self._writer.commit()
-            self.commits.add(time.perf_counter() - started)
-            self.writes += len(group)
+        except OutcomeUnknownError as error:
+            log.error("database: the connection was lost during a commit: %s", error)
+            self._settle(group, messages)
         except Exception as error:
             self._writer.rollback()
-            if len(group) > 1:
-                self._run_again(group, savepoints=isinstance(error, _SavepointsNeededError))
-                return
             cause = error.error if isinstance(error, _SavepointsNeededError) else error
-            group[0].fail(self._writer.translate(cause))
-            messages = []
-        self._loop.call_soon_threadsafe(self._finish, group, messages)
+            if attempt < ATTEMPTS_MAX and self._writer.is_transient(cause):
+                self._commit(group, savepoints, attempt + 1)
+            elif len(group) > 1:
+                self._run_again(group, savepoints=self._writer.savepoints and cause is not error)
+            else:
+                group[0].fail(self._writer.translate(cause))
+                self._hand_over(group, [])
+        else:
+            self.commits.add(time.perf_counter() - started)
+            self.writes += len(group)
+            self._hand_over(group, messages)
 
     def _run_again(self, group: list[Unit], savepoints: bool) -> None:
         """Commit a group that was rolled back: with savepoints, or else one by one."""
         if savepoints:
             self._commit(group, savepoints=True)
             return
+        busy: set[str] = set()  # accounts that were waited for in vain: once is enough
         for unit in group:
+            if not busy.isdisjoint(unit.account_ids):
+                self._refuse([unit])
+                continue
             self._commit([unit])
+            if isinstance(unit.error, AccountsBusy):
+                busy.update(unit.account_ids)
+
+    def _settle(self, group: list[Unit], messages: list[BusMessage]) -> None:
+        """Find out what became of a group whose connection was lost during the commit, however long that takes.
+
+        Until then no other write runs, so that its updates come before those that follow; what waits is refused. If
+        it takes too long, the callers are told that it is unknown; what was stored is then published all the same.
+        """
+        give_up = time.monotonic() + SETTLE_SECONDS
+        told = False
+        while (committed := self._writer.was_committed()) is None:
+            self._refuse_waiting()
+            if not told and time.monotonic() >= give_up:
+                told = True
+                self._loop.call_soon_threadsafe(_tell_unknown, group)
+            if self._closing.wait(SETTLE_EVERY):
+                self._loop.call_soon_threadsafe(_tell_unknown, group)
+                return
+        log.warning(
+            "database: %d writes whose commit was cut off are %s", len(group), "stored" if committed else "not stored"
+        )
+        if committed:
+            self.writes += len(group)
+            self._hand_over(group, messages)
+        elif not told:
+            self._commit(group)
+
+    def _refuse(self, units: list[Unit]) -> None:
+        """Fail writes without running them."""
+        for unit in units:
+            unit.fail(ServiceUnavailable(UNAVAILABLE))
+        self._hand_over(units, [])
+
+    def _refuse_waiting(self) -> None:
+        """Refuse every write that waits."""
+        with self._lock:
+            units = list(self._waiting)
+            self._waiting.clear()
+        if units:
+            self._refuse(units)
+
+    def _hand_over(self, group: list[Unit], messages: list[BusMessage]) -> None:
+        """Let the event loop publish and wake the callers."""
+        self._loop.call_soon_threadsafe(self._finish, group, messages)
 
     def _run_group(self, group: list[Unit], savepoints: bool) -> list[BusMessage]:
         """Run the operations in the open transaction and number what they published.
 
-        Raises _SavepointsNeededError if one of them failed after it had written and has no savepoint, and an error of
-        the database if the transaction is lost.
+        Operations for which there is no time go back to the queue. Raises _SavepointsNeededError if one of them failed
+        after it had written and has no savepoint, and an error of the database if the transaction is lost.
         """
         writer, now = self._writer, clock.now_ms()
-        for unit in group:
+        end = time.monotonic() + writer.group_seconds
+        for index, unit in enumerate(group):
+            if index and time.monotonic() > end:
+                with self._lock:
+                    self._waiting.extendleft(reversed(group[index:]))
+                del group[index:]
+                break
             tx = Transaction(writer.connection, self._dialect, now)
             before = writer.changes()
             if savepoints:
@@ -175,26 +249,27 @@ class GroupCommit:
 
     def _number(self, group: list[Unit], now: int) -> list[BusMessage]:
         """Return what the group published, every update with its account's next seq. `now` is in ms."""
-        published = [message for unit in group if unit.tx is not None for message in unit.tx.messages]
+        published: list[Event | InternalMessage] = []
         counts: dict[str, int] = {}
-        for message in published:
-            if isinstance(message, Update):
-                account_id = message.audience.account_id
-                counts[account_id] = counts.get(account_id, 0) + 1
-        following: dict[str, int] = {}
-        for account_id, count in counts.items():
-            row = self._writer.connection.execute(
-                "UPDATE accounts SET seq = seq + ? WHERE id = ? RETURNING seq", (count, account_id)
-            ).fetchone()
-            if row is not None:  # else this group has deleted the account
-                following[account_id] = row[0] - count + 1
+        for unit in group:
+            if unit.tx is None:
+                continue
+            published.extend(unit.tx.messages)
+            for message in unit.tx.messages:
+                if isinstance(message, Update):
+                    account_id = message.audience.account_id
+                    counts[account_id] = counts.get(account_id, 0) + 1
+                    if account_id not in unit.account_ids:
+                        log.error("a write published for an account that it did not name: %s", type(message.body))
+        following = {account_id: seq - counts[account_id] + 1 for account_id, seq in self._writer.advance(counts)}
         numbered: list[BusMessage] = []
         for message in published:
             if not isinstance(message, Update):
                 numbered.append(message)
-            elif (seq := following.get(message.audience.account_id)) is not None:
+            elif (seq := following.get(message.audience.account_id)) is not None:  # else the account was deleted
                 following[message.audience.account_id] = seq + 1
                 numbered.append(message.commit(seq, now))
+        self._writer.keep([message for message in numbered if isinstance(message, Committed)], now)
         return numbered
 
     # ------------------------------------------------------------------------------- the event loop
@@ -211,3 +286,10 @@ class GroupCommit:
                 unit.future.set_exception(unit.error)
             else:
                 unit.future.set_result(unit.result)
+
+
+def _tell_unknown(group: list[Unit]) -> None:
+    """Tell the callers that nobody knows whether their writes were stored; on the event loop."""
+    for unit in group:
+        if not unit.future.done():
+            unit.future.set_exception(ServiceUnavailable(UNKNOWN))

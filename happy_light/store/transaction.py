@@ -19,6 +19,9 @@ class Cursor(Protocol):
     @property
     def rowcount(self) -> int: ...
 
+    @property
+    def description(self) -> Any: ...
+
     def fetchone(self) -> Any: ...
 
     def fetchall(self) -> list[Any]: ...
@@ -39,6 +42,9 @@ class Dialect(Protocol):
         self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
     ) -> tuple[bytes, Any]:
         """Return the rows of `sql` as a JSON list of `kind`, and the aggregate `last` over them."""
+
+    def count(self, connection: Connection, table: str) -> int:
+        """Return how many rows a table has; of a large one, an estimate if the engine has one."""
 
 
 class ReadTransaction:
@@ -69,6 +75,10 @@ class ReadTransaction:
         rows, found = self._dialect.fetch_json(self._connection, kind, sql, args, last)
         return cast("list[S]", msgspec.Raw(rows)), found
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has; of a large one, an estimate if the engine has one."""
+        return self._dialect.count(self._connection, table)
+
 
 class Transaction(ReadTransaction):
     """What a write operation may do. `now` is the time of the transaction in ms.
@@ -85,8 +95,15 @@ class Transaction(ReadTransaction):
         """What was published so far, for the store."""
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """Run a statement. Return how many rows it changed."""
+        """Run a statement. Return how many rows it changed; see `queue` if that is not needed."""
         return self._connection.execute(sql, args).rowcount
+
+    def queue(self, sql: str, args: Sequence[Any] = ()) -> None:
+        """Run a statement whose count nobody needs, so that an engine far away need not be waited for.
+
+        What it does is there for the statements that follow; its error may come with one of them.
+        """
+        self._connection.executemany(sql, (args,))
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run the same statement for every row of values."""

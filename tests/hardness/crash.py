@@ -1,11 +1,14 @@
 """Kills a server with SIGKILL under load, again and again, and looks for every acknowledged write.
 
-`python -m tests.hardness.crash [kills]`, or `make crash`: 100 kills.
+`python -m tests.hardness.crash [kills] [--database postgres]`, or `make crash`: 100 kills. With PostgreSQL every second
+kill is of PostgreSQL, which is started again while the server runs on.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import random
 import sys
 import tempfile
@@ -21,6 +24,7 @@ import socketio
 
 from tests.client import Account, Socket, World, b64, uid
 from tests.conftest import Process
+from tests.services import Postgres
 
 # What a client meets when its server is killed; before that, nothing of it may happen.
 LOST = (httpx.TransportError, OSError, TimeoutError, socketio.exceptions.SocketIOError)
@@ -64,6 +68,8 @@ class Load:
         self.metadata: tuple[int, str] = (0, "meta")
         self.seqs: list[int] = []
         """Account seqs as a user-scoped socket heard them, in all lives of the server."""
+        self.outage = False
+        """Whether the server lives on without its database, and refuses what it cannot do: 503 and ok:false."""
         self.at_next_ack: Callable[[], None] | None = None
         """Called by whichever writer is told first that something is stored."""
         self._found = found
@@ -73,9 +79,9 @@ class Load:
         """How many writes."""
         return len(self.messages) + len(self.kv) + len(self.artifacts) + self.metadata[0]
 
-    async def run(self, world: World, killed: asyncio.Event) -> None:
-        """Writes in every way until the server is gone."""
-        ui = None
+    async def run(self, world: World, killed: asyncio.Event, back: asyncio.Event | None) -> None:
+        """Write in every way until the server is killed; or its database, which will then be `back`."""
+        self.outage = back is not None
         try:
             alice = await world.account(self.key)
             self.session = (await alice.session("tag"))["id"]
@@ -92,7 +98,32 @@ class Load:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if back is not None:
+            await back.wait()
+            await self._go_on(alice, ui)
         self.seqs += [frame["seq"] for name, frame in ui.log if name == "update"]
+
+    async def _go_on(self, alice: Account, ui: Socket) -> None:
+        """Write once the database answers again, and check that the socket has missed nothing meanwhile."""
+        name = uid()
+        body = {"messages": [{"content": name, "localId": name}]}
+        async with asyncio.timeout(60):
+            while (answer := await alice.post(f"/v3/sessions/{self.session}/messages", body)).status_code != 200:
+                if answer.status_code != 503:
+                    self._found.wrong.append(f"a write during the outage: {answer.status_code} {answer.text}"[:500])
+                await asyncio.sleep(0.02)
+        self.messages[name] = answer.json()["messages"][0]["seq"], name
+        if ui.dropped.is_set():
+            self._found.wrong.append("the outage closed a socket")
+            return
+        await ui.call("ping")
+        seqs = [frame["seq"] for event, frame in ui.log if event == "update"]
+        if seqs != list(range(seqs[0], seqs[0] + len(seqs))):
+            self._found.gaps += 1
+            self._found.wrong.append(f"a socket heard updates out of order or not all: {seqs}"[:500])
+        if not any(event == "update" and name in str(frame) for event, frame in ui.log):
+            self._found.lost += 1
+            self._found.wrong.append("a socket did not hear the update of a write that was acknowledged")
 
     async def _until_lost(self, name: str, writer: Any, killed: asyncio.Event) -> None:
         try:
@@ -104,7 +135,8 @@ class Load:
 
     def _note(self, name: str, error: Exception, killed: asyncio.Event) -> None:
         """An error that is not that of a kill counts."""
-        if not (killed.is_set() and isinstance(error, LOST)):
+        expected = (*LOST, AssertionError) if self.outage else LOST
+        if not (killed.is_set() and isinstance(error, expected)):
             self._found.unexpected += 1
             self._found.wrong.append(f"{name}: {error!r}"[:500])
 
@@ -191,19 +223,24 @@ class Load:
             self._found.wrong.append(f"{name}: acknowledged {told!r}, there is {there!r}")
 
 
-async def crash(kills: int, folder: Path) -> Found:
-    """Kills the server so many times, and looks each time, until something is wrong."""
+async def crash(kills: int, folder: Path, postgres: Postgres | None = None) -> Found:
+    """Kill the server, or in turn it and its PostgreSQL, and look each time, until something is wrong."""
+    environ = {} if postgres is None else {"DATABASE_URL": postgres.url}
     found = Found()
     loads = [Load(found) for _ in range(3)]
     began = time.monotonic()
     while found.kills < kills and not found.wrong:
-        server = Process(folder)
+        server = Process(folder, **environ)
+        of_server = postgres is None or found.kills % 2 == 0
         async with World(server.url) as world:
             killed = asyncio.Event()
-            running = [asyncio.create_task(load.run(world, killed)) for load in loads]
+            back = None if of_server else asyncio.Event()
+            running = [asyncio.create_task(load.run(world, killed, back)) for load in loads]
+            victim: Process | Postgres = server if of_server or postgres is None else postgres
 
-            def kill(server: Process = server, killed: asyncio.Event = killed) -> None:
-                server.kill()
+            def kill(victim: Process | Postgres = victim, killed: asyncio.Event = killed) -> None:
+                if not killed.is_set():
+                    victim.kill()
                 killed.set()  # before any writer can meet it, since nothing was awaited
 
             # Some at any moment; most in the very moment of an answer, when what comes too early shows.
@@ -212,10 +249,17 @@ async def crash(kills: int, folder: Path) -> Found:
                 load.at_next_ack = None if found.kills % 4 == 0 else kill
             if found.kills % 4 == 0:
                 kill()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
+                if postgres is not None and back is not None:
+                    await killed.wait()
+                    await asyncio.sleep(random.uniform(0, 1))  # an outage of some length
+                    await asyncio.to_thread(postgres.start)
+                    back.set()
                 await asyncio.gather(*running)
         found.kills += 1
-        server = Process(folder)
+        if not of_server:
+            assert server.stop() == 0
+        server = Process(folder, **environ)
         async with World(server.url) as world:
             for load in loads:
                 load.at_next_ack = None
@@ -230,7 +274,12 @@ async def crash(kills: int, folder: Path) -> Found:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as path:
-        result = asyncio.run(crash(int(sys.argv[1]) if len(sys.argv) > 1 else 100, Path(path) / "data"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kills", type=int, nargs="?", default=100)
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as path, contextlib.ExitStack() as stack:
+        server = stack.enter_context(Postgres()) if arguments.database == "postgres" else None
+        result = asyncio.run(crash(arguments.kills, Path(path) / "data", server))
     print(result.table())
     sys.exit(1 if result.wrong else 0)

@@ -102,15 +102,26 @@ def set_inactive(tx: Transaction, key: Key, announce: bool) -> None:
         tx.publish(activity_event(key, False, row[0]))
 
 
-def expire_silent(tx: Transaction) -> list[Key]:
-    """Make inactive, and announce, what is active without a heartbeat in the last 10 minutes; return its keys."""
-    expired: list[Key] = []
+def find_silent(tx: ReadTransaction) -> list[Key]:
+    """Return what is active without a heartbeat in the last 10 minutes."""
+    silent: list[Key] = []
+    before = now_ms() - SILENCE_MAX
     for kind, table in _TABLES.items():
-        for account_id, id, at in tx.fetch_all(
-            f"UPDATE {table} SET active = 0 WHERE active = 1 AND active_at < ? RETURNING account_id, id, active_at",
-            (tx.now - SILENCE_MAX,),
-        ):
-            key = Key(kind, account_id, id)
+        rows = tx.fetch_all(f"SELECT account_id, id FROM {table} WHERE active = 1 AND active_at < ?", (before,))
+        silent.extend(Key(kind, account_id, id) for account_id, id in rows)
+    return silent
+
+
+def expire_silent(tx: Transaction, keys: Iterable[Key]) -> list[Key]:
+    """Make those of the keys inactive, and announce them, that are still silent; return them."""
+    expired: list[Key] = []
+    for key in keys:
+        row = tx.fetch_one(
+            f"UPDATE {_TABLES[key.kind]} SET active = 0 WHERE account_id = ? AND id = ? AND active = 1 "
+            "AND active_at < ? RETURNING active_at",
+            (key.account_id, key.id, tx.now - SILENCE_MAX),
+        )
+        if row is not None:
             expired.append(key)
-            tx.publish(activity_event(key, False, at))
+            tx.publish(activity_event(key, False, row[0]))
     return expired

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 from happy_light.bus import Bus, Muted, Unmuted
 from happy_light.clients import Client, ClientDirectory
@@ -22,16 +22,20 @@ from happy_light.domains.presence.operations import (
     clamp_time,
     expire_silent,
     find_active,
+    find_silent,
     set_inactive,
     store_heartbeats,
 )
 from happy_light.store import Database
+
+T = TypeVar("T")
 
 OWNERSHIP_LIFETIME: Final = 30.0  # s for which a looked-up owner is cached
 WRITE_INTERVAL: Final = 30.0  # s between two writes for one session or machine
 FLUSH_INTERVAL: Final = 2.0  # s between two flushes; what becomes active is written by the next one
 EXPIRE_INTERVAL: Final = 60.0  # s between two searches for what is silent
 MUTE_LIFETIME: Final = 60.0  # s for which heartbeats of an ended session are ignored
+WRITE_MAX: Final = 200  # sessions and machines in one write, which locks the rows of their accounts
 CACHE_MAX: Final = 100_000  # entries of each map; beyond them the oldest is dropped
 
 _CLEAN_DISCONNECTS: Final = ("client disconnect", "transport close")
@@ -110,22 +114,24 @@ class PresenceTracker:
         self._bus.publish(activity_event(key, True, at, thinking))
 
     async def flush(self, everything: bool = False) -> None:
-        """Write the heartbeats that are due, or all pending ones, in one transaction."""
+        """Write the heartbeats that are due, or all pending ones."""
         now = time.monotonic()
         due: list[tuple[Key, int]] = []
         for key, entry in self._entries.items():
             if entry.pending and (everything or not entry.active or now - entry.written >= WRITE_INTERVAL):
                 due.append((key, entry.pending))
                 entry.pending, entry.active, entry.written = 0, True, now
-        if due:
-            await self._database.write_for((), store_heartbeats, due)
+        for part in _parts(due):
+            await self._database.write_for({key.account_id for key, _ in part}, store_heartbeats, part)
 
     async def expire(self) -> None:
         """Make inactive what was silent for 10 minutes, and drop entries that are no longer needed."""
         await self.flush(everything=True)
-        for key in await self._database.write_for((), expire_silent):
-            # An entry would still say "active", and the next heartbeat would not be written for up to 30 s.
-            self._entries.pop(key, None)
+        for part in _parts(await self._database.read(find_silent)):
+            accounts = {key.account_id for key in part}
+            for key in await self._database.write_for(accounts, expire_silent, part):
+                # An entry would still say "active", and the next heartbeat would not be written for up to 30 s.
+                self._entries.pop(key, None)
         now = time.monotonic()
         self._entries = {key: entry for key, entry in self._entries.items() if entry.last > now - SILENCE_MAX / 1000}
         self._muted = {key: until for key, until in self._muted.items() if until > now}
@@ -212,6 +218,12 @@ class PresenceTracker:
         for grace in self._graces.values():
             grace.cancel()
         await self.flush(everything=True)
+
+
+def _parts(items: list[T]) -> Iterator[list[T]]:
+    """Yield the items in lists of at most WRITE_MAX."""
+    for start in range(0, len(items), WRITE_MAX):
+        yield items[start : start + WRITE_MAX]
 
 
 def _keys_of(client: Client) -> list[Key]:

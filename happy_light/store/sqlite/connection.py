@@ -5,19 +5,18 @@ operation is many small statements, and passing each of them to a thread and bac
 So an operation runs whole on a thread of our own: aiosqlite has no public way to run a function on its thread, but
 `aiosqlite.Connection` takes the function that connects, and that is where the connection is kept for our thread.
 The two threads never use it at the same time: aiosqlite's is idle from the end of `open` until `close`, which comes
-after the last job. A ThreadPoolExecutor of one thread would do too, but takes 30 µs more for each job.
+after the last job.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from queue import SimpleQueue
 
 import aiosqlite
+
+from happy_light.store.job_thread import JobThread
 
 _STATEMENTS = 256  # prepared statements that a connection keeps
 _ROWS = 64  # rows that aiosqlite takes at once
@@ -29,8 +28,7 @@ class SqliteConnection:
     def __init__(self, raw: sqlite3.Connection, handle: aiosqlite.Connection, name: str) -> None:
         self.raw = raw
         self._handle = handle
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=_run_jobs, args=(self._jobs,), name=name).start()
+        self._thread = JobThread(name)
 
     @classmethod
     async def open(cls, path: Path, name: str, pragmas: Iterable[str], readonly: bool = False) -> SqliteConnection:
@@ -57,7 +55,7 @@ class SqliteConnection:
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job`, which must not raise, after the jobs submitted before. Called on any thread."""
-        self._jobs.put(job)
+        self._thread.submit(job)
 
     async def execute(self, sql: str) -> None:
         """Run one statement while no job runs. Raises sqlite3.Error."""
@@ -65,21 +63,9 @@ class SqliteConnection:
 
     async def finish_jobs(self) -> None:
         """Wait until the jobs that were submitted are done; none may follow."""
-        loop = asyncio.get_running_loop()
-        finished = asyncio.Event()
-        self._jobs.put(lambda: _notify(loop, finished))
-        await finished.wait()
+        await self._thread.finish_jobs()
 
     async def close(self) -> None:
         """Disconnect and end the threads. The jobs must be done."""
-        self._jobs.put(None)
+        self._thread.stop()
         await self._handle.close()
-
-
-def _notify(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    loop.call_soon_threadsafe(event.set)
-
-
-def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job()

@@ -27,5 +27,9 @@ class SqliteDialect:
             raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
         return b"[" + (rows or b"") + b"]", found
 
+    def count(self, connection: Connection, table: str) -> int:
+        """Return how many rows a table has, which reads an index of it."""
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
 
 DIALECT: Final = SqliteDialect()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from happy_light.bus import Committed
 from happy_light.errors import OperatorError, ServiceUnavailable
-from happy_light.store.engine import DiskUsage
+from happy_light.store.engine import ADVANCE, DiskUsage
 from happy_light.store.sqlite.connection import SqliteConnection
 from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.store.sqlite.schema import create_or_migrate
-from happy_light.store.transaction import ReadTransaction
+from happy_light.store.transaction import ReadTransaction, Transaction
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
 READERS: Final = 2
+SHRINK_PAGES: Final = 256  # pages given back to the disk in one transaction
 _BUSY_TIMEOUT: Final = "PRAGMA busy_timeout = 5000"  # ms; for a backup or an operator's sqlite3 shell
 _WRITER_PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",  # readers and the writer do not block each other
@@ -38,6 +41,10 @@ _READER_PRAGMAS: Final = ("PRAGMA query_only = ON", _BUSY_TIMEOUT)
 class SqliteWriter:
     """The writing connection, as group commit uses it."""
 
+    group_max = 500
+    group_seconds = math.inf  # nobody else waits for the lock
+    savepoints = True
+
     def __init__(self, connection: SqliteConnection) -> None:
         self.connection = connection.raw
         self.submit = connection.submit
@@ -46,9 +53,22 @@ class SqliteWriter:
         """Take the lock of the whole database, before anything is read."""
         self.connection.execute("BEGIN IMMEDIATE")
 
+    def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+        """Raise the seq of each account by its count."""
+        for account_id, count in counts.items():
+            if row := self.connection.execute(ADVANCE, (count, account_id)).fetchone():
+                yield account_id, row[0]
+
+    def keep(self, updates: Sequence[Committed], now: int) -> None:
+        """Do nothing: there is one process, and it has them."""
+
     def commit(self) -> None:
         """Commit and flush to disk."""
         self.connection.execute("COMMIT")
+
+    def was_committed(self) -> bool | None:
+        """Return False: a commit of SQLite either returns or fails."""
+        return False
 
     def rollback(self) -> None:
         """Undo the transaction, unless SQLite has done it already (a full disk)."""
@@ -62,6 +82,10 @@ class SqliteWriter:
     def usable(self) -> bool:
         """Return whether there still is a transaction: SQLite gives it up when the disk is full."""
         return self.connection.in_transaction
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return False: there is no other process to be in the way."""
+        return False
 
     def translate(self, error: Exception) -> Exception:
         """Return ServiceUnavailable for an error of the database, which is logged, and any other as it is."""
@@ -137,6 +161,14 @@ class SqliteEngine:
     async def lease(self, name: str) -> AsyncIterator[bool]:
         """Grant the lease: only one process works with a file, which the lock of the data folder ensures."""
         yield True
+
+    def shrink(self, tx: Transaction) -> int:
+        """Cut some free pages off the file. Return the bytes; 0 when none are left."""
+        size = tx.fetch_all("PRAGMA page_count")[0][0]
+        for _ in range(SHRINK_PAGES):  # one by one: Python steps a statement without columns once, which is one page
+            tx.execute("PRAGMA incremental_vacuum(1)")
+        pages: int = size - tx.fetch_all("PRAGMA page_count")[0][0]
+        return pages * int(tx.fetch_all("PRAGMA page_size")[0][0])
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the file, its log and its free pages."""

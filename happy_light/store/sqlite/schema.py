@@ -13,11 +13,11 @@ from happy_light import wire
 from happy_light.errors import OperatorError
 from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.store.transaction import ReadTransaction
+from happy_light.store.version import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x48617079  # "Hapy"; marks a SQLite file as one of this program
-SCHEMA_VERSION: Final = 4
 _KEYS_AS_TEXT: Final = """
 ALTER TABLE {0} RENAME COLUMN data_encryption_key TO key_bytes;
 ALTER TABLE {0} ADD COLUMN data_encryption_key TEXT;
