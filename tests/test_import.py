@@ -32,6 +32,7 @@ async def sees_everything(world: World) -> None:
         "id": SESSION, "seq": 9, "createdAt": NOW - 1000, "updatedAt": NOW, "active": False, "activeAt": NOW,
         "metadata": "sealed metadata", "metadataVersion": 3, "agentState": "sealed state", "agentStateVersion": 5,
         "dataEncryptionKey": b64(b"\0key\xff"), "lastMessage": None,
+        "projectId": None, "avatar": None, "avatarVersion": 0,
     }  # fmt: skip
     page = await alice.ok("GET", f"/v3/sessions/{SESSION}/messages")
     assert [(m["id"], m["seq"], m["localId"], m["content"]["c"], m["createdAt"]) for m in page["messages"]] == [
