@@ -181,6 +181,7 @@ def test_missing_and_unknown_tables_are_said(old: Path, tmp_path: Path) -> None:
     assert summary["tables"]["Session"]["taken"] == 4
     assert "UserFeedItem" not in summary["tables"]
     assert [note for note in summary["notes"] if "secret" not in note] == [
+        "The source has no table Project: no projects.",
         "The source has no table UserKVStore: no key-value pairs.",
         "The source has no table UserFeedItem: no feed items.",
         "Columns of Account that are unknown here were left: contentPublicKey.",

@@ -25,9 +25,11 @@ from happy_light.importing.export_file import FORMAT
 TABLES: Final = {
     "github_users": "id = (SELECT github_user_id FROM accounts WHERE id = :id)",
     "accounts": "id = :id",
+    "projects": "account_id = :id ORDER BY id",
     "sessions": "account_id = :id ORDER BY id",
     "messages": "session_id IN (SELECT id FROM sessions WHERE account_id = :id) ORDER BY session_id, seq",
     "machines": "account_id = :id",
+    "deleted_machines": "account_id = :id",
     "artifacts": "account_id = :id",
     "access_keys": "account_id = :id",
     "kv": "account_id = :id",
@@ -110,11 +112,12 @@ def _keys(connection: sqlite3.Connection, blobs: FolderBlobs, account_id: str) -
     for (path,) in connection.execute("SELECT path FROM uploaded_files WHERE account_id = ?", (account_id,)):
         if keys.is_public_key_of(account_id, path):
             yield path
-    for (session_id,) in connection.execute("SELECT id FROM sessions WHERE account_id = ?", (account_id,)):
-        try:
-            yield from sorted(blob.key for blob in blobs.walk(f"sessions/{session_id}/"))
-        except (InvalidKey, OSError):  # not an id of ours; a symbolic link in place of the folder
-            continue
+    for owner in ("sessions", "projects"):
+        for (id,) in connection.execute(f"SELECT id FROM {owner} WHERE account_id = ?", (account_id,)).fetchall():
+            try:
+                yield from sorted(blob.key for blob in blobs.walk(f"{owner}/{id}/"))
+            except (InvalidKey, OSError):  # not an id of ours; a symbolic link in place of the folder
+                continue
 
 
 def _read(blobs: FolderBlobs, key: str) -> bytes | None:

@@ -123,6 +123,7 @@ class _Import:
         self.relationships = AgreedRelationships(self.account)
         self.taken: Counter[str] = Counter()
         self.sessions: set[str] = set()
+        self.projects: set[str] = set()
 
     def _their_keys(self, secret: str | None) -> Keys | None:
         """Return what opens the sealed tokens, `own` itself if the secret is the same, None if it is not known."""
@@ -202,8 +203,12 @@ class _Import:
             return (row.id, row.public_key) == (self.account, self.file.head.public_key)
         if isinstance(row, RelationshipRow):
             return self.account in (row.from_id, row.to_id)
-        if row.table == "sessions":
+        if row.table == "projects":
+            self.projects.add(values["id"])
+        elif row.table == "sessions":
             self.sessions.add(values["id"])
+            if values["project_id"] not in (*self.projects, None):
+                return False
         elif values.get("session_id", self.account) not in (*self.sessions, self.account, None):
             return False
         return bool(values.get("account_id", self.account) == self.account)
@@ -260,7 +265,7 @@ class _Import:
         if keys.is_public_key_of(self.account, key):
             return True
         top, owner, *_ = key.split("/")
-        return top == "sessions" and owner in self.sessions
+        return (top == "sessions" and owner in self.sessions) or (top == "projects" and owner in self.projects)
 
     # ------------------------------------------------------------------------------------ the end
     def _check(self) -> None:

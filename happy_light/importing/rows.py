@@ -6,9 +6,6 @@ InvalidRow for a value that no server of this kind would have stored; nothing el
 
 from __future__ import annotations
 
-import base64
-import binascii
-import functools
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
@@ -18,7 +15,16 @@ from happy_light.domains import feed
 from happy_light.domains.artifacts.commands import Uuid
 from happy_light.domains.connect import VENDORS
 from happy_light.domains.people import Status
-from happy_light.wire import NonEmptyStr, SafeInt, Version
+from happy_light.importing.row_checks import (
+    Avatar,
+    GithubProfile,
+    Name,
+    Pixels,
+    check_base64,
+    check_json,
+    check_public_key,
+)
+from happy_light.wire import NonEmptyStr, Version
 
 Id = Annotated[str, msgspec.Meta(pattern=rf"\A{keys.ID_PATTERN}\Z")]
 """An id that the server made, or another server; ids of machines and artifacts are the client's own."""
@@ -28,8 +34,6 @@ Flag = Literal[0, 1]
 Time = Annotated[int, msgspec.Meta(ge=0, le=8_640_000_000_000_000)]
 """ms since the epoch, up to the last moment that JavaScript knows."""
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class InvalidRow(ValueError):
@@ -53,7 +57,7 @@ class GithubUserRow(Row):
     updated_at: Time
 
     def __post_init__(self) -> None:
-        _check_json("profile", self.profile, _GithubProfile)
+        check_json("profile", self.profile, GithubProfile)
 
 
 class AccountRow(Row):
@@ -77,8 +81,8 @@ class AccountRow(Row):
 
     def __post_init__(self) -> None:
         if self.avatar is not None:
-            avatar: _Avatar = _check_json("avatar", self.avatar, _Avatar)
-            _check_public_key("avatar", self.id, avatar.path)
+            avatar: Avatar = check_json("avatar", self.avatar, Avatar)
+            check_public_key("avatar", self.id, avatar.path)
 
 
 class AuthRequestRow(Row):
@@ -96,8 +100,39 @@ class AuthRequestRow(Row):
     picked_up_at: Time | None = None
 
 
+class ProjectRow(Row):
+    """A project."""
+
+    table: ClassVar[str] = "projects"
+    id: Id
+    account_id: Id
+    external_id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    metadata: NonEmptyStr
+    metadata_version: Version
+    data_encryption_key: str | None
+    avatar_ref: str | None
+    avatar_preview: str | None
+    avatar_version: Version
+    seq: Version
+    created_at: Time
+    updated_at: Time
+
+    def __post_init__(self) -> None:
+        check_base64("data_encryption_key", self.data_encryption_key)
+        _drop_foreign_avatar(self, f"projects/{self.id}/avatar/")
+
+
+class DeletedMachineRow(Row):
+    """A machine that was deleted, so that it is not registered again by itself."""
+
+    table: ClassVar[str] = "deleted_machines"
+    account_id: Id
+    machine_id: NonEmptyStr
+    deleted_at: Time
+
+
 class SessionRow(Row):
-    """A session."""
+    """A session. What has a default is missing in the exports of older versions."""
 
     table: ClassVar[str] = "sessions"
     id: Id
@@ -113,9 +148,15 @@ class SessionRow(Row):
     active_at: Time
     created_at: Time
     updated_at: Time
+    project_id: Id | None = None
+    machine_id: str | None = None
+    avatar_ref: str | None = None
+    avatar_preview: str | None = None
+    avatar_version: Version = 0
 
     def __post_init__(self) -> None:
-        _check_base64("data_encryption_key", self.data_encryption_key)
+        check_base64("data_encryption_key", self.data_encryption_key)
+        _drop_foreign_avatar(self, f"sessions/{self.id}/avatar/")
 
 
 class MessageRow(Row):
@@ -149,7 +190,7 @@ class MachineRow(Row):
     updated_at: Time
 
     def __post_init__(self) -> None:
-        _check_base64("data_encryption_key", self.data_encryption_key)
+        check_base64("data_encryption_key", self.data_encryption_key)
 
 
 class ArtifactRow(Row):
@@ -208,8 +249,8 @@ class UsageReportRow(Row):
     updated_at: Time
 
     def __post_init__(self) -> None:
-        _check_json("tokens", self.tokens, dict[str, float])
-        _check_json("cost", self.cost, dict[str, float])
+        check_json("tokens", self.tokens, dict[str, float])
+        check_json("cost", self.cost, dict[str, float])
 
 
 class PushTokenRow(Row):
@@ -253,7 +294,7 @@ class UploadedFileRow(Row):
     updated_at: Time
 
     def __post_init__(self) -> None:
-        _check_public_key("path", self.account_id, self.path)
+        check_public_key("path", self.account_id, self.path)
 
 
 class RelationshipRow(Row):
@@ -286,7 +327,7 @@ class FeedItemRow(Row):
     updated_at: Time
 
     def __post_init__(self) -> None:
-        _check_json("body", self.body, feed.Body)
+        check_json("body", self.body, feed.Body)
 
 
 class VoiceSessionRow(Row):
@@ -302,9 +343,9 @@ class VoiceSessionRow(Row):
 TYPES: Final[dict[str, type[Row]]] = {
     kind.table: kind
     for kind in (
-        GithubUserRow, AccountRow, AuthRequestRow, SessionRow, MessageRow, MachineRow, ArtifactRow, AccessKeyRow,
-        KeyValueRow, UsageReportRow, PushTokenRow, VendorTokenRow, UploadedFileRow, RelationshipRow, FeedItemRow,
-        VoiceSessionRow,
+        GithubUserRow, AccountRow, AuthRequestRow, ProjectRow, DeletedMachineRow, SessionRow, MessageRow,
+        MachineRow, ArtifactRow, AccessKeyRow, KeyValueRow, UsageReportRow, PushTokenRow, VendorTokenRow,
+        UploadedFileRow, RelationshipRow, FeedItemRow, VoiceSessionRow,
     )
 }  # fmt: skip
 """The struct of each table, by the table's name."""
@@ -330,48 +371,11 @@ values_of = msgspec.structs.astuple
 """Return the values of a row in the order of `insert_sql`."""
 
 
-# ------------------------------------------------------------------------------------------- checks
-class _GithubProfile(msgspec.Struct):
-    """What is used of GitHub's own JSON."""
-
-    login: Name
-    name: str | None = None
-    email: str | None = None
-    bio: str | None = None
-    avatar_url: str | None = None
-    id: SafeInt | str | None = None
-
-
-class _Avatar(msgspec.Struct):
-    path: str
-    width: Pixels | None = None
-    height: Pixels | None = None
-    thumbhash: str | None = None
-
-
-@functools.cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
-
-
-def _check_json(column: str, text: str, kind: Any) -> Any:
-    try:
-        return _decoder(kind).decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"{column}: {error}") from None
-
-
-def _check_base64(column: str, text: str | None) -> None:
-    try:
-        if text is not None and not base64.b64decode(text, validate=True):
-            raise ValueError(f"{column}: it is empty")
-    except (binascii.Error, UnicodeError):
-        raise ValueError(f"{column}: it is not base64") from None
-
-
-def _check_public_key(column: str, account_id: str, path: str) -> None:
-    if not keys.is_public_key_of(account_id, path):
-        raise ValueError(f"{column}: {path!r:.100} is not a public file of the account")
+def _drop_foreign_avatar(row: ProjectRow | SessionRow, prefix: str) -> None:
+    """Leave out a picture that is not one of the row's own, or has no preview."""
+    ref = row.avatar_ref
+    if ref is None or row.avatar_preview is None or not ref.startswith(prefix) or not keys.is_key(ref):
+        row.avatar_ref = row.avatar_preview = None
 
 
 def _check_unicode(row: Row) -> None:

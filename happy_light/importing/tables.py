@@ -106,6 +106,11 @@ _ID: Final = Column("id", "id", text)
 _ACCOUNT: Final = Column("account_id", "accountId", text)
 _KEY: Final = Column("data_encryption_key", "dataEncryptionKey", base64, None)
 _SEQ: Final = Column("seq", "seq", integer, 0)
+_AVATAR: Final = (
+    Column("avatar_ref", "avatarRef", text, None, optional=True),
+    Column("avatar_preview", "avatarPreview", text, None, optional=True),
+    Column("avatar_version", "avatarVersion", integer, 0),
+)
 _ACTIVE: Final = (Column("active", "active", boolean, 1), Column("active_at", "lastActiveAt", date, CREATED))
 
 
@@ -147,8 +152,15 @@ TABLES: Final = (
         _ID, *_TIMES, _ACCOUNT,
         Column("token", "token", text),
     )),
+    Table("Project", "projects", "projects", (
+        _ID, *_TIMES, _ACCOUNT, _SEQ, _KEY, *_AVATAR,
+        Column("external_id", "externalId", text),
+        Column("metadata", "metadata", text),
+        Column("metadata_version", "metadataVersion", integer, 1),
+    )),
     Table("Session", "sessions", "sessions", (
-        _ID, *_TIMES, _ACCOUNT, _SEQ, _KEY, *_ACTIVE,
+        _ID, *_TIMES, _ACCOUNT, _SEQ, _KEY, *_ACTIVE, *_AVATAR,
+        Column("project_id", "projectId", text, None),
         Column("tag", "tag", text),
         *_versioned("metadata", "metadata"),
         *_versioned("agent_state", "agentState", None),

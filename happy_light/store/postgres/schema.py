@@ -22,7 +22,7 @@ from happy_light.store.version import SCHEMA_VERSION
 log = logging.getLogger(__name__)
 
 SERVER_MIN: Final = 14
-FIRST_VERSION: Final = 3
+FIRST_VERSION: Final = 4
 """The first schema that there was on PostgreSQL."""
 MIGRATIONS: Final[dict[int, str]] = {}
 """The SQL that leads from version n to n + 1. Append only; schema_postgres.sql is the result of all of them."""
