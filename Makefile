@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
+.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ settings: .venv/made ## write the table of settings into docs/settings.md
 	$(BIN)/happy-server-light config --markdown > .settings.md
 	sed -i.old -e '/<!-- settings/,/<!-- end of settings/{//!d;}' -e '/<!-- settings/r .settings.md' docs/settings.md
 	@rm -f .settings.md docs/settings.md.old
+
+tree: .venv/made ## write the tree of the code into docs/architecture.md
+	$(BIN)/python -m tools.code_tree
 
 schema: .venv/made ## derive the PostgreSQL schema from schema.sql
 	$(BIN)/python -m tools.postgres_schema

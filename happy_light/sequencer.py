@@ -81,11 +81,11 @@ class Sequencer(Generic[F]):
 
     # ------------------------------------------------------------------------------------- sockets
     def open(self, account_id: str) -> None:
-        """An account gets its first socket: its hints are held until `opened`. Does nothing if it is open."""
+        """Hold the hints of an account that gets its first socket, until `opened`. Does nothing if it is open."""
         self._accounts.setdefault(account_id, _Account())
 
     def opened(self, account_id: str, seq: int, now: float) -> Sequence[F]:
-        """The account had `seq` in the database when that was read, after `open`. -> frames to deliver
+        """Set the position of an account to the `seq` that was read after `open`; return the frames to deliver.
 
         The first call counts: it sets the position.
         """
@@ -97,14 +97,14 @@ class Sequencer(Generic[F]):
         return self._progress(account_id, account, [], now)
 
     def close(self, account_id: str) -> None:
-        """The account's last socket is gone."""
+        """Forget an account whose last socket is gone."""
         account = self._accounts.pop(account_id, None)
         if account is not None:
             self._due.pop(account_id, None)
             self._bytes -= sum(map(self._size, account.held.values()))
 
     def position(self, account_id: str) -> int | None:
-        """The last seq that was handed out: a socket that joins now hears what follows. None before `opened`."""
+        """Return the last seq handed out (None before `opened`): a socket that joins now receives what follows."""
         account = self._accounts.get(account_id)
         return None if account is None or account.next == _OPENING else account.next - 1
 
@@ -114,7 +114,7 @@ class Sequencer(Generic[F]):
 
     # ------------------------------------------------------------------------------- what comes in
     def hint(self, account_id: str, first: int, frames: Sequence[F], now: float) -> Sequence[F]:
-        """Updates were committed: `frames`, numbered from `first` on. -> frames to deliver, in order"""
+        """Take updates that were committed, numbered from `first` on; return the frames to deliver, in order."""
         account = self._accounts.get(account_id)
         if account is None:
             return ()
@@ -135,7 +135,7 @@ class Sequencer(Generic[F]):
         return self._progress(account_id, account, ready, now)
 
     def swept(self, account_id: str, seq: int, now: float) -> None:
-        """The database has this `seq`. What is missing and does not come by itself becomes due."""
+        """Note the `seq` that the database has. What is missing and does not come by itself becomes due."""
         account = self._accounts.get(account_id)
         if account is not None and seq > account.known:
             account.known = seq
@@ -143,7 +143,7 @@ class Sequencer(Generic[F]):
                 self._due.setdefault(account_id, now + PATIENCE)
 
     def read(self, gap: Gap, rows: Sequence[tuple[int, F]], now: float) -> Sequence[F] | None:
-        """The outbox was read: (seq, frame) from gap.first on, all or the first of them. -> frames to deliver
+        """Take what the outbox had, (seq, frame) from gap.first on, all or the first of them; return what to deliver.
 
         None: the outbox no longer has what comes next, since this process slept longer than updates are kept. The
         account's sockets must be closed, so that their clients fetch everything anew.
@@ -165,13 +165,13 @@ class Sequencer(Generic[F]):
         return self._progress(gap.account_id, account, ready, now)
 
     def failed(self, gap: Gap, now: float) -> None:
-        """The outbox could not be read."""
+        """Let a gap that could not be read become due again."""
         if gap.account_id in self._due:
             self._due[gap.account_id] = now + _RETRY
 
     # ------------------------------------------------------------------------------- what is to do
     def due(self, now: float, most: int) -> list[Gap]:
-        """What to read from the outbox, at most so many. Each is to be answered by `read` or `failed`."""
+        """Return what to read from the outbox, at most so many. Each is to be answered by `read` or `failed`."""
         gaps: list[Gap] = []
         for account_id, when in self._due.items():
             if len(gaps) == most:
@@ -190,7 +190,7 @@ class Sequencer(Generic[F]):
 
     # --------------------------------------------------------------------------------------- inside
     def _hold(self, account: _Account[F], first: int, frames: Sequence[F]) -> None:
-        """Keeps frames that are ahead, as many as there is room for."""
+        """Keep frames that are ahead, as many as there is room for."""
         for seq, frame in enumerate(frames, first):
             if seq in account.held:
                 continue
@@ -201,7 +201,7 @@ class Sequencer(Generic[F]):
             self._bytes += size
 
     def _progress(self, account_id: str, account: _Account[F], ready: list[F], now: float) -> list[F]:
-        """Adds to `ready` what was held for just now, and notes whether something is still missing. -> `ready`"""
+        """Add to `ready` what was held for just now, note whether something is still missing, and return `ready`."""
         while account.held and (seq := min(account.held)) <= account.next:
             frame = account.held.pop(seq)
             self._bytes -= self._size(frame)

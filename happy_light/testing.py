@@ -53,11 +53,11 @@ class RunningServer:
         self.url = server.url
 
     async def account(self, secret: bytes | None = None) -> Account:
-        """A new account, or the one of `secret` (32 bytes). Works on any event loop."""
+        """Return a new account, or the one of `secret` (32 bytes). Works on any event loop."""
         return await asyncio.to_thread(self.sign_in, secret)
 
     def sign_in(self, secret: bytes | None = None) -> Account:
-        """The same for tests that are not async; it must not be called on the server's own event loop."""
+        """Return the same for tests that are not async; it must not be called on the server's own event loop."""
         import nacl.signing
 
         key = nacl.signing.SigningKey(secret or os.urandom(32))
@@ -85,9 +85,9 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def run_server(**settings: str) -> AsyncIterator[RunningServer]:
-    """Runs a server on this event loop. `settings`: text by the name of the setting (`registration="closed"`).
+    """Run a server on this event loop. `settings`: text by the name of the setting (`registration="closed"`).
 
-    Neither the environment nor a configuration file counts. Raises StartError.
+    Neither the environment nor a configuration file counts. Raises OperatorError.
     """
     with tempfile.TemporaryDirectory(prefix="happy-server-light-") as name:
         defaults = {"port": "0", "metrics_enabled": "false", "push_enabled": "false", "data_dir": name}
@@ -104,7 +104,7 @@ async def run_server(**settings: str) -> AsyncIterator[RunningServer]:
 
 
 async def _either(ready: asyncio.Event, serving: asyncio.Task[None]) -> None:
-    """Waits until the server answers; raises what ended it if it did not come so far."""
+    """Wait until the server answers; raise what ended it before."""
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():

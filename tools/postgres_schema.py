@@ -67,7 +67,7 @@ _TRIGGER: Final = re.compile(
 
 
 def derive(source: str) -> str:
-    """The PostgreSQL form of a SQLite schema. Raises ValueError for what has none."""
+    """Return the PostgreSQL form of a SQLite schema. Raises ValueError for what has none."""
     kept = [one for one in _statements(source) if "SQLite only" not in one]
     return "\n\n".join([_HEAD.rstrip(), *(_translated(one) for one in _in_order(kept)), _ONLY_POSTGRES])
 
@@ -92,7 +92,7 @@ def _bare(text: str) -> str:
 
 
 def _in_order(statements: list[str]) -> list[str]:
-    """A table after those that it refers to: PostgreSQL wants them to be there."""
+    """Return the statements with each table behind those that it refers to, as PostgreSQL needs them."""
     waiting = list(statements)
     ordered: list[str] = []
     made: set[str] = set()
@@ -129,7 +129,7 @@ def _translated(statement: str) -> str:
 
 
 def _trigger(statement: str) -> str:
-    """A trigger is a function and what calls it."""
+    """Return the function of a trigger and the trigger that calls it."""
     parts = _TRIGGER.search(statement)
     if parts is None:
         raise ValueError(f"no rule for this trigger: {statement}")
@@ -146,7 +146,7 @@ def _trigger(statement: str) -> str:
 
 
 def main() -> None:
-    """Writes the derived schema."""
+    """Write the derived schema."""
     try:
         TARGET.write_text(derive(SOURCE.read_text("utf-8")), "utf-8")
     except ValueError as error:

@@ -36,7 +36,7 @@ _NEVER: Final = 2**53  # s; later than every token is issued
 
 # -------------------------------------------------------------------------------------------- wire
 class AccountSignedOut(Outgoing):
-    """POST /admin/api/accounts/:account/sign-out"""
+    """The answer of POST /admin/api/accounts/:account/sign-out."""
 
     id: str
 

@@ -41,6 +41,7 @@ class AdminApplication:
         self._http = HttpApplication(context, routes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
         if scope["type"] == "http":
             level = logging.DEBUG if scope["method"] in ("GET", "HEAD") else logging.INFO
             log.log(level, "operator %s: %s %s", _operator(scope), scope["method"], scope["raw_path"].decode("ascii"))

@@ -57,6 +57,7 @@ class FileResponse(Response):
         })  # fmt: skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or the part of it that was asked for (ASGI)."""
         start, end = self._select(Headers(scope=scope))
         with contextlib.closing(self._file):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

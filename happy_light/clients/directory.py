@@ -18,8 +18,10 @@ T = TypeVar("T")
 
 
 class ClientDirectory:
-    """All clients of the server. `local` is the index of those that are connected to this process, and `recovery`
-    has the connections of this process that can be continued; `recovery_window` is how long, in s (0: never).
+    """All clients of the server.
+
+    `local` is the index of those that are connected to this process, `recovery` has its connections that can be
+    continued; `recovery_window` is how long, in s (0: never).
     """
 
     def __init__(self, recovery_window: float) -> None:

@@ -31,7 +31,7 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 def read(data: bytes) -> Picture | None:
-    """The picture, if it is a whole PNG or JPEG of a reasonable size; else None. Takes about 0.1 s."""
+    """Return the picture, if it is a whole PNG or JPEG of a reasonable size; else None. Takes about 0.1 s."""
     try:
         from PIL import Image, ImageOps
     except ImportError:

@@ -9,7 +9,7 @@ SIZE_MAX = 100  # pixels of the longer side
 
 
 def encode(width: int, height: int, rgba: bytes) -> bytes:
-    """The hash of a picture of at most 100 by 100 pixels; `rgba` has 4 bytes for each, row by row."""
+    """Return the hash of a picture of at most 100 by 100 pixels; `rgba` has 4 bytes for each, row by row."""
     assert 0 < width <= SIZE_MAX >= height > 0
     count = width * height
     alphas = [rgba[i] / 255 for i in range(3, 4 * count, 4)]
@@ -55,7 +55,7 @@ def encode(width: int, height: int, rgba: bytes) -> bytes:
 
 
 def _channel(values: Sequence[float], width: int, height: int, nx: int, ny: int) -> tuple[float, list[float], float]:
-    """-> the average, the waves as 0…1 in the order of the hash, and what they are multiplied with"""
+    """Return the average, the waves as 0…1 in the order of the hash, and their factor."""
     total, scale, waves = 0.0, 0.0, []
     columns = list(_waves(width, nx))
     rows = list(_waves(height, ny))

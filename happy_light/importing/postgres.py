@@ -49,6 +49,7 @@ class Postgres:
         return found
 
     def tables(self) -> dict[str, set[str]]:
+        """Return the columns of each table."""
         return {table: set(columns) for table, columns in self._types.items()}
 
     def _expression(self, table: str, name: str | None) -> str:
@@ -69,15 +70,18 @@ class Postgres:
         order: Sequence[str] = (),
         where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
+        """Yield the rows; see `Source.rows`."""
         picked = [self._expression(table, name) for name in columns]
         condition = None if where is None else f"{quote(where[0])} = ANY(%s)"
         ordered = [name for name in order if name in self._types[table]]
         return self._run(sources.select(table, picked, ordered, condition), () if where is None else (list(where[1]),))
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
+        """Yield the highest `value` of each `group`."""
         return self._run(sources.tops(table, group, value))
 
     def count(self, table: str) -> int:
+        """Return how many rows a table has."""
         ((number,),) = self._run(f"SELECT count(*) FROM {quote(table)}")
         return int(number)
 
@@ -92,6 +96,7 @@ class Postgres:
             raise OperatorError(f"{self.name} cannot be read: {_plain(error, None)}.") from error
 
     def close(self) -> None:
+        """Disconnect."""
         self._connection.close()
 
 

@@ -44,6 +44,7 @@ class Sqlite:
         }
 
     def tables(self) -> dict[str, set[str]]:
+        """Return the columns of each table."""
         return self._tables
 
     def rows(
@@ -53,6 +54,7 @@ class Sqlite:
         order: Sequence[str] = (),
         where: tuple[str, Sequence[str]] | None = None,
     ) -> Iterator[Row]:
+        """Yield the rows; see `Source.rows`."""
         present = self._tables[table]
         picked = [quote(name) if name in present else "NULL" for name in columns]
         condition = None if where is None else f"{quote(where[0])} IN ({', '.join('?' * len(where[1]))})"
@@ -60,9 +62,11 @@ class Sqlite:
         return self._run(sources.select(table, picked, ordered, condition), () if where is None else where[1])
 
     def tops(self, table: str, group: str, value: str) -> Iterator[Row]:
+        """Yield the highest `value` of each `group`."""
         return self._run(sources.tops(table, group, value))
 
     def count(self, table: str) -> int:
+        """Return how many rows a table has."""
         ((number,),) = self._run(f"SELECT count(*) FROM {quote(table)}")
         return int(number)
 
@@ -73,6 +77,7 @@ class Sqlite:
             raise OperatorError(f"{self.name} cannot be read: {error}.") from error
 
     def close(self) -> None:
+        """Disconnect."""
         self._connection.close()
 
 

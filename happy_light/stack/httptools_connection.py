@@ -85,7 +85,7 @@ class EndOfMessage(h11.EndOfMessage):
 
 
 def _tokens(value: bytes) -> set[bytes]:
-    """The members of a comma-separated list, in lower case."""
+    """Return the members of a comma-separated list, in lower case."""
     return {token.strip() for token in value.lower().split(b",")}
 
 
@@ -364,7 +364,7 @@ class Connection:
 
 
 def _join_head(lines: list[bytes]) -> bytes:
-    """A status line and headers as bytes. Raises LocalProtocolError for a line that would be two."""
+    """Return a status line and headers as bytes. Raises LocalProtocolError for a line that would be two."""
     head = b"\r\n".join((*lines, b"", b""))
     if not head.count(b"\n") == head.count(b"\r") == len(lines) + 1 or b"\0" in head:
         raise LocalProtocolError("a line end or NUL in a header")

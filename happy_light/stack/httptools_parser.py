@@ -49,7 +49,7 @@ class _OnHeader:
 
 
 def parse_head(head: bytes) -> Request:
-    """A whole head, its empty line included, as a request. Raises RemoteProtocolError."""
+    """Return the request of a whole head, its empty line included. Raises RemoteProtocolError."""
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise RemoteProtocolError("illegal request line")

@@ -17,22 +17,28 @@ class Cursor(Protocol):
     """What a statement returned. `rowcount` is the number of rows that it changed."""
 
     @property
-    def rowcount(self) -> int: ...
+    def rowcount(self) -> int:
+        """How many rows the statement changed."""
 
     @property
-    def description(self) -> Any: ...
+    def description(self) -> Any:
+        """The columns of the result."""
 
-    def fetchone(self) -> Any: ...
+    def fetchone(self) -> Any:
+        """Return the next row; None after the last one."""
 
-    def fetchall(self) -> list[Any]: ...
+    def fetchall(self) -> list[Any]:
+        """Return the remaining rows."""
 
 
 class Connection(Protocol):
     """A connection of an engine. Its SQL is the portable subset, with `?` for a value."""
 
-    def execute(self, sql: str, args: Sequence[Any] = ..., /) -> Cursor: ...
+    def execute(self, sql: str, args: Sequence[Any] = ..., /) -> Cursor:
+        """Run a statement."""
 
-    def executemany(self, sql: str, rows: Sequence[Sequence[Any]], /) -> object: ...
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]], /) -> object:
+        """Run a statement for each row of values."""
 
 
 class Dialect(Protocol):
