@@ -87,6 +87,10 @@ class Settings:
     public_url: str | None = setting(
         _SERVER, None, types.url, "the URL that clients use, if it is not the bind address (behind a proxy)",
         "PUBLIC_URL", shown="derived")
+    tunnel: str | None = setting(
+        _SERVER, None, types.OneOf("tailscale", "cloudflared"),
+        "the program that gives this server an HTTPS address while it runs, which becomes PUBLIC_URL",
+        "HAPPY_SERVER_LIGHT_TUNNEL")
     trusted_proxies: tuple[Network, ...] = setting(
         _SERVER, "127.0.0.0/8, ::1", types.networks,
         "networks of the proxies whose X-Forwarded headers count; `none` for no proxy", "TRUSTED_PROXIES")
@@ -146,6 +150,9 @@ class Settings:
         _OPERATION, "127.0.0.1", types.text, "bind address of the metrics", "METRICS_HOST")
     metrics_port: int = setting(
         _OPERATION, "9090", types.port, "port of the metrics; 0 picks a free one", "METRICS_PORT")
+    access_log: bool = setting(
+        _OPERATION, "false", types.flag, "log every request: address, method, path, status, duration",
+        "HAPPY_SERVER_LIGHT_ACCESS_LOG")
     prune_sessions_inactive: int | None = setting(
         _OPERATION, None, types.duration, "every day, delete sessions that were inactive for so long, like 90d",
         "HAPPY_SERVER_LIGHT_PRUNE_SESSIONS_INACTIVE")
