@@ -23,10 +23,10 @@ Start = Callable[..., Process]
 CLOUDFLARED = """\
 2026-01-31T12:00:00Z INF Thank you for trying Cloudflare Tunnel. See https://developers.cloudflare.com/terms
 2026-01-31T12:00:00Z INF Requesting new quick Tunnel on trycloudflare.com...
-2026-01-31T12:00:03Z INF +--------------------------------------------------------------------------------------------+
+2026-01-31T12:00:03Z INF +--------------------------------------------------------------------+
 2026-01-31T12:00:03Z INF |  Your quick Tunnel has been created! Visit it at (it may take some time):  |
 2026-01-31T12:00:03Z INF |  https://first-second-third.trycloudflare.com                                              |
-2026-01-31T12:00:03Z INF +--------------------------------------------------------------------------------------------+"""
+2026-01-31T12:00:03Z INF +--------------------------------------------------------------------+"""
 TAILSCALE = """\
 Available within your tailnet:
 

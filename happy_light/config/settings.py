@@ -160,6 +160,15 @@ class Settings:
         _OPERATION, None, types.duration, "every day, delete messages that are older, like 180d",
         "HAPPY_SERVER_LIGHT_PRUNE_MESSAGES_OLDER")
 
+    backup_every: int | None = setting(
+        _OPERATION, None, types.duration, "make a backup every so often while the server runs, like 1d",
+        "HAPPY_SERVER_LIGHT_BACKUP_EVERY")
+    backup_dir: Path | None = setting(
+        _OPERATION, None, types.path, "folder of these backups",
+        "HAPPY_SERVER_LIGHT_BACKUP_DIR", shown="<data>-backups")
+    backup_keep: int = setting(
+        _OPERATION, "14", types.count, "how many of these backups are kept; 0: all", "HAPPY_SERVER_LIGHT_BACKUP_KEEP")
+
     push_enabled: bool = setting(
         _PUSH, "true", types.flag, "send push messages to phones through Expo", "HAPPY_SERVER_LIGHT_PUSH")
     expo_url: str = setting(
@@ -234,6 +243,11 @@ class Settings:
     def attachments_of(self, session_id: str) -> Path:
         """Return the folder of a session's attachments."""
         return self.attachments / "sessions" / session_id
+
+    @property
+    def backups(self) -> Path:
+        """Return the folder of scheduled backups, which is outside of what is backed up."""
+        return self.backup_dir or self.data_dir.with_name(f"{self.data_dir.name}-backups")
 
     @property
     def secret_file(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from happy_light import app, data_dir
-from happy_light.admin import metrics, prune
+from happy_light.admin import backup_schedule, metrics, prune, server_id
 from happy_light.admin.api import SOCKET_NAME, AdminApplication
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -66,6 +66,8 @@ class Server:
             self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
+            if not await self.database.read(server_id.is_recorded):
+                await self.database.write_for((), server_id.record)
             if settings.tunnel is not None:
                 await self._open_tunnel(settings.tunnel, opened)
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
@@ -97,6 +99,7 @@ class Server:
         self._serve_metrics()
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
+        jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
         self.context.serving = True
         serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
