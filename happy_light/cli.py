@@ -23,6 +23,7 @@ from happy_light.commands import (
     prune,
     registration,
     restore,
+    secret,
     serve,
     stats,
     systemd,
@@ -36,7 +37,7 @@ PROGRAM = "happy-server-light"
 COMMANDS: tuple[Command, ...] = tuple(
     module.command
     for module in (
-        serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, doctor,
+        serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, secret, doctor,
         stats, prune, import_, export, completion,
     )
 )  # fmt: skip
@@ -65,6 +66,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if error.filename is None:
             raise
         print(f"{PROGRAM}: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        import sqlite3
+
+        if not isinstance(error, sqlite3.Error):
+            raise
+        print(f"{PROGRAM}: The database cannot be used ({error}); `{PROGRAM} doctor` shows more.", file=sys.stderr)
         sys.exit(2)
     finally:
         try:

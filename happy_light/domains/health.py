@@ -16,7 +16,6 @@ from happy_light.context import ServerContext
 from happy_light.http import responses
 from happy_light.http.request import Request
 from happy_light.http.router import Route
-from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
 SERVICE: Final = "happy-server"
@@ -42,22 +41,16 @@ class Health(Outgoing):
     """The last scheduled backup, if there was one."""
 
 
-# -------------------------------------------------------------------------------------- operations
-def check_database(tx: ReadTransaction) -> bool:
-    """Return True if the database answers a query that reads a table. Raises what the database raises."""
-    return tx.fetch_one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1) AS found") is not None
-
-
 # --------------------------------------------------------------------------------------- endpoints
 async def get_health(request: Request[None, None]) -> Health | Response:
-    """Return whether the server and its database work; 503 if the database does not."""
+    """Return whether the server can work; 503 with the reason if its database or its disk do not let it."""
     request.context.probes.receive(request.scope)
     now = _iso(time.time())
-    try:
-        await request.context.database.read(check_database)
-    except Exception:
-        return responses.json_response(503, Health("error", now, SERVICE, "Database connectivity failed"))
-    return Health("ok", now, SERVICE, backup=_last_backup(request.context))
+    backup = _last_backup(request.context)
+    problem = await request.context.health.problem()
+    if problem:
+        return responses.json_response(503, Health("error", now, SERVICE, problem, backup))
+    return Health("ok", now, SERVICE, backup=backup)
 
 
 def _last_backup(context: ServerContext) -> BackupHealth | msgspec.UnsetType:

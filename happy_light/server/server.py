@@ -63,6 +63,8 @@ class Server:
             opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
+            await self.database.read(master_secret.finish_replacement, settings.secret_file)
+            await self.database.read(master_secret.check_not_lost, settings.master_secret, settings.secret_file)
             self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)

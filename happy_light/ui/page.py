@@ -19,7 +19,6 @@ from starlette.responses import Response
 from happy_light import __version__
 from happy_light.config import Settings
 from happy_light.context import ServerContext
-from happy_light.domains import health
 from happy_light.http import addresses, forwarded
 from happy_light.http.request import Request
 from happy_light.ui import build
@@ -40,11 +39,7 @@ async def answer(request: Request[Any, Any]) -> Response:
     port: int = request.scope["server"][1]
     scan = url if not addresses.is_loopback_url(url) else next(iter(_for_phones(settings, port)), None)
     qr = await asyncio.to_thread(_figure, scan) if scan else ""
-    try:
-        await request.context.database.read(health.check_database)
-        healthy = True
-    except Exception:
-        healthy = False
+    problem = await request.context.health.problem()
     app = request.context.web_app
     web_app = await asyncio.to_thread(build.is_there, settings)
     body = template.substitute(
@@ -55,8 +50,8 @@ async def answer(request: Request[Any, Any]) -> Response:
         reach=_reach(settings, url, port),
         once=escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
         always=escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
-        health="Healthy" if healthy else "The database does not answer",
-        health_class="" if healthy else "bad",
+        health=escape(problem or "Healthy"),
+        health_class="bad" if problem else "",
         version=escape(__version__),
         registration=escape(registration(request.context)),
         webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if web_app else "",
