@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from collections import namedtuple
 from collections.abc import Awaitable, Callable
 
@@ -76,6 +78,21 @@ async def test_a_damaged_database(process: Process, own: World) -> None:
     for command in (["accounts", "list"], ["doctor"], ["export", alice.id, f"{process.folder}-e"]):
         told = await run(process.folder, *command)
         assert told.status in (1, 2) and "damaged" in told.out + told.err, (command, told)
+
+
+async def test_a_check_leaves_the_locks_of_the_database_alone(process: Process, own: World) -> None:
+    """A file that is opened and closed beside SQLite loses them; then others delete the log with what is in it."""
+    alice = await own.account()
+    assert (await own.http.get("/health")).status_code == 200
+    path = process.folder / "happy-server-light.sqlite"
+
+    def read() -> list[tuple[str]]:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT id FROM sessions").fetchall()
+
+    assert read() == []
+    session = await alice.session()
+    assert read() == [(session["id"],)]
 
 
 async def test_a_full_disk(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:

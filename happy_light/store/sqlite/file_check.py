@@ -1,4 +1,8 @@
-"""Checks of the database file that need no more than a look at it, and what is known of its damage."""
+"""Checks of the database file that need no more than a look at it, and what is known of its damage.
+
+The file is never opened here: closing it would drop the locks that SQLite holds on it for the whole process, and the
+next program that uses the database would take it for unused and delete its write-ahead log.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ log = logging.getLogger(__name__)
 
 SPACE_MIN: Final = 8 * 1024 * 1024  # bytes that must be free on the disk of the database
 DAMAGED: Final = "The database is damaged; see doctor, and restore a backup"
-_MAGIC: Final = b"SQLite format 3\0"
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -41,14 +44,12 @@ class FileCheck:
         """Raise ServiceUnavailable with the reason if the file is gone, damaged, or its disk full."""
         try:
             about = self._path.stat()
-            with self._path.open("rb") as file:
-                head = file.read(len(_MAGIC))
             free = shutil.disk_usage(self._path.parent).free
         except OSError as error:
             raise ServiceUnavailable("The database file is gone or cannot be read") from error
         if (about.st_dev, about.st_ino) != self._identity:
             raise ServiceUnavailable("The database file was replaced by another; restart the server")
-        if self._damaged or head != _MAGIC:
+        if self._damaged or not about.st_size:
             raise ServiceUnavailable(DAMAGED)
         if free < SPACE_MIN:
             raise ServiceUnavailable("The disk of the database is full")
