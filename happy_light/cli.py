@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from happy_light import __version__, config
 from happy_light.commands import (
@@ -21,19 +23,21 @@ from happy_light.commands import (
     prune,
     registration,
     restore,
+    secret,
     serve,
     stats,
     systemd,
 )
 from happy_light.commands import config as config_command
 from happy_light.commands.command import Command
+from happy_light.config.names import nearest
 from happy_light.errors import OperatorError
 
 PROGRAM = "happy-server-light"
 COMMANDS: tuple[Command, ...] = tuple(
     module.command
     for module in (
-        serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, doctor,
+        serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, secret, doctor,
         stats, prune, import_, export, completion,
     )
 )  # fmt: skip
@@ -41,7 +45,12 @@ COMMANDS: tuple[Command, ...] = tuple(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `happy-server-light …`. Exits with 0; 1 for a command's "no"; 2 for what the caller has to change."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    try:
+        arguments = parser().parse_args(given)
+    except UsageError as error:
+        print(f"{PROGRAM}: {error.explain(given)}", file=sys.stderr)
+        sys.exit(2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that commands can clean up
     os.umask(0o077)  # files are for their own user
     try:
@@ -58,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"{PROGRAM}: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        import sqlite3
+
+        if not isinstance(error, sqlite3.Error):
+            raise
+        print(f"{PROGRAM}: The database cannot be used ({error}); `{PROGRAM} doctor` shows more.", file=sys.stderr)
+        sys.exit(2)
     finally:
         try:
             sys.stdout.flush()
@@ -65,9 +81,56 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class UsageError(Exception):
+    """The command line does not fit the parser `parser`; the text is argparse's."""
+
+    def __init__(self, parser: argparse.ArgumentParser, text: str) -> None:
+        super().__init__(text)
+        self.parser = parser
+
+    def explain(self, given: Sequence[str]) -> str:
+        """Return what is wrong with the arguments, with the flag or command that is most like a misspelt one."""
+        flags = frozenset(_flags(parser()))
+        words = given[: given.index("--")] if "--" in given else given
+        unknown = next((word for word in words if word.startswith("--") and word.partition("=")[0] not in flags), None)
+        if unknown is not None:
+            name = unknown.partition("=")[0]
+            return f"{name} is no flag{nearest(name, flags) or f'; `{PROGRAM} --help` lists them'}"
+        commands = _subparsers(self.parser)
+        wrong = re.search("invalid choice: '([^']*)'", str(self))
+        if commands and wrong:
+            others = f"; there are {', '.join(commands)}"
+            return f"{wrong[1]} is no command{nearest(wrong[1], commands) or others}"
+        return f"{self}; `{self.parser.prog} --help` explains it"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions, so that they can be explained."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(self, message)
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands below this one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield every flag of the parser and of the commands below it."""
+    for action in parser._actions:
+        yield from (option for option in action.option_strings if option.startswith("--"))
+    for below in _subparsers(parser).values():
+        yield from _flags(below)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their arguments."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [command] [--flag value …]",
         description="A Happy server in one process. Without a command it serves.",

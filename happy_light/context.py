@@ -12,8 +12,10 @@ from happy_light.bus import Bus
 from happy_light.clients import ClientDirectory
 from happy_light.config import Settings
 from happy_light.counters import Counters
+from happy_light.domains.backup_state import BackupState
 from happy_light.domains.client_log import ClientLog
 from happy_light.domains.docs.documents import Documents
+from happy_light.domains.health_check import HealthCheck
 from happy_light.domains.presence.tracker import PresenceTracker
 from happy_light.domains.probes import Probes
 from happy_light.domains.rpc.registry import RpcRegistry
@@ -54,6 +56,8 @@ class ServerContext:
         self.session_picture_rate = UploadRate(TOO_MANY_PICTURES)
         self.client_log = ClientLog(settings.data_dir / "clients.log")
         self.probes = Probes()
+        self.backups = BackupState()
+        self.health = HealthCheck(database)
         self.documents = Documents(describe)
         self.web_app = WebApp(settings)
 

@@ -11,7 +11,7 @@ _VERBOSE = ("happy_light.hypercorn",)
 _SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # a JWT
     r"|(?i:\bbearer)\s+[^\s'\",}]+"
-    r"|ExponentPushToken\[[^\]]*\]"
+    r"|ExponentPushToken(?:\[|%5[Bb]).*?(?:\]|%5[Dd])"  # in a path, too
 )
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from happy_light.config import load
+from happy_light.config.names import unknown_setting
+from happy_light.errors import OperatorError
 from happy_light.server import Server
 
 if TYPE_CHECKING:
@@ -87,8 +89,11 @@ class RunningServer:
 async def run_server(**settings: str) -> AsyncIterator[RunningServer]:
     """Run a server on this event loop. `settings`: text by the name of the setting (`registration="closed"`).
 
-    Neither the environment nor a configuration file counts. Raises OperatorError.
+    Neither the environment nor a configuration file counts. Raises OperatorError, also for an unknown name.
     """
+    unknown = unknown_setting(settings)
+    if unknown is not None:
+        raise OperatorError(unknown if unknown.endswith("?") else f"{unknown}.")
     with tempfile.TemporaryDirectory(prefix="happy-server-light-") as name:
         defaults = {"port": "0", "metrics_enabled": "false", "push_enabled": "false", "data_dir": name}
         server = Server(load({}, defaults | settings, Path(name) / "none"))

@@ -25,14 +25,18 @@ class Result(NamedTuple):
         return json.loads(self.out)
 
 
-async def run(folder: Path, *arguments: str, **environ: str) -> Result:
-    """`happy-server-light <arguments>` on a data folder. stdin is empty."""
+def environment(folder: Path, **environ: str) -> dict[str, str]:
+    """The environment of a command on a data folder."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     given = {"HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder)}
-    given |= databases.environ(folder) | environ
+    return {**kept, **given, **databases.environ(folder), **environ}
+
+
+async def run(folder: Path, *arguments: str, **environ: str) -> Result:
+    """`happy-server-light <arguments>` on a data folder. stdin is empty."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "happy_light", *arguments, "--data-dir", str(folder),
-        env={**kept, **given},
+        env=environment(folder, **environ),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 60)

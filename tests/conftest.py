@@ -52,7 +52,7 @@ class Process:
         for line in self.process.stdout:
             self.printed.append(line.rstrip())
             found = re.search(r"https?://127\.0\.0\.1:\d+", line)
-            if found:
+            if found and not self.url:
                 self.url = found[0]
             if line.startswith("Ctrl-C"):
                 break

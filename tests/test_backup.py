@@ -103,23 +103,10 @@ async def test_a_backup_under_load_restored_elsewhere_has_everything_and_everyon
     doctor.close()
 
 
-async def test_keep_deletes_only_the_oldest_dated_archives(process: Process, own: World, tmp_path: Path) -> None:
-    folder = tmp_path / "backups"
-    folder.mkdir()
-    for name in ("20200101-000000", "20210101-000000", "20220101-000000"):
-        (folder / f"happy-server-light-{name}.tar.gz").write_text("old")
-    (folder / "mine.tar.gz").write_text("not ours")
-    made = await ok(process.folder, "backup", str(folder), "--keep", "2")
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == sorted(["happy-server-light-20220101-000000.tar.gz", Path(made["archive"]).name, "mine.tar.gz"])
-    assert len(made["removed"]) == 2
-
-
 async def test_a_file_name_is_that_file_and_works_without_a_server(start, process: Process, tmp_path: Path) -> None:
     process.stop()
-    for _ in range(2):
-        made = await ok(process.folder, "backup", str(tmp_path / "b.tgz"))
-        assert made["archive"] == str(tmp_path / "b.tgz")
+    made = await ok(process.folder, "backup", str(tmp_path / "b.tgz"))
+    assert made["archive"] == str(tmp_path / "b.tgz")
     start(folder=process.folder)
 
 

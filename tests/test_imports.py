@@ -26,9 +26,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("context",),
     # The state that a domain keeps in the context.
     (
+        "domains.backup_state",
         "domains.client_log",
         "domains.docs.documents",
         "domains.docs.page",
+        "domains.health_check",
         "domains.presence.operations",
         "domains.presence.tracker",
         "domains.probes",

@@ -118,7 +118,8 @@ async def test_writes_are_refused_while_the_disk_takes_none_and_work_again_witho
         assert [message["localId"] for message in page["messages"]] == ["before"]
         assert [row["id"] for row in await alice.ok("GET", "/v1/machines")] == [machine]
         assert await (await alice.socket()).call("ping") == {}
-        assert (await world.http.get("/health")).status_code == 200
+        health = await world.http.get("/health")
+        assert (health.status_code, health.json()["error"]) == (503, CANNOT), "a monitor hears of it"
         process.rlimit(resource.RLIMIT_FSIZE, (hard, hard))
         await alice.send(id, "after")
         assert (await sender.call("message", {"sid": id, "message": "later"}))["seq"] == 3

@@ -201,10 +201,10 @@ def test_the_text_says_what_to_do_and_what_is_off(start: Start) -> None:
     assert "\n  Public   https://happy.example\n" in text
     assert f"\n  Data     {server.folder}\n" in text
     assert "\n  Accounts open for the first account, then closed\n" in text
-    assert "\n  CLI      HAPPY_SERVER_URL=https://happy.example happy\n" in text
-    assert "\n  App      Settings > Server: https://happy.example\n" in text
-    assert "GitHub: GITHUB_CLIENT_ID, _CLIENT_SECRET and _REDIRECT_URL are not all set" in text
-    assert "voice" not in text
+    assert "\n  Computer HAPPY_SERVER_URL=https://happy.example happy\n" in text
+    assert "\n  Off      web app, LiveKit, GitHub (`happy-server-light config` shows their settings)\n" in text
+    assert text.index("Phone") < text.index("Data") < text.index("Metrics") < text.index("Off")
+    assert "metrics at" not in "".join(server.log), "they have their line in the text"
     assert "Note" not in text
     assert "\033" not in text, "plain when nobody sees it"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,10 +16,8 @@ from tests.conftest import Process
 
 
 def metrics_url(process: Process) -> str:
-    deadline = time.monotonic() + 20  # the log is read on a thread of its own
-    while (found := re.search(r"metrics at (\S+)\n", "".join(process.log))) is None:
-        assert time.monotonic() < deadline, process.log
-        time.sleep(0.01)
+    found = re.search(r"^  Metrics  (\S+)$", "\n".join(process.printed), re.MULTILINE)
+    assert found is not None, process.printed
     return found[1]
 
 

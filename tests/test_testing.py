@@ -32,6 +32,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+async def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(OperatorError, match=r"registraton is no setting; did you mean registration\?"):
+        async with run_server(registraton="closed"):
+            pass
+
+
 async def test_an_account_is_signed_in_and_has_its_keys(temporary: Path) -> None:
     async with run_server() as server:
         account = await server.account()

@@ -11,6 +11,7 @@ DELETE /admin/api/accounts/:account            delete an account, its data and i
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -28,6 +29,8 @@ from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import Transaction
 from happy_light.wire import Outgoing
+
+log = logging.getLogger(__name__)
 
 UNKNOWN_ACCOUNT: Final = ErrorResponse(404, "No account has this id, username, public key or fingerprint")
 DELETE_BATCH: Final = 2_000  # messages deleted in one transaction, so that other writes do not wait long
@@ -111,6 +114,7 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
         size += await folders.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
     context.bus.publish(AccountDeleted(account_id))
+    log.info("account %s is deleted: %d messages, %d bytes of files", account_id, messages, size)
     return Deleted(account_id, messages, size)
 
 
@@ -146,6 +150,7 @@ async def post_sign_out(request: Request[None, None]) -> AccountSignedOut:
     account_id = await _id_of(request)
     await request.context.database.write(account_id, sign_out)
     request.context.bus.publish(SignedOut(account_id))
+    log.info("account %s is signed out everywhere", account_id)
     return AccountSignedOut(account_id)
 
 

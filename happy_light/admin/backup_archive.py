@@ -1,8 +1,9 @@
 """Backups: everything of a server in one archive (tar, gzip).
 
-It contains `database.sqlite` (not of a PostgreSQL database, which pg_dump backs up), `files/…`, `attachments/…`,
-`master-secret` (unless it is left out) and, last, `manifest.json` with the size and SHA-256 of each. Works on a
-connection of its own, whether or not a server runs.
+It contains `database.sqlite` (not of a PostgreSQL database, which pg_dump backs up), `files/…`, `attachments/…`, the
+data folder's `happy-server-light.toml` if there is one, `master-secret` (unless it is left out) and, last,
+`manifest.json` with the size and SHA-256 of each. Works on a connection of its own, whether or not a server runs.
+backup_folder.py is about where archives lie;
 backup_restore.py is the way back.
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import sqlite3
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import BufferedWriter
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -22,11 +24,11 @@ import msgspec
 
 from happy_light import __version__, clock, json_codec, store
 from happy_light.admin.folders import files_in
-from happy_light.admin.progress import ProgressCallback
-from happy_light.atomic_write import TEMPORARY_SUFFIX, atomic_file
+from happy_light.admin.progress import ProgressCallback, part_of
+from happy_light.atomic_write import TEMPORARY_SUFFIX
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
-from happy_light.config import Settings
+from happy_light.config import FILE_NAME, SETTINGS, Settings
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
@@ -34,6 +36,7 @@ from happy_light.wire import Outgoing
 DATABASE: Final = "database.sqlite"
 SECRET: Final = "master-secret"  # noqa: S105 the name of a file
 MANIFEST: Final = "manifest.json"
+CONFIG: Final = FILE_NAME
 FORMAT: Final = 1
 _FOLDERS: Final = ("files", "attachments")
 _CHUNK: Final = 1024 * 1024  # bytes
@@ -74,9 +77,14 @@ def is_secret_of(secret: str, tx: ReadTransaction) -> bool:
     return master_secret.matches(tx, Keys(secret)) is not False
 
 
-def write(settings: Settings, target: Path, with_secret: bool, progress: ProgressCallback) -> Manifest:
-    """Write an archive and read it back before it gets its name. Raises OperatorError; nothing is left then."""
-    snapshot = target.with_name(f".{target.name}.{secrets.token_hex(6)}.database")
+def write_archive(
+    settings: Settings, file: BufferedWriter, snapshot: Path, with_secret: bool, progress: ProgressCallback
+) -> Manifest:
+    """Write an archive to `file` and read it back. Raises OperatorError and OSError.
+
+    `snapshot` is where the database is copied to in between; that file must not exist, and is removed. What
+    `progress` raises ends the work.
+    """
     try:
         with store.open_for_reading(settings) as tx:  # raises what is wrong with it
             secret = secret_of(settings, tx) if with_secret else None
@@ -86,19 +94,15 @@ def write(settings: Settings, target: Path, with_secret: bool, progress: Progres
                     "it, or leave the secret out with --no-secret and keep it yourself."
                 )
         if settings.postgres is None:
-            copy_database(settings.database, snapshot, progress)
+            copy_database(settings.database, snapshot, part_of(progress, 0, 3))
         # After the database: the files that it refers to are on disk by now, and newer ones do no harm.
-        with atomic_file(target) as file:
-            manifest = _pack(file, settings, snapshot, secret, progress)
-            file.flush()
-            if read_archive(Path(file.name), progress) != manifest:
-                raise OperatorError(
-                    f"What was written to {target.parent} reads back differently; do not trust that disk."
-                )
-    except OSError as error:
-        raise OperatorError(f"The backup {target} cannot be written: {error.strerror or error}.") from error
+        manifest = _pack(file, settings, snapshot, secret, part_of(progress, 1, 3))
+        file.flush()
+        if read_archive(Path(file.name), part_of(progress, 2, 3)) != manifest:
+            raise OperatorError("What was written reads back differently; do not trust that disk.")
     finally:
-        snapshot.unlink(missing_ok=True)
+        for end in ("", "-journal"):
+            snapshot.with_name(snapshot.name + end).unlink(missing_ok=True)
     return manifest
 
 
@@ -133,6 +137,8 @@ def _pack(
 ) -> Manifest:
     entries: list[Entry] = []
     found = [*([(DATABASE, snapshot)] if settings.postgres is None else []), *_files(settings)]
+    if (config_file := _config_file(settings, secret is not None)) is not None:
+        found.append((CONFIG, config_file))
     sizes = {path: path.stat().st_size for _, path in found if path.is_file()}
     total, done = sum(sizes.values()), 0
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
@@ -142,14 +148,19 @@ def _pack(
             except FileNotFoundError:  # deleted since, with its session
                 continue
             with source:
-                entries.append(_add(tar, name, source, os.fstat(source.fileno()).st_size))
+                on_growth = partial(_report, progress, done, total)
+                entries.append(_add(tar, name, source, os.fstat(source.fileno()).st_size, on_growth))
             done += entries[-1].bytes
-            progress(done, total)
         if secret is not None:
             entries.append(_add_bytes(tar, SECRET, secret.encode()))
         manifest = Manifest(__version__, store.SCHEMA_VERSION, clock.now_ms(), secret is not None, entries)
         _add_bytes(tar, MANIFEST, msgspec.json.format(json_codec.encode(manifest), indent=1))
     return manifest
+
+
+def _report(progress: ProgressCallback, before: int, total: int, size: int) -> None:
+    """Report the progress of a file; one that grows meanwhile does not lead past the total."""
+    progress(min(before + size, total), total)
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
@@ -159,11 +170,23 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
                 yield f"{name}/{path.relative_to(root).as_posix()}", path
 
 
+def _config_file(settings: Settings, with_secret: bool) -> Path | None:
+    """Return the configuration file of the data folder; without the secret only if there is none in it either."""
+    import tomllib
+
+    path = settings.data_dir / FILE_NAME
+    if not path.is_file():
+        return None
+    secrets = {row.name for row in SETTINGS if row.secret}
+    return path if with_secret or not secrets & tomllib.loads(path.read_text("utf-8")).keys() else None
+
+
 class _HashedFile:
     """A file whose SHA-256 is computed while it is read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], on_growth: Callable[[int], None] = lambda size: None) -> None:
         self._file = file
+        self._on_growth = on_growth
         self.sha256 = hashlib.sha256()
         self.size = 0
 
@@ -171,6 +194,7 @@ class _HashedFile:
         piece = self._file.read(size)
         self.sha256.update(piece)
         self.size += len(piece)
+        self._on_growth(self.size)
         return piece
 
     def entry(self, path: str) -> Entry:
@@ -178,10 +202,12 @@ class _HashedFile:
         return Entry(path, self.size, self.sha256.hexdigest())
 
 
-def _add(tar: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> Entry:
+def _add(
+    tar: tarfile.TarFile, name: str, source: IO[bytes], size: int, on_growth: Callable[[int], None] = lambda size: None
+) -> Entry:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o600, int(time.time())
-    hashed = _HashedFile(source)
+    hashed = _HashedFile(source, on_growth)
     tar.addfile(info, cast("IO[bytes]", hashed))
     return hashed.entry(name)
 
@@ -207,10 +233,11 @@ def read_archive(archive: Path, progress: ProgressCallback, into: Path | None = 
                 if member.name == MANIFEST:
                     manifest = msgspec.json.decode(source.read(_MANIFEST_MAX), type=Manifest)
                     continue
-                entries.append(_read(_HashedFile(source), member.name, into))
-                progress(raw.tell(), size)
+                hashed = _HashedFile(source, lambda _: progress(min(raw.tell(), size), size))
+                entries.append(_read(hashed, member.name, into))
     except (tarfile.TarError, EOFError, OSError, ValueError, msgspec.DecodeError) as error:
         raise OperatorError(f"The archive {archive} cannot be read: {error}.") from error
+    progress(size, size)
     if manifest is None or manifest.entries != entries:
         raise OperatorError(f"The archive {archive} is damaged: its content does not match its manifest.")
     return manifest
@@ -233,6 +260,6 @@ def _read(source: _HashedFile, name: str, into: Path | None) -> Entry:
 
 def _is_known(name: str) -> bool:
     parts = name.split("/")
-    if name in (DATABASE, SECRET, MANIFEST):
+    if name in (DATABASE, SECRET, MANIFEST, CONFIG):
         return True
     return parts[0] in _FOLDERS and len(parts) > 1 and all(part not in ("", ".", "..") for part in parts)

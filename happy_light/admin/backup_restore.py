@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 from happy_light import data_dir, pending_moves, store
 from happy_light.admin.backup_archive import (
+    CONFIG,
     DATABASE,
     FORMAT,
     SECRET,
@@ -24,11 +27,20 @@ from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
 
 
-def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCallback) -> tuple[Manifest, Path | None]:
-    """Put an archive into the data folder, after checking all of it.
+@dataclass(frozen=True)
+class Restored:
+    """What was restored. `before`: the folder into which the previous content was moved.
 
-    Returns the manifest, and the folder into which the previous content was moved. Raises OperatorError.
+    `config`: where the archive's configuration file is if it was not put into force.
     """
+
+    manifest: Manifest
+    before: Path | None
+    config: Path | None
+
+
+def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCallback) -> Restored:
+    """Put an archive into the data folder, after checking all of it. Raises OperatorError."""
     if not archive.is_file():
         raise OperatorError(f"There is no archive {archive}.")
     data_dir.create_private_dir(settings.data_dir)
@@ -43,11 +55,12 @@ def restore(settings: Settings, archive: Path, force: bool, progress: ProgressCa
             with pending_moves.staging_folder(settings.data_dir, settings.data_dir / data_dir.RESTORING) as staging:
                 manifest = read_archive(archive, progress, staging)
                 _check_restored(settings, manifest, staging)
-                aside, moves = _plan(settings, there, staging)
+                config = _place_of_config(settings, staging / CONFIG)
+                aside, moves = _plan(settings, there, staging, config)
                 pending_moves.run(settings.data_dir, "a restore", moves, staging)
         except OSError as error:
             raise OperatorError(f"{settings.data_dir} cannot be written: {error.strerror or error}.") from error
-    return manifest, aside
+    return Restored(manifest, aside, config if config is not None and config.name != CONFIG else None)
 
 
 def _database_and_files(settings: Settings) -> list[Path]:
@@ -103,16 +116,32 @@ def _check_secrets(settings: Settings, manifest: Manifest, staging: Path, tx: Re
         raise OperatorError("The secret in the archive is not that of its database.")
 
 
-def _plan(settings: Settings, there: list[Path], staging: Path) -> tuple[Path | None, list[tuple[Path, Path]]]:
+def _plan(
+    settings: Settings, there: list[Path], staging: Path, config: Path | None
+) -> tuple[Path | None, list[tuple[Path, Path]]]:
     """Return the folder for the previous content, and what to move from where to where: first that, then the new."""
     places = {
         "files": settings.files, "attachments": settings.attachments, SECRET: settings.secret_file,
         DATABASE: settings.database,
     }  # fmt: skip
     moves_in = [(staging / name, place) for name, place in places.items() if (staging / name).exists()]
+    if config is not None:
+        moves_in.insert(0, (staging / CONFIG, config))
     if (staging / SECRET).exists() and settings.secret_file.exists():
         there = [*there, settings.secret_file]
     if not there:
         return None, moves_in
     aside = pending_moves.unused(settings.data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S"))
     return aside, [*((path, aside / path.name) for path in there), *moves_in]
+
+
+def _place_of_config(settings: Settings, config: Path) -> Path | None:
+    """Return where the archive's configuration file goes, None if there is none.
+
+    It is not put into force if the data folder has one, or if it names other places for the data.
+    """
+    if not config.is_file():
+        return None
+    place = settings.data_dir / CONFIG
+    places = {"files_dir", "database_url"} & tomllib.loads(config.read_text("utf-8")).keys()
+    return place.with_name(f"{CONFIG}.restored") if place.exists() or places else place

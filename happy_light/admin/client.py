@@ -83,7 +83,8 @@ class _Response:
         if self._status == 404 and "path" in value:
             raise OperatorError(f"The running server does not know {self._request}; restart it with this version.")
         if "error" in value:
-            raise OperatorError(f"{value.get('message') or value['error']}.")
+            text = str(value.get("message") or value["error"])
+            raise OperatorError(f"{text.rstrip('.')}.")
         return value["result"] if self._streamed else value
 
 

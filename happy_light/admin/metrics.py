@@ -39,7 +39,7 @@ async def render(context: ServerContext, accept: str) -> tuple[bytes, int, dict[
 
     class Snapshot(Collector):
         def collect(self) -> Iterable[Metric]:
-            return itertools.chain(_traffic(context), _storage(context, records, size))
+            return itertools.chain(_traffic(context), _storage(context, records, size), _backups(context))
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Snapshot())
@@ -87,6 +87,18 @@ def _traffic(context: ServerContext) -> Iterator[Metric]:
     for result, count in counters.calls.items():
         calls.add_metric([result], count)
     yield calls
+
+
+def _backups(context: ServerContext) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    last, success = context.backups.last, context.backups.last_success
+    if last is not None:
+        text = "Whether the last scheduled backup succeeded (1) or failed (0)"
+        yield GaugeMetricFamily("backup_last_result", text, value=float(last.ok))
+    if success is not None:
+        text = "When the last scheduled backup succeeded, in seconds since the epoch"
+        yield GaugeMetricFamily("backup_last_success_timestamp_seconds", text, value=success.at / 1000)
 
 
 def _storage(context: ServerContext, records: dict[str, int], size: stats.Disk) -> Iterator[Metric]:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 NDJSON: Final = "application/x-ndjson"
 
 ProgressCallback = Callable[[int, int], None]
-"""(done, total): how far long work is. It returns at once and never raises."""
+"""(done, total): how far long work is. It returns at once; what it raises ends the work."""
 
 
 class Progress(Outgoing):
@@ -41,6 +41,15 @@ class Failed(Outgoing):
 
 def ignore_progress(done: int, total: int) -> None:
     """Do nothing with it."""
+
+
+def part_of(progress: ProgressCallback, index: int, parts: int) -> ProgressCallback:
+    """Return the callback of one of several equal parts of a work: together they go once from 0 to the total."""
+
+    def report(done: int, total: int) -> None:
+        progress(1000 * index + (1000 * done // total if total else 0), 1000 * parts)
+
+    return report
 
 
 def stream(work: Callable[[ProgressCallback], Coroutine[Any, Any, Any]]) -> StreamingResponse:

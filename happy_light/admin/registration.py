@@ -8,6 +8,7 @@ POST   /admin/api/registration/keys     let the owner of one key make an account
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from happy_light import clock
@@ -19,6 +20,8 @@ from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing
+
+log = logging.getLogger(__name__)
 
 WINDOW_MAX: Final = 30 * 86_400  # s
 WRONG_WINDOW: Final = ErrorResponse(400, f"A window is open for 1 second to {WINDOW_MAX // 86_400} days")
@@ -84,6 +87,7 @@ async def post_window(request: Request[Window, None]) -> Registration:
     if not 0 < request.body.seconds <= WINDOW_MAX:
         raise ApiError(WRONG_WINDOW)
     await request.context.database.write_for((), set_window, request.body.seconds)
+    log.info("registration is open for everybody for %d s", request.body.seconds)
     return await _changed(request)
 
 
@@ -99,6 +103,7 @@ async def post_key(request: Request[Key, None]) -> Registration:
     if fingerprint is None:
         raise ApiError(WRONG_KEY)
     await request.context.database.write_for((), allow_key, fingerprint)
+    log.info("key %s may create an account", fingerprint)
     return await _changed(request)
 
 

@@ -13,6 +13,7 @@ from happy_light.admin.folders import size_of
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing, client_type
+from happy_light.domains.backup_state import BackupResult
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import SCHEMA_VERSION, Database, ReadTransaction
@@ -60,6 +61,8 @@ class Running(Outgoing):
     events: dict[str, int]
     calls: dict[str, int]
     writer: Writer
+    backup: BackupResult | None = None
+    """The last scheduled backup."""
 
 
 class Stats(Outgoing):
@@ -118,6 +121,7 @@ def running(context: ServerContext) -> Running:
             commit_ms_mean=round(1000 * commits.seconds / commits.count, 3) if commits.count else 0.0,
             commit_ms_p99=1000 * percentile(commits, 0.99),
         ),
+        backup=context.backups.last,
     )
 
 

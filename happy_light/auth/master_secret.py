@@ -8,7 +8,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from happy_light.atomic_write import write_atomic
+from happy_light.atomic_write import sync_folder, write_atomic
 from happy_light.auth.keys import Keys
 from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction, Transaction
@@ -36,11 +36,44 @@ def find_or_create(configured: str | None, file: Path) -> str:
     return text
 
 
+def check_not_lost(tx: ReadTransaction, configured: str | None, file: Path) -> None:
+    """Raise OperatorError if the database was made with a secret and there is none here: a new one would not fit it."""
+    if configured or file.exists():
+        return
+    if tx.fetch_one("SELECT 1 FROM meta WHERE key = 'secret_check'") is not None:
+        raise OperatorError(
+            f"The master secret is missing: HANDY_MASTER_SECRET is not set and {file} is not there, but the database "
+            "was made with one. Put it back, from a backup for example. If it is lost: `happy-server-light secret "
+            "rotate` makes a new one, and everybody has to sign in again."
+        )
+
+
+def pending(file: Path) -> Path:
+    """Return where a new secret is while it replaces the one in `file`."""
+    return file.with_name(f"{file.name}.new")
+
+
+def finish_replacement(tx: ReadTransaction, file: Path) -> None:
+    """Put the pending secret into force if it is the database's, or else remove it. Raises OSError."""
+    path = pending(file)
+    if not path.is_file():
+        return
+    if matches(tx, Keys(read(path))):
+        path.replace(file)
+        sync_folder(file.parent)
+    else:
+        path.unlink()
+
+
+def new() -> str:
+    """Return a new secret: 32 random bytes as unpadded base64url."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+
+
 def _create(file: Path) -> None:
     """Write a new secret to the file, unless another process is faster. Raises OSError."""
-    text = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=")
     with contextlib.suppress(FileExistsError):
-        write_atomic(file, text, overwrite=False)
+        write_atomic(file, new().encode(), overwrite=False)
 
 
 def read(file: Path) -> str:
@@ -59,6 +92,12 @@ def matches(tx: ReadTransaction, keys: Keys) -> bool | None:
     """Whether the database was made with the secret of these keys; None if it was made with none yet."""
     row = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
     return None if row is None else hmac.compare_digest(str(row[0]), keys.check_value())
+
+
+def replace(tx: Transaction, keys: Keys) -> None:
+    """Make these keys the ones of a database, whatever it had."""
+    tx.execute("DELETE FROM meta WHERE key = 'secret_check'")
+    record(tx, keys)
 
 
 def record(tx: Transaction, keys: Keys) -> None:

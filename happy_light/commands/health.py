@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 from happy_light.commands.command import Command
 from happy_light.config import Settings
@@ -58,7 +59,7 @@ def check(url: str, trust: bool) -> str:
         with opener.open(f"{url}/health", timeout=_TIMEOUT) as response:
             answer = json.loads(response.read(10_000))
     except HTTPError as error:
-        return f"it answers {error.code}"
+        return _reason(error) or f"it answers {error.code}"
     except OSError as error:  # URLError and timeouts too
         reason = getattr(error, "reason", error)
         return str(getattr(reason, "strerror", None) or reason)
@@ -67,6 +68,16 @@ def check(url: str, trust: bool) -> str:
     if not isinstance(answer, dict) or answer.get("status") != "ok":
         return "it is another program"
     return ""
+
+
+def _reason(answer: Any) -> str:
+    """Return the reason in an answer of a Happy server that is not healthy, "" in any other."""
+    try:
+        found = json.loads(answer.read(10_000))
+    except (OSError, ValueError):
+        return ""
+    text = found.get("error") if isinstance(found, dict) else None
+    return f"{text[:500]}" if isinstance(text, str) else ""
 
 
 command = Command(

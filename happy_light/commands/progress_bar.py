@@ -13,7 +13,7 @@ _EVERY: Final = 0.1  # s between two drawings
 
 
 class Bar:
-    """Called with (label, done, total; 0: not known); `close` clears the line."""
+    """Called with (label, done, total; 0: not known); shows a percentage. `close` clears the line."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -22,12 +22,12 @@ class Bar:
     def __call__(self, what: str, done: int, total: int) -> None:
         """Draw, at most ten times a second."""
         now = time.monotonic()
-        if not self._shown or now - self._last < _EVERY:
+        if not self._shown or (now - self._last < _EVERY and done != total):
             return
         self._last = now
         if total:
             filled = min(_WIDTH, done * _WIDTH // total)
-            text = f"{what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {done:,} of {total:,}"
+            text = f"{what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {100 * done // total:3d} %"
         else:
             text = f"{what:<22} {done:,}"
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

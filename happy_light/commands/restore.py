@@ -32,7 +32,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     from happy_light.admin import backup_restore
 
     with progress_bar.bar("restoring") as progress:
-        manifest, aside = backup_restore.restore(settings, arguments.archive.expanduser(), arguments.force, progress)
+        done = backup_restore.restore(settings, arguments.archive.expanduser(), arguments.force, progress)
+    manifest, aside = done.manifest, done.before
     text = f"{settings.data_dir} is restored: {len(manifest.entries)} files, made by {manifest.version}."
     if settings.postgres is not None:
         text += f"\nThe database itself was not in the archive: pg_restore brings back {settings.postgres}."
@@ -40,6 +41,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         text += f"\nThe previous content is in {aside}."
     if not manifest.secret and not settings.master_secret and not settings.secret_file.exists():
         text += f"\nThe archive has no master secret: set HANDY_MASTER_SECRET, or put it into {settings.secret_file}."
+    if done.config is not None:
+        text += f"\nThe archive's settings are in {done.config}; nothing reads them there. Take over what is needed."
     restored = Restored(
         str(settings.data_dir), len(manifest.entries), manifest.secret, None if aside is None else str(aside)
     )

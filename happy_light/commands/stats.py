@@ -12,6 +12,7 @@ from happy_light.config import Settings
 
 if TYPE_CHECKING:
     from happy_light.admin.stats import RouteStats
+    from happy_light.domains.backup_state import BackupResult
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -37,9 +38,17 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             ("Requests", _requests(server.requests)),
             ("Calls", ", ".join(f"{count} {ending}" for ending, count in server.calls.items()) or "none"),
             ("Writes", f"{writer.writes} in {writer.commits} commits, {writer.waiting} waiting"),
+            ("Backup", _backup(server.backup)),
             ("Commits", f"{writer.commit_ms_mean:g} ms on average, 99 % within {writer.commit_ms_p99:g} ms"),
         ]
     output.show(arguments, stats, output.columns(lines))
+
+
+def _backup(last: BackupResult | None) -> str:
+    if last is None:
+        return "none was scheduled so far"
+    outcome = f"{last.archive}" if last.ok else f"FAILED: {last.error}"
+    return f"{output.day(last.at)}: {outcome}"
 
 
 def _requests(routes: list[RouteStats]) -> str:

@@ -1,8 +1,20 @@
 """Settings: the table of all of them, the types of their values, where values come from, and how they are shown."""
 
 from happy_light.config.loading import DEFAULT, FILE_NAME, load
+from happy_light.config.names import misspelt
 from happy_light.config.postgres_url import PostgresUrl
 from happy_light.config.rendering import display, markdown_table
 from happy_light.config.settings import SETTINGS, Row, Settings
 
-__all__ = ["DEFAULT", "FILE_NAME", "SETTINGS", "PostgresUrl", "Row", "Settings", "display", "load", "markdown_table"]
+__all__ = [
+    "DEFAULT",
+    "FILE_NAME",
+    "SETTINGS",
+    "PostgresUrl",
+    "Row",
+    "Settings",
+    "display",
+    "load",
+    "markdown_table",
+    "misspelt",
+]

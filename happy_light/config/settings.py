@@ -87,6 +87,10 @@ class Settings:
     public_url: str | None = setting(
         _SERVER, None, types.url, "the URL that clients use, if it is not the bind address (behind a proxy)",
         "PUBLIC_URL", shown="derived")
+    tunnel: str | None = setting(
+        _SERVER, None, types.OneOf("tailscale", "cloudflared"),
+        "the program that gives this server an HTTPS address while it runs, which becomes PUBLIC_URL",
+        "HAPPY_SERVER_LIGHT_TUNNEL")
     trusted_proxies: tuple[Network, ...] = setting(
         _SERVER, "127.0.0.0/8, ::1", types.networks,
         "networks of the proxies whose X-Forwarded headers count; `none` for no proxy", "TRUSTED_PROXIES")
@@ -146,12 +150,24 @@ class Settings:
         _OPERATION, "127.0.0.1", types.text, "bind address of the metrics", "METRICS_HOST")
     metrics_port: int = setting(
         _OPERATION, "9090", types.port, "port of the metrics; 0 picks a free one", "METRICS_PORT")
+    access_log: bool = setting(
+        _OPERATION, "false", types.flag, "log every request: address, method, path, status, duration",
+        "HAPPY_SERVER_LIGHT_ACCESS_LOG")
     prune_sessions_inactive: int | None = setting(
         _OPERATION, None, types.duration, "every day, delete sessions that were inactive for so long, like 90d",
         "HAPPY_SERVER_LIGHT_PRUNE_SESSIONS_INACTIVE")
     prune_messages_older: int | None = setting(
         _OPERATION, None, types.duration, "every day, delete messages that are older, like 180d",
         "HAPPY_SERVER_LIGHT_PRUNE_MESSAGES_OLDER")
+
+    backup_every: int | None = setting(
+        _OPERATION, None, types.duration, "make a backup every so often while the server runs, like 1d",
+        "HAPPY_SERVER_LIGHT_BACKUP_EVERY")
+    backup_dir: Path | None = setting(
+        _OPERATION, None, types.path, "folder of these backups",
+        "HAPPY_SERVER_LIGHT_BACKUP_DIR", shown="<data>-backups")
+    backup_keep: int = setting(
+        _OPERATION, "14", types.count, "how many of these backups are kept; 0: all", "HAPPY_SERVER_LIGHT_BACKUP_KEEP")
 
     push_enabled: bool = setting(
         _PUSH, "true", types.flag, "send push messages to phones through Expo", "HAPPY_SERVER_LIGHT_PUSH")
@@ -227,6 +243,11 @@ class Settings:
     def attachments_of(self, session_id: str) -> Path:
         """Return the folder of a session's attachments."""
         return self.attachments / "sessions" / session_id
+
+    @property
+    def backups(self) -> Path:
+        """Return the folder of scheduled backups, which is outside of what is backed up."""
+        return self.backup_dir or self.data_dir.with_name(f"{self.data_dir.name}-backups")
 
     @property
     def secret_file(self) -> Path:

@@ -5,16 +5,17 @@ GET /health   get whether the server and its database work
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
 from starlette.responses import Response
 
+from happy_light.context import ServerContext
 from happy_light.http import responses
 from happy_light.http.request import Request
 from happy_light.http.router import Route
-from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
 SERVICE: Final = "happy-server"
@@ -22,6 +23,13 @@ SERVICE: Final = "happy-server"
 
 
 # -------------------------------------------------------------------------------------------- wire
+class BackupHealth(Outgoing):
+    """Whether a scheduled backup succeeded, and when it ended, in ISO 8601."""
+
+    ok: bool
+    timestamp: str
+
+
 class Health(Outgoing):
     """Whether the server and its database work; timestamp in ISO 8601."""
 
@@ -29,24 +37,30 @@ class Health(Outgoing):
     timestamp: str
     service: str
     error: str | msgspec.UnsetType = msgspec.UNSET
-
-
-# -------------------------------------------------------------------------------------- operations
-def check_database(tx: ReadTransaction) -> bool:
-    """Return True if the database answers a query that reads a table. Raises what the database raises."""
-    return tx.fetch_one("SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT 1) AS found") is not None
+    backup: BackupHealth | msgspec.UnsetType = msgspec.UNSET
+    """The last scheduled backup, if there was one."""
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def get_health(request: Request[None, None]) -> Health | Response:
-    """Return whether the server and its database work; 503 if the database does not."""
+    """Return whether the server can work; 503 with the reason if its database or its disk do not let it."""
     request.context.probes.receive(request.scope)
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    try:
-        await request.context.database.read(check_database)
-    except Exception:
-        return responses.json_response(503, Health("error", now, SERVICE, "Database connectivity failed"))
-    return Health("ok", now, SERVICE)
+    now = _iso(time.time())
+    backup = _last_backup(request.context)
+    problem = await request.context.health.problem()
+    if problem:
+        return responses.json_response(503, Health("error", now, SERVICE, problem, backup))
+    return Health("ok", now, SERVICE, backup=backup)
+
+
+def _last_backup(context: ServerContext) -> BackupHealth | msgspec.UnsetType:
+    last = context.backups.last
+    return msgspec.UNSET if last is None else BackupHealth(last.ok, _iso(last.at / 1000))
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return moment.replace("+00:00", "Z")
 
 
 routes = [Route("GET", "/health", get_health, answer=Health, other_responses={503: Health}, public=True)]

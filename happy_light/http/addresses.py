@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from happy_light.config import Settings
 
@@ -31,6 +32,22 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def is_loopback_url(text: str) -> bool:
+    """Whether only this computer reaches the URL."""
+    try:
+        host = urlsplit(text).hostname or ""
+    except ValueError:  # it only looks like a URL
+        return False
+    return is_loopback(host) or host.endswith(".localhost")
+
+
+def for_phones(settings: Settings, host: str, port: int) -> list[str]:
+    """Return the URLs at which other devices reach a server that is bound to `host`, the best one first."""
+    if settings.public_url and not is_loopback_url(settings.public_url):
+        return [settings.public_url]
+    return [url(settings, each, port) for each in reachable(host) if not is_loopback(each)]
 
 
 def url(settings: Settings, host: str, port: int) -> str:

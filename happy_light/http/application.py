@@ -12,14 +12,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from happy_light.context import ServerContext
-from happy_light.errors import ApiError, BadRequest, ServiceUnavailable
+from happy_light.errors import REGISTRATION_CLOSED, ApiError, BadRequest, OperatorError, ServiceUnavailable
 from happy_light.http.body import SIZE_MAX, ClientGone
 from happy_light.http.conditional import answer_conditionally
+from happy_light.http.forwarded import printable_address
 from happy_light.http.request import Request
 from happy_light.http.responses import failure, not_found, refusal, refuse_body, send_json
 from happy_light.http.router import Route, Router
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("happy_light.access")
 
 PUBLIC_BODY_MAX: Final = 64 * 1024  # bytes of a body that comes without a token
 
@@ -61,7 +63,30 @@ class HttpApplication:
         # Clients choose unknown methods and paths freely, so these are no labels of metrics.
         method, path = (method, route.path) if route is not None else ("any", "none")
         client = request.header(b"x-happy-client")
-        self.context.counters.request(method, path, status, client, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.context.counters.request(method, path, status, client, seconds)
+        if self.context.settings.access_log:
+            self._log_access(request, status, seconds)
+
+    def _log_access(self, request: Request[Any, Any], status: int, seconds: float) -> None:
+        """Log a request that was answered, without its query."""
+        scope = request.scope
+        access_log.info(
+            "%s %s %s %d %.1f ms", printable_address(self.context.settings, scope), scope["method"],
+            scope["raw_path"].decode("ascii"), status, 1000 * seconds,
+        )  # fmt: skip
+
+    def _log_refusal(self, request: Request[Any, Any], route: Route, error: ApiError) -> None:
+        """Log a sign-in or a token that was refused, with the address that it came from."""
+        refused = error.response
+        if refused.status != 401 and refused is not REGISTRATION_CLOSED:
+            return
+        address = printable_address(self.context.settings, request.scope)
+        if route.public and route.path.startswith("/v1/auth"):
+            key = f", key {error.extra['fingerprint']}" if "fingerprint" in error.extra else ""
+            log.warning("sign-in refused from %s: %s%s", address, refused.error, key)
+        else:
+            log.info("token refused from %s: %s %s: %s", address, route.method, route.path, refused.error)
 
     def _find(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
         found = self.router.find("GET" if method == "HEAD" else method, path)
@@ -79,6 +104,7 @@ class HttpApplication:
         except ApiError as error:
             if error.response.status == 413 and request.has_unread_body:
                 raise
+            self._log_refusal(request, route, error)
             return refusal(error)
         except BadRequest as error:
             if error.status in (408, 413):
@@ -89,6 +115,8 @@ class HttpApplication:
         except RecursionError:
             return failure(400, "The JSON is nested too deeply")
         except ServiceUnavailable as error:
+            return failure(503, str(error))
+        except OperatorError as error:  # of the admin API
             return failure(503, str(error))
         except ClientGone:
             raise

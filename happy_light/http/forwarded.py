@@ -61,6 +61,12 @@ def client_address(settings: Settings, scope: Scope) -> str:
     return address
 
 
+def printable_address(settings: Settings, scope: Scope) -> str:
+    """Return the address of the sender for a log: an IP address, or "unknown"."""
+    ip = parse_address(client_address(settings, scope))
+    return "unknown" if ip is None else str(ip)
+
+
 def is_trusted(address: str, networks: Iterable[Network]) -> bool:
     """Whether an IP address lies in one of the networks."""
     ip = parse_address(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from happy_light.auth.authentication import authenticate
 from happy_light.clients import Client, ClientKind, DisconnectReason, Transport
 from happy_light.clients.recovery import Recovered
 from happy_light.context import ServerContext
+
+log = logging.getLogger(__name__)
 
 HAPPY_CLIENT_MAX: Final = 100  # characters of `happyClient` that are kept
 ID_MAX: Final = 256  # characters of a session's or machine's id
@@ -122,6 +125,10 @@ class Handshake:
 
     def leave(self, client: Client, reason: DisconnectReason) -> None:
         """Forget the client. Whoever waits for its answers is told."""
+        log.debug(
+            "socket of account %s ended: %s-scoped %s, client %r: %s",
+            client.account_id, client.kind, client.id, client.happy_client, reason,
+        )  # fmt: skip
         self._context.clients.local.remove(client)
         self._recovery.end(client, reason)
         client.close()

@@ -239,7 +239,7 @@ class Transport(ABC):
                 self._accept(request, account_id)
                 return
         except ConnectRefused as refused:
-            self._refuse(str(refused))
+            self._refuse_connect(refused)
             return
         self._waiting = []
         self.verification = self.connections.dispatcher.spawn(self._verify_and_accept(request))
@@ -250,7 +250,7 @@ class Transport(ABC):
             if not self.closed:
                 self._accept(request, account_id)
         except ConnectRefused as refused:
-            self._refuse(str(refused))
+            self._refuse_connect(refused)
         finally:
             waiting, self._waiting, self.verification = self._waiting or [], None, None
         for index, payload in enumerate(waiting):
@@ -266,11 +266,19 @@ class Transport(ABC):
         self._stop_expecting_connect()
         self.client = client
         self._set_limit(PACKET_MAX)
+        log.debug(
+            "socket of account %s connected from %s: %s-scoped %s, client %r",
+            account_id, self.address or "this computer", client.kind, client.id, client.happy_client,
+        )  # fmt: skip
         ids = {"sid": client.sid, "pid": client.pid} if client.pid else {"sid": client.sid}
         self.send(Packet(b"40" + json_codec.encode(ids)))
         for packet in () if recovered is None else recovered.missed:
             self.send(packet)
         self.connections.handshake.enter(client, recovered)
+
+    def _refuse_connect(self, refused: ConnectRefused) -> None:
+        log.info("socket refused from %s: %s", self.address or "this computer", refused)
+        self._refuse(str(refused))
 
     def _refuse(self, message: str, namespace: bytes = b"") -> None:
         self.send(Packet(b"44" + namespace + json_codec.encode({"message": message})))

@@ -38,6 +38,7 @@ async def _main(server: Server, ready: Callable[[Server], None], clean_up: Calla
     def stop() -> None:
         if server.stopping:
             clean_up()
+            server.abort()
             os._exit(1)
         notify_systemd("STOPPING=1")
         server.stop()

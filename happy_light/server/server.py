@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,18 +13,19 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from happy_light import app, data_dir
-from happy_light.admin import metrics, prune
+from happy_light.admin import backup_schedule, metrics, prune, server_id
 from happy_light.admin.api import SOCKET_NAME, AdminApplication
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, SignedOut
 from happy_light.config import Settings
 from happy_light.context import ServerContext
-from happy_light.errors import ServiceUnavailable
+from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
 from happy_light.http.application import HttpApplication
 from happy_light.server.binding import bind, bind_metrics, bind_unix
 from happy_light.server.side_listener import SideListener
+from happy_light.server.tunnel import Tunnel
 from happy_light.stack import hypercorn_server
 from happy_light.store import Database, engine_of
 
@@ -40,6 +42,9 @@ class Server:
         self.settings = settings
         self._stopping = asyncio.Event()
         self._side_listeners: list[SideListener] = []
+        self._tunnel: Tunnel | None = None
+        self.metrics_url: str | None = None
+        """Where the metrics are, once it serves them."""
 
     async def start(self) -> None:
         """Open everything and bind. Raises OperatorError; nothing is left open then."""
@@ -51,19 +56,42 @@ class Server:
             self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
+            self.host, self.port = self.socket.getsockname()[:2]
             bus = Bus()
             self.database = Database(engine_of(settings), bus)
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
+            await self.database.read(master_secret.finish_replacement, settings.secret_file)
+            await self.database.read(master_secret.check_not_lost, settings.master_secret, settings.secret_file)
             self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
             await self.keys.warm()
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
-            self.context = ServerContext(settings, self.database, bus, self.keys, app.describe)
+            if not await self.database.read(server_id.is_recorded):
+                await self.database.write_for((), server_id.record)
+            if settings.tunnel is not None:
+                await self._open_tunnel(settings.tunnel, opened)
+            self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
             bus.subscribe(SignedOut, self._sign_out)
             self._opened = opened.pop_all()
-        self.host, self.port = self.socket.getsockname()[:2]
+
+    async def _open_tunnel(self, name: str, opened: contextlib.AsyncExitStack) -> None:
+        """Make the address of a tunnel the public URL. Raises OperatorError; returns early when the server stops."""
+        if self.settings.public_url is not None:
+            raise OperatorError("PUBLIC_URL and --tunnel are both set; the tunnel has an address of its own.")
+        opening = asyncio.create_task(Tunnel.open(name, self.url))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+            return
+        self._tunnel = opening.result()
+        opened.push_async_callback(self._tunnel.close)
+        origins = {**self.settings.origins, "public_url": "--tunnel"}
+        self.settings = dataclasses.replace(self.settings, public_url=self._tunnel.url, origins=origins)
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
@@ -73,6 +101,7 @@ class Server:
         self._serve_metrics()
         jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
+        jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
         self.context.serving = True
         serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
@@ -121,7 +150,8 @@ class Server:
                 settings.metrics_port, settings.metrics_host, error.strerror,
             )  # fmt: skip
             return
-        log.info("metrics at http://%s:%d/metrics", settings.metrics_host, listener.getsockname()[1])
+        host = f"[{settings.metrics_host}]" if ":" in settings.metrics_host else settings.metrics_host
+        self.metrics_url = f"http://{host}:{listener.getsockname()[1]}/metrics"
         self._listen_beside(HttpApplication(self.context, metrics.routes), listener)
 
     def _listen_beside(self, application: ASGIApp, listener: socket.socket) -> None:
@@ -141,6 +171,11 @@ class Server:
         await self._stopping.wait()
         self.context.presence.stopping = True
         await self.app.live.close()
+
+    def abort(self) -> None:
+        """End what would outlive a process that exits at once."""
+        if self._tunnel is not None:
+            self._tunnel.kill()
 
     def stop(self) -> None:
         """End `serve`, at once if it has not begun."""

@@ -136,9 +136,22 @@ class Database:
         """Give some free space back to the system. Return the bytes, or 0. It is a write operation."""
         return self._engine.shrink(tx)
 
+    async def check(self) -> None:
+        """Raise ServiceUnavailable with the reason if the database cannot be read, is gone, damaged or out of space."""
+        if self._closed:
+            raise ServiceUnavailable("The server is stopping")
+        await self._engine.check()
+        await self.read(_look)
+
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database in bytes. It is a read operation."""
         return self._engine.disk_usage(tx)
+
+
+def _look(tx: ReadTransaction) -> None:
+    """Read a little of some tables."""
+    for table in ("accounts", "sessions", "messages", "machines"):
+        tx.fetch_one(f"SELECT 1 FROM {table} LIMIT 1")
 
 
 def _count(tx: ReadTransaction, tables: Sequence[str]) -> tuple[dict[str, int], float]:

@@ -119,5 +119,8 @@ class Engine(Protocol):
     def shrink(self, tx: Transaction) -> int:
         """Give some free space back to the system. Return the bytes, 0 when nothing is left to give."""
 
+    async def check(self) -> None:
+        """Raise ServiceUnavailable with the reason if the database cannot work, as far as a quick look shows it."""
+
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the database."""

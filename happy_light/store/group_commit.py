@@ -5,6 +5,9 @@ written something, the group is rolled back and run again with a savepoint for e
 likes; if even the commit fails, each write gets a transaction of its own. So a failing write fails alone, and an
 operation may run more than once.
 
+An error leads through its traceback to the frames that it passed and to those that called them, also to the frames
+here, and they to the units. So a unit keeps nothing once its caller is told: no cycle holds a write in memory.
+
 The updates of a group get their account's next `seq` inside the same transaction. After the commit, on the event
 loop, they go to the bus in this order, and then the callers wake.
 """
@@ -42,7 +45,7 @@ UNKNOWN = "The database went away during the write, and it is not known whether 
 class Unit:
     """A write that waits for its turn, and its outcome."""
 
-    __slots__ = ("account_ids", "error", "future", "operation", "result", "tx")
+    __slots__ = ("account_ids", "busy", "error", "future", "operation", "result", "tx")
 
     def __init__(
         self, account_ids: Collection[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
@@ -54,6 +57,8 @@ class Unit:
         """Its transaction, if it succeeded."""
         self.result: Any = None
         self.error: Exception | None = None
+        self.busy = False
+        """Whether it waited for another process's writes of its accounts in vain."""
 
     def succeed(self, tx: Transaction, result: Any) -> None:
         """Keep the result of the operation."""
@@ -62,6 +67,17 @@ class Unit:
     def fail(self, error: Exception) -> None:
         """Keep the error for the caller; nothing of the operation will be stored."""
         self.tx, self.result, self.error = None, None, error
+        self.busy = isinstance(error, AccountsBusy)
+
+    def tell(self) -> None:
+        """Give the outcome to the caller, if it still waits, and let go of everything. Called on the event loop."""
+        if not self.future.done():  # else cancelled
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
+        self.tx = self.result = self.error = None
+        del self.future, self.operation
 
 
 class _SavepointsNeededError(Exception):
@@ -145,18 +161,22 @@ class GroupCommit:
             self._settle(group, messages)
         except Exception as error:
             self._writer.rollback()
-            cause = error.error if isinstance(error, _SavepointsNeededError) else error
-            if attempt < ATTEMPTS_MAX and self._writer.is_transient(cause):
-                self._commit(group, savepoints, attempt + 1)
-            elif len(group) > 1:
-                self._run_again(group, savepoints=self._writer.savepoints and cause is not error)
-            else:
-                group[0].fail(self._writer.translate(cause))
-                self._hand_over(group, [])
+            self._recover(group, savepoints, attempt, error)
         else:
             self.commits.add(time.perf_counter() - started)
             self.writes += len(group)
             self._hand_over(group, messages)
+
+    def _recover(self, group: list[Unit], savepoints: bool, attempt: int, error: Exception) -> None:
+        """Commit a group that was rolled back again, in another way if the error will return."""
+        cause = error.error if isinstance(error, _SavepointsNeededError) else error
+        if attempt < ATTEMPTS_MAX and self._writer.is_transient(cause):
+            self._commit(group, savepoints, attempt + 1)
+        elif len(group) > 1:
+            self._run_again(group, savepoints=self._writer.savepoints and cause is not error)
+        else:
+            group[0].fail(self._writer.translate(cause))
+            self._hand_over(group, [])
 
     def _run_again(self, group: list[Unit], savepoints: bool) -> None:
         """Commit a group that was rolled back: with savepoints, or else one by one."""
@@ -169,7 +189,7 @@ class GroupCommit:
                 self._refuse([unit])
                 continue
             self._commit([unit])
-            if isinstance(unit.error, AccountsBusy):
+            if unit.busy:
                 busy.update(unit.account_ids)
 
     def _settle(self, group: list[Unit], messages: list[BusMessage]) -> None:
@@ -280,12 +300,7 @@ class GroupCommit:
                 self._versions.changed(unit.account_ids)
         self._bus.publish(*messages)
         for unit in group:
-            if unit.future.done():  # cancelled
-                continue
-            if unit.error is not None:
-                unit.future.set_exception(unit.error)
-            else:
-                unit.future.set_result(unit.result)
+            unit.tell()
 
 
 def _tell_unknown(group: list[Unit]) -> None:

@@ -19,8 +19,31 @@ R = TypeVar("R")
 
 BATCH_MAX = 4  # reads answered together: bounds how long the first waits for the last
 WAITING_MAX = 10_000  # reads that may wait for one connection; more are refused
-_Read = tuple[asyncio.Future[Any], Callable[[ReadTransaction], Any]]
-_Result = tuple[asyncio.Future[Any], Any, Exception | None]
+
+
+class _Read:
+    """A read that waits for its turn, and its outcome."""
+
+    __slots__ = ("error", "future", "operation", "result")
+
+    def __init__(self, operation: Callable[[ReadTransaction], Any], future: asyncio.Future[Any]) -> None:
+        self.operation = operation
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def tell(self) -> None:
+        """Give the outcome to the caller, if it still waits, and let go of everything. Called on the event loop.
+
+        An error's traceback leads to the frames here and so back to this object.
+        """
+        if not self.future.done():  # else cancelled
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
+        self.result = self.error = None
+        del self.future, self.operation
 
 
 class ReadQueue:
@@ -39,7 +62,7 @@ class ReadQueue:
             raise ServiceUnavailable("Too many reads are waiting")
         future: asyncio.Future[R] = self._loop.create_future()
         with self._lock:
-            self._waiting.append((future, operation))
+            self._waiting.append(_Read(operation, future))
             if self._running:
                 return future
             self._running = True
@@ -54,21 +77,15 @@ class ReadQueue:
                 if not batch:
                     self._running = False
                     return
-            results: list[_Result] = []
-            for future, operation in batch:
+            for read in batch:
                 try:
-                    results.append((future, self._reader.read(operation), None))
+                    read.result = self._reader.read(read.operation)
                 except Exception as error:
-                    results.append((future, None, error))
-            self._loop.call_soon_threadsafe(_resolve, results)
+                    read.error = error
+            self._loop.call_soon_threadsafe(_tell, batch)
 
 
-def _resolve(results: list[_Result]) -> None:
+def _tell(batch: list[_Read]) -> None:
     """Wake the callers that still wait; on the event loop."""
-    for future, result, error in results:
-        if future.done():  # cancelled
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+    for read in batch:
+        read.tell()

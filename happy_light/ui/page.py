@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import functools
 import hashlib
 import re
@@ -12,16 +13,15 @@ from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
 from happy_light import __version__
 from happy_light.config import Settings
 from happy_light.context import ServerContext
-from happy_light.domains import health
 from happy_light.http import addresses, forwarded
 from happy_light.http.request import Request
+from happy_light.ui import build
 
 _QR_MAX: Final = 250  # characters; the code of a longer address is too fine for cameras
 _REGISTRATION: Final = {
@@ -36,30 +36,29 @@ async def answer(request: Request[Any, Any]) -> Response:
     settings = request.context.settings
     url, asked = forwarded.server_url(settings, request.scope), forwarded.requested_url(settings, request.scope)
     template, policy = _template()
-    qr = await asyncio.to_thread(_figure, url)
-    try:
-        await request.context.database.read(health.check_database)
-        healthy = True
-    except Exception:
-        healthy = False
+    port: int = request.scope["server"][1]
+    scan = url if not addresses.is_loopback_url(url) else next(iter(_for_phones(settings, port)), None)
+    qr = await asyncio.to_thread(_figure, scan) if scan else ""
+    problem = await request.context.health.problem()
     app = request.context.web_app
+    web_app = await asyncio.to_thread(build.is_there, settings)
     body = template.substitute(
         url=escape(url),
         explicit="no" if settings.public_url is None else "yes",
         notice=_insecure(settings, asked),
         qr=qr,
-        reach=_reach(settings, url, request.scope["server"][1]),
+        reach=_reach(settings, url, port),
         once=escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
         always=escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
-        health="Healthy" if healthy else "The database does not answer",
-        health_class="" if healthy else "bad",
+        health=escape(problem or "Healthy"),
+        health_class="bad" if problem else "",
         version=escape(__version__),
         registration=escape(registration(request.context)),
-        webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if app.folder else "",
+        webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if web_app else "",
         webapp_state=(
             f'<a href="{app.prefix}">{app.prefix}</a>'
-            if app.folder
-            else "None; <code>HAPPY_SERVER_UI_DIR</code> names the folder of one"
+            if web_app
+            else "None; <code>HAPPY_SERVER_UI_DIR</code> names the folder of a build"
         ),
     )
     headers = {
@@ -77,17 +76,8 @@ def registration(context: ServerContext) -> str:
     return _REGISTRATION[context.settings.registration]
 
 
-def is_loopback(url: str) -> bool:
-    """Whether the address can be reached from this computer only."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return addresses.is_loopback(host) or host.endswith(".localhost")
-    except ValueError:  # not a valid address
-        return False
-
-
 def _insecure(settings: Settings, asked: str) -> str:
-    if asked.startswith("https://") or is_loopback(asked):
+    if asked.startswith("https://") or addresses.is_loopback_url(asked):
         return ""
     public = settings.public_url or ""
     instead = f'Open <a href="{escape(public)}">{escape(public)}</a> instead.' if public.startswith("https://") else ""
@@ -100,15 +90,19 @@ def _insecure(settings: Settings, asked: str) -> str:
 
 def _reach(settings: Settings, url: str, port: int) -> str:
     """Return a hint how phones reach the server, if the address works on this computer only."""
-    if not is_loopback(url):
+    if not addresses.is_loopback_url(url):
         return ""
-    if addresses.is_wildcard(settings.host):
-        others = [addresses.url(settings, host, port) for host in addresses.reachable(settings.host)]
-        links = ", ".join(f'<a href="{other}">{other}</a>' for other in others if not is_loopback(other))
+    if not addresses.is_loopback(settings.host):
+        links = ", ".join(f'<a href="{other}">{other}</a>' for other in _for_phones(settings, port))
         cure = f"In your network the server is at {links}." if links else "It is in no network at present."
     else:
         cure = "For a phone, start the server with <code>--host 0.0.0.0</code>, or put https in front of it."
     return f'<p class="hint">Only this computer reaches it. {cure}</p>'
+
+
+def _for_phones(settings: Settings, port: int) -> list[str]:
+    """Return the URLs at which phones reach the server, whatever PUBLIC_URL says."""
+    return addresses.for_phones(dataclasses.replace(settings, public_url=None), settings.host, port)
 
 
 @functools.lru_cache(maxsize=16)
@@ -120,10 +114,9 @@ def _figure(url: str) -> str:
 
     code = segno.make(url, error="m", micro=False)
     svg = code.svg_inline(border=3, omitsize=True, svgclass=None, lineclass=None, dark="#1b1a17", light="#fff")
-    caption = "The same as a QR code" if is_loopback(url) else "Scan it to open this page and copy the address there"
     return (
         f'<figure class="qr"><div role="img" aria-label="QR code of {escape(url)}">{svg}</div>'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>Scan it to open {escape(url)} and copy the address there</figcaption></figure>"
     )
 
 

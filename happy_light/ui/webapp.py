@@ -18,8 +18,9 @@ from urllib.parse import unquote
 from starlette.responses import Response
 
 from happy_light.blobs import file_response
-from happy_light.http import content_types, responses
+from happy_light.http import content_types, forwarded, responses
 from happy_light.http.request import Request
+from happy_light.ui import insecure_bar
 from happy_light.ui.web_app_config import INDEX
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) ->
 def _page(file: Path, request: Request[Any, Any]) -> Response | None:
     """Return an index page with the configuration and the welcome text in it; None if it cannot be read."""
     try:
-        body = with_config(file.read_bytes(), request.context.web_app.script)
+        settings = request.context.settings
+        bar = insecure_bar.element(forwarded.requested_url(settings, request.scope), settings.public_url)
+        body = with_config(file.read_bytes(), request.context.web_app.script + bar)
     except OSError as error:
         log.warning("%s cannot be read: %s", file, error.strerror)
         return None

@@ -67,8 +67,8 @@ class Field:
         self.world = World(self.url)
         self.other = await self.world.account()
         self._process = psutil.Process(self.server.pid)
-        while (found := re.search(r"metrics at (\S+)", "".join(self.server.log))) is None:
-            await asyncio.sleep(0.01)
+        found = re.search(r"  Metrics  (\S+)", "\n".join(self.server.printed))
+        assert found is not None
         self._metrics = found[1]
         await self.fresh()  # what is made at the first request is no leak
         await self.look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import logging
 from base64 import b64decode
 from typing import Any, Final, Literal
 
@@ -22,10 +23,13 @@ from happy_light.errors import (
     ApiError,
     BadRequest,
 )
+from happy_light.http import forwarded
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Incoming, Outgoing, Success
+
+log = logging.getLogger(__name__)
 
 UNANSWERED_LIFETIME: Final = 24 * 3_600_000  # ms that a request waits for approval
 PICKED_UP_LIFETIME: Final = 10 * 60_000  # ms that an approved request hands out tokens after the first pick-up
@@ -186,12 +190,23 @@ async def _request_pairing(request: Request[PairingBody, None], kind: Kind) -> P
     if pairing is None or (pairing.response is not None and pairing.picked_up_at is None):
         supports_v2 = bool(request.body.supports_v2)
         pairing = await request.context.database.write_for((), request_pairing, kind, key, supports_v2)
+        _log_pairing(request, kind, pairing)
     if pairing.response is None or pairing.account_id is None:
         return PairingState("requested")
     extra = {"session": pairing.id} if kind == "terminal" else {}
     tokens_since = await request.context.database.read(read_tokens_since, pairing.account_id)
     token = make_token(request.context, pairing.account_id, tokens_since, **extra)
     return PairingState("authorized", token, pairing.response)
+
+
+def _log_pairing(request: Request[Any, None], kind: Kind, pairing: PairingRequest) -> None:
+    """Log a new request, or the first time that the answer to one is picked up."""
+    device = "a terminal" if kind == "terminal" else "a device"
+    address = forwarded.printable_address(request.context.settings, request.scope)
+    if pairing.response is None:
+        log.info("%s asks to be paired from %s", device, address)
+    else:
+        log.info("account %s: %s signed in from %s", pairing.account_id, device, address)
 
 
 async def get_status(request: Request[None, StatusQuery]) -> PairingStatus:
@@ -223,7 +238,7 @@ async def post_response(request: Request[ApprovalOrSignIn, None]) -> Success | S
     if not _is_sign_in(raw):
         raise ApiError(MISSING_AUTHORIZATION)
     body = _RESPONSE.decode_body(raw, request.header(b"content-type"))
-    return await verify_challenge(request.context, body.public_key, body.challenge, body.signature, server_made=True)
+    return await verify_challenge(request, body.public_key, body.challenge, body.signature, server_made=True)
 
 
 def _is_sign_in(raw: bytes) -> bool:

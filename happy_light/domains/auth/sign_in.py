@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -108,34 +108,36 @@ def read_me(tx: ReadTransaction, account_id: str, base: str) -> Me:
 async def post(request: Request[SignIn, None]) -> SignedIn:
     """Sign in with a signature; a new key creates an account."""
     body = request.body
-    return await verify_challenge(request.context, body.public_key, body.challenge, body.signature)
+    return await verify_challenge(request, body.public_key, body.challenge, body.signature)
 
 
 async def verify_challenge(
-    context: ServerContext, public_key: bytes, challenge: bytes, signature: bytes, *, server_made: bool = False
+    request: Request[Any, None], public_key: bytes, challenge: bytes, signature: bytes, *, server_made: bool = False
 ) -> SignedIn:
     """Return a token of the key's account if the signature of the challenge is valid.
 
     A challenge that this server made is valid once; one that the client made itself always, unless `server_made`
     demands the server's. Raises ApiError INVALID_CHALLENGE, INVALID_SIGNATURE or REGISTRATION_CLOSED.
     """
+    context = request.context
     made_at = context.keys.challenges.made_at(challenge, public_key)
     if made_at is None and server_made:
         raise ApiError(INVALID_CHALLENGE)
     if not verify_signature(public_key, challenge, signature):
         raise ApiError(INVALID_SIGNATURE)
 
-    def operation(tx: Transaction) -> tuple[str, int]:
+    def operation(tx: Transaction) -> tuple[str, int, bool]:
         if made_at is not None:
             use_challenge(tx, challenge, made_at)
-        return get_or_create_account(tx, public_key, context.settings.registration)
+        known = tx.fetch_one("SELECT 1 FROM accounts WHERE public_key = ?", (public_key.hex().upper(),)) is not None
+        return *get_or_create_account(tx, public_key, context.settings.registration), known
 
-    try:
-        account_id, tokens_since = await context.database.write_for((), operation)
-    except ApiError as error:
-        if error.response is REGISTRATION_CLOSED:
-            log.warning("registration is closed: key %s was rejected", error.extra["fingerprint"])
-        raise
+    account_id, tokens_since, known = await context.database.write_for((), operation)
+    address = forwarded.printable_address(context.settings, request.scope)
+    if known:
+        log.info("account %s signed in from %s", account_id, address)
+    else:
+        log.info("account %s created from %s, key %s", account_id, address, fingerprint(public_key))
     return SignedIn(make_token(context, account_id, tokens_since))
 
 

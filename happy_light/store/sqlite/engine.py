@@ -16,6 +16,7 @@ from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.engine import ADVANCE, DiskUsage
 from happy_light.store.sqlite.connection import SqliteConnection
 from happy_light.store.sqlite.dialect import DIALECT
+from happy_light.store.sqlite.file_check import FileCheck
 from happy_light.store.sqlite.schema import create_or_migrate
 from happy_light.store.transaction import ReadTransaction, Transaction
 
@@ -45,9 +46,10 @@ class SqliteWriter:
     group_seconds = math.inf  # nobody else waits for the lock
     savepoints = True
 
-    def __init__(self, connection: SqliteConnection) -> None:
+    def __init__(self, connection: SqliteConnection, file: FileCheck) -> None:
         self.connection = connection.raw
         self.submit = connection.submit
+        self._file = file
 
     def begin(self, account_ids: Collection[str]) -> None:
         """Take the lock of the whole database, before anything is read."""
@@ -89,6 +91,9 @@ class SqliteWriter:
 
     def translate(self, error: Exception) -> Exception:
         """Return ServiceUnavailable for an error of the database, which is logged, and any other as it is."""
+        damage = self._file.see(error)
+        if damage is not None:
+            return damage
         if isinstance(error, sqlite3.OperationalError):
             log.error("database: %s", error)
             return ServiceUnavailable("The server cannot write to its database")
@@ -98,13 +103,20 @@ class SqliteWriter:
 class SqliteReader:
     """A reading connection, as the read queue uses it."""
 
-    def __init__(self, connection: SqliteConnection) -> None:
+    def __init__(self, connection: SqliteConnection, file: FileCheck) -> None:
         self.submit = connection.submit
+        self._file = file
         self._tx = ReadTransaction(connection.raw, DIALECT)
 
     def read(self, operation: Callable[[ReadTransaction], R]) -> R:
-        """Run `operation`."""
-        return operation(self._tx)
+        """Run `operation`. Raises what it raises, and ServiceUnavailable if the database is damaged."""
+        try:
+            return operation(self._tx)
+        except sqlite3.DatabaseError as error:
+            damage = self._file.see(error)
+            if damage is None:
+                raise
+            raise damage from error
 
 
 class SqliteEngine:
@@ -131,7 +143,8 @@ class SqliteEngine:
                 opened.pop_all()
         except sqlite3.Error as error:
             raise OperatorError(f"The database {self.path} cannot be used: {error}.") from error
-        return SqliteWriter(self._writer), [SqliteReader(reader) for reader in self._readers]
+        self._file = FileCheck(self.path)
+        return SqliteWriter(self._writer, self._file), [SqliteReader(reader, self._file) for reader in self._readers]
 
     async def _check_writable(self) -> None:
         """Raise OperatorError for a file without write permission, which SQLite opens without an error."""
@@ -169,6 +182,10 @@ class SqliteEngine:
             tx.execute("PRAGMA incremental_vacuum(1)")
         pages: int = size - tx.fetch_all("PRAGMA page_count")[0][0]
         return pages * int(tx.fetch_all("PRAGMA page_size")[0][0])
+
+    async def check(self) -> None:
+        """Look at the file on another thread, since a disk can hang."""
+        await asyncio.to_thread(self._file.check)
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the file, its log and its free pages."""

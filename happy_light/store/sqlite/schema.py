@@ -107,7 +107,7 @@ def open_readonly(path: Path) -> Iterator[ReadTransaction]:
             raise OperatorError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
         yield ReadTransaction(connection, DIALECT)
     except sqlite3.Error as error:
-        raise OperatorError(f"The database {path} cannot be read: {error}.") from error
+        raise _unusable(path, error) from error
     finally:
         connection.close()
 
@@ -133,7 +133,17 @@ def create_or_migrate(path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             _migrate(connection, path, version)
     except sqlite3.Error as error:
-        raise OperatorError(f"The database {path} cannot be used: {error}.") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> OperatorError:
+    """Return the sentence about a database that cannot be used, for the operator."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return OperatorError(
+            f"The database {path} is damaged ({error}). Restore a backup: happy-server-light restore ARCHIVE --force."
+        )
+    return OperatorError(f"The database {path} cannot be used: {error}.")
 
 
 def _version_of(path: Path) -> int:

@@ -1,0 +1,32 @@
+"""What is known of scheduled backups: when the last one was, and how it ended."""
+
+from __future__ import annotations
+
+from happy_light.wire import Outgoing
+
+
+class BackupResult(Outgoing):
+    """A scheduled backup: when it ended (ms), its archive, or the sentence why there is none."""
+
+    at: int
+    archive: str | None
+    error: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an archive."""
+        return self.error is None
+
+
+class BackupState:
+    """The last scheduled backup, and the last one that succeeded; None before the first."""
+
+    def __init__(self) -> None:
+        self.last: BackupResult | None = None
+        self.last_success: BackupResult | None = None
+
+    def record(self, result: BackupResult) -> None:
+        """Make this the last backup."""
+        self.last = result
+        if result.ok:
+            self.last_success = result

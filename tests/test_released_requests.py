@@ -1,0 +1,175 @@
+"""Nothing of a request outlives its answer, whichever way it ends: no cycle waits for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from happy_light.domains import kv
+from happy_light.errors import SESSION_NOT_FOUND, ApiError
+from happy_light.http import body as http_body
+from happy_light.server import Server
+from happy_light.store import Transaction
+from tests.client import Account, World
+from tests.raw_connections import Connection, Raw
+
+SIZE = 2_000_000  # bytes of a request
+TIMES = 3
+Inside = Callable[..., Awaitable[Server]]
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Python's allocations are counted, and the garbage collector does not run."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    gc.enable()
+
+
+@pytest.fixture
+async def server(inside: Inside, traced: None) -> AsyncIterator[Server]:
+    # What was cut off would be kept, as it should, for the client to continue.
+    yield await inside(recovery_window="0")
+
+
+async def keeps_nothing(request: Callable[[], Awaitable[None]]) -> None:
+    """Make the request several times; what it carried must be gone afterwards. The first time fills caches."""
+    await request()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(TIMES):
+        await request()
+    async with asyncio.timeout(5):
+        while tracemalloc.get_traced_memory()[0] > before + SIZE // 2:
+            await asyncio.sleep(0.01)
+
+
+def message(local_id: Any = None) -> dict[str, Any]:
+    return {"messages": [{"content": "x" * SIZE, "localId": local_id}]}
+
+
+async def post(server: Server, alice: Account, path: str, body: Any, status: int) -> None:
+    """By hand, because httpx keeps what it sent for a while."""
+    async with await Connection.open(server.url) as raw:
+        headers = {"Authorization": f"Bearer {alice.token}", "Content-Type": "application/json"}
+        assert (await raw.request("POST", path, headers, json.dumps(body).encode())).status == status
+
+
+async def test_over_http(server: Server) -> None:
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        path = f"/v3/sessions/{session}/messages"
+        await keeps_nothing(lambda: post(server, alice, path, message("same"), 200))
+        await keeps_nothing(lambda: post(server, alice, "/v3/sessions/none/messages", message("1"), 404))
+        await keeps_nothing(lambda: post(server, alice, path, message(5), 400))
+        await keeps_nothing(lambda: post(server, alice, "/v1/version", {"platform": "x" * SIZE}, 413))
+        await keeps_nothing(lambda: post(server, alice, "/nothing", message("1"), 404))
+
+
+async def test_over_http_when_the_write_fails_after_it_has_begun(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the group runs again with savepoints."""
+    whole = kv.mutate
+
+    def fails(tx: Transaction, account_id: str, mutations: list[kv.Mutation]) -> Any:
+        whole(tx, account_id, mutations)
+        raise ApiError(SESSION_NOT_FOUND)  # an unexpected error is logged, and pytest keeps what is logged
+
+    monkeypatch.setattr(kv, "mutate", fails)
+    async with World(server.url) as world:
+        alice = await world.account()
+        body = {"mutations": [{"key": "k", "value": "eHh4" * (SIZE // 4), "version": -1}]}
+        await keeps_nothing(lambda: post(server, alice, "/v1/kv", body, 404))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_over_http_when_the_client_leaves(server: Server, whole: bool) -> None:
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+
+        async def request() -> None:
+            body = json.dumps(message("same")).encode()
+            head = (
+                f"POST /v3/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+            )
+            raw = await Connection.open(server.url)
+            await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + (body if whole else body[:-1]))
+            raw.writer.transport.abort()
+
+        await keeps_nothing(request)
+
+
+async def test_over_http_when_the_body_takes_too_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_body, "PERIOD", 0.3)
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+
+        async def request() -> None:
+            body = json.dumps(message("same")).encode()
+            head = (
+                f"POST /v3/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+            )
+            async with await Connection.open(server.url) as raw:
+                await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+                assert (await raw.answer()).status == 408
+
+        await keeps_nothing(request)
+
+
+async def call(raw: Raw, event: str, data: Any, expected: str) -> None:
+    raw.say("421" + json.dumps([event, data]))
+    ack = await raw.text()
+    assert ack.startswith("431") and expected in ack, ack[:500]
+
+
+async def test_over_sockets(server: Server) -> None:
+    server.context.rpc.appear = 0.05
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        raw = await (await Raw.open(server.url)).enter(alice.token)
+        large = "x" * SIZE
+
+        def metadata(sid: str, version: Any) -> dict[str, Any]:
+            return {"sid": sid, "metadata": large, "expectedVersion": version}
+
+        event = "update-metadata"
+        await keeps_nothing(lambda: call(raw, event, metadata(session, 99), "version-mismatch"))
+        await keeps_nothing(lambda: call(raw, event, metadata("none", 1), '"error"'))
+        await keeps_nothing(lambda: call(raw, event, metadata(session, "1"), '"error"'))
+        await keeps_nothing(lambda: call(raw, "no-such-event", {"data": large}, "Unknown event"))
+        await keeps_nothing(
+            lambda: call(raw, "rpc-call", {"method": "none", "params": large}, "RPC method not available")
+        )
+        raw.writer.close()
+
+
+async def test_over_sockets_when_an_rpc_call_ends_without_an_answer(server: Server) -> None:
+    async with World(server.url) as world:
+        alice = await world.account()
+        caller = await (await Raw.open(server.url)).enter(alice.token)
+
+        async def request() -> None:
+            target = await (await Raw.open(server.url)).enter(alice.token)
+            target.say('421["rpc-register",{"method":"m"}]')
+            while not (await target.text()).startswith("431"):
+                pass
+            calling = asyncio.create_task(call(caller, "rpc-call", {"method": "m", "params": "x" * SIZE}, "false"))
+            await target.reader.readuntil(b"rpc-request")  # and no more, since this client would keep it
+            target.writer.transport.abort()
+            await calling
+
+        await keeps_nothing(request)
+        caller.writer.close()
