@@ -63,6 +63,12 @@ class Process:
         for line in self.process.stderr:
             self.log.append(line)
 
+    async def wait_for_log(self, text: str) -> None:
+        """Wait until the log, which a thread reads, has this text. Raises TimeoutError."""
+        async with asyncio.timeout(20):
+            while text not in "".join(self.log):
+                await asyncio.sleep(0.01)
+
     @property
     def pid(self) -> int:
         return self.process.pid

@@ -94,7 +94,7 @@ async def test_clients_come_back_by_themselves_after_a_restart(start: Callable[.
         for number, transports in enumerate([["websocket"]] * 20 + [["polling"]] * 5 + [["polling", "websocket"]] * 5):
             client = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=1)
             client.on("connect", lambda number=number: came.put_nowait(number))
-            client.on("update", lambda frame: seen.append(frame["body"]["message"]["localId"]))
+            client.on("update", lambda frame, offset: seen.append(frame["body"]["message"]["localId"]))
             await client.connect(
                 server.url, auth={"token": alice.token}, transports=transports, socketio_path="v1/updates"
             )

@@ -29,7 +29,7 @@ from happy_light.domains.uploads import CONTENT_TYPE, SIZE_MAX, Upload, Uploaded
 from happy_light.errors import ApiError, BadRequest
 from happy_light.http.request import Request
 from happy_light.http.router import Route
-from happy_light.wire import Outgoing
+from happy_light.wire import Failure, Outgoing
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -175,6 +175,7 @@ class PictureEndpoints:
         path = f"/v1/{owner.kind}/:id/avatar"
         invalid_file = [] if owner.invalid_file is None else [owner.invalid_file]
         exists = [] if owner.upload_exists is None else [owner.upload_exists]
+        malformed_path = {400: Failure} if owner.invalid_file is None else {}
         return [
             Route(
                 "POST", f"{path}/request-upload", self.post_request_upload, body=owner.request_body, answer=Upload,
@@ -188,7 +189,10 @@ class PictureEndpoints:
                 "PATCH", path, self.patch, body=owner.activate_body, answer=owner.answer_type,
                 errors=[owner.not_found, owner.invalid_ref, owner.upload_not_found, owner.invalid_size],
             ),
-            Route("DELETE", path, self.delete, answer=owner.answer_type, errors=[owner.not_found]),
+            Route(
+                "DELETE", path, self.delete, answer=owner.answer_type, errors=[owner.not_found],
+                other_responses=malformed_path,
+            ),
             Route(
                 "POST", f"{path}/request-download", self.post_request_download, answer=PictureDownload,
                 errors=[owner.download_not_found, owner.picture_not_found],
@@ -196,6 +200,7 @@ class PictureEndpoints:
             Route(
                 "GET", f"{path}/:file", self.get, answer=bytes,
                 errors=[owner.download_not_found, *invalid_file, owner.direct_download, owner.picture_not_found],
+                other_responses=malformed_path,
             ),
         ]  # fmt: skip
 

@@ -45,10 +45,14 @@ class PostgresDialect:
 def _builder(kind: type[msgspec.Struct], columns: tuple[str, ...]) -> Callable[[Row], msgspec.Struct]:
     """Return a function that makes a `kind` of a row with these columns.
 
-    A field that is itself a struct has one field, which is the column.
+    A field that is itself a struct is one column if it has one field, else the columns `<field>_<field of it>`, and
+    null if the first of them is NULL.
     """
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
+    wide = {field.name: struct for field in described.fields if (struct := _wide(field.type)) is not None}
+    if wide:
+        return _wide_builder(kind, described, wide, columns)
     fields = [(_position(field, columns), _conversion(field.type)) for field in described.fields]
     if all(conversion is None for _, conversion in fields):
         positions = [position for position, _ in fields]
@@ -64,6 +68,40 @@ def _builder(kind: type[msgspec.Struct], columns: tuple[str, ...]) -> Callable[[
         )
 
     return build
+
+
+def _wide(kind: inspect.Type) -> inspect.StructType | None:
+    """Return the struct of a field that has several columns, None for any other field."""
+    if isinstance(kind, inspect.UnionType) and len(kind.types) == 2:
+        kind = next((one for one in kind.types if not isinstance(one, inspect.NoneType)), kind)
+    return kind if isinstance(kind, inspect.StructType) and len(kind.fields) > 1 else None
+
+
+def _wide_builder(
+    kind: type[msgspec.Struct],
+    described: inspect.StructType,
+    wide: dict[str, inspect.StructType],
+    columns: tuple[str, ...],
+) -> Callable[[Row], msgspec.Struct]:
+    """Return what `_builder` does, for a struct with fields that have several columns."""
+    makers: list[Callable[[Row], Any]] = []
+    for field in described.fields:
+        struct = wide.get(field.name)
+        if struct is None:
+            makers.append(_value(_position(field, columns), _conversion(field.type)))
+        else:
+            positions = [columns.index(f"{field.name}_{part.name}") for part in struct.fields]
+            makers.append(_struct_value(struct.cls, positions))
+
+    return lambda row: kind(*[make(row) for make in makers])
+
+
+def _value(at: int | None, convert: Callable[[Any], Any] | None) -> Callable[[Row], Any]:
+    return lambda row: None if at is None else row[at] if convert is None or row[at] is None else convert(row[at])
+
+
+def _struct_value(kind: type[msgspec.Struct], positions: list[int]) -> Callable[[Row], Any]:
+    return lambda row: None if row[positions[0]] is None else kind(*[row[at] for at in positions])
 
 
 def _position(field: inspect.Field, columns: tuple[str, ...]) -> int | None:
