@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from happy_light import config, data_dir, pending_moves
-from happy_light.admin import backup_archive, backup_restore
+from happy_light.admin import backup_folder, backup_restore
 from happy_light.auth import derivation
 from happy_light.auth.keys import Keys
 from happy_light.config import Settings
@@ -149,7 +149,7 @@ def run_through(
 def archive(tmp_path: Path) -> Path:
     """A backup of Alice's server."""
     settings = fill(tmp_path / "alice", ALICE)
-    backup_archive.write(settings, tmp_path / "alice.tgz", True, lambda *_: None)
+    backup_folder.back_up_to_file(settings, tmp_path / "alice.tgz", True, False, lambda *_: None)
     return tmp_path / "alice.tgz"
 
 
