@@ -22,9 +22,10 @@ CREATE TABLE accounts (
     username         TEXT UNIQUE,
     avatar           TEXT,                           -- JSON {path, width, height, thumbhash}
     github_user_id   TEXT UNIQUE REFERENCES github_users (id) ON DELETE SET NULL,
-    tokens_since     INTEGER NOT NULL DEFAULT 0,     -- s since the epoch; older tokens are signed out
+    tokens_since     INTEGER NOT NULL DEFAULT 0,     -- s; for tokens that carry no generation: older ones are invalid
     created_at       INTEGER NOT NULL,
-    updated_at       INTEGER NOT NULL
+    updated_at       INTEGER NOT NULL,
+    token_generation INTEGER NOT NULL DEFAULT 0      -- how often it was signed out everywhere; tokens carry it
 ) STRICT;
 -- A user search is a prefix search without regard to case.
 CREATE INDEX accounts_by_username ON accounts (lower(username));

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 
 import happy_light
 from happy_light import app
+from happy_light.admin import account_admin
 from happy_light.bus import SignedOut
 from happy_light.server import Server
 from happy_light.store import Transaction
-from tests.client import World, uid
+from tests.client import World, b64, uid
 from tests.conftest import Process
 from tests.raw_connections import Connection, Wire
 from tests.webapp import ask, build, running
@@ -78,10 +80,6 @@ def test_what_proves_something_is_compared_in_constant_time() -> None:
 
 
 # ----------------------------------------------------------------------------------------- sign-out
-def signed_out(tx: Transaction, account_id: str) -> None:
-    tx.execute("UPDATE accounts SET tokens_since = ? WHERE id = ?", (2**40, account_id))
-
-
 async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token is looked up, and before its socket is in, its account is signed out."""
     server = await inside()
@@ -92,9 +90,9 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
         def read(operation: Callable[..., Any], *args: Any) -> Any:
             async def meanwhile() -> Any:
                 result = await original(operation, *args)
-                if operation.__name__ == "_tokens_since":
+                if operation.__name__ == "_accepts":
                     monkeypatch.undo()
-                    await server.database.write_for((), signed_out, alice.id)
+                    await server.database.write(alice.id, account_admin.sign_out)
                     server.context.bus.publish(SignedOut(alice.id))
                 return result
 
@@ -119,13 +117,92 @@ async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Ins
         start = f"POST {path.format(session=session)} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
         await connection.send(start.encode() + body[:10])
         await bob.get("/v1/machines")  # by now the other request waits for the rest of its body
-        await server.database.write_for((), signed_out, alice.id)
+        await server.database.write(alice.id, account_admin.sign_out)
         server.context.bus.publish(SignedOut(alice.id))
         await connection.send(body[10:])
         answer = await connection.answer()
         assert (answer.status, answer.json()) == (401, {"error": "Invalid token"})
         count = await server.database.read(lambda rx: rx.fetch_one("SELECT count(*) FROM messages"))
         assert count == (0,)
+
+
+@pytest.mark.parametrize("kind", ["", "account/"])
+@pytest.mark.parametrize("end", [account_admin.sign_out, account_admin.disable])
+@pytest.mark.parametrize("picked_up", [False, True])
+async def test_an_approved_pairing_gives_no_token_after_a_sign_out(
+    inside: Inside, kind: str, end: Callable[..., Any], picked_up: bool
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice, device = await world.account(), {"publicKey": b64(os.urandom(32))}
+        await world.http.post(f"/v1/auth/{kind}request", json=device)
+        await alice.ok("POST", f"/v1/auth/{kind}response", {**device, "response": "sealed"})
+        if picked_up:
+            assert (await world.http.post(f"/v1/auth/{kind}request", json=device)).json()["state"] == "authorized"
+        await server.database.write(alice.id, end)
+        server.context.bus.publish(SignedOut(alice.id))
+        answer = (await world.http.post(f"/v1/auth/{kind}request", json=device)).json()
+        assert answer["state"] == "requested"
+        assert "token" not in answer
+
+
+@pytest.mark.parametrize("kind", ["", "account/"])
+async def test_a_pairing_read_before_a_sign_out_gives_a_token_that_is_invalid(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """However long after the sign-out the token is made."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice, device = await world.account(), {"publicKey": b64(os.urandom(32))}
+        await world.http.post(f"/v1/auth/{kind}request", json=device)
+        await alice.ok("POST", f"/v1/auth/{kind}response", {**device, "response": "sealed"})
+        await world.http.post(f"/v1/auth/{kind}request", json=device)
+        original = server.database.read
+
+        def read(operation: Callable[..., Any], *args: Any) -> Any:
+            async def then_sign_out() -> Any:
+                result = await original(operation, *args)
+                monkeypatch.undo()
+                await server.database.write(alice.id, account_admin.sign_out)
+                server.context.bus.publish(SignedOut(alice.id))
+                await asyncio.sleep(1.1)  # tokens say the second in which they were made
+                return result
+
+            return then_sign_out()
+
+        monkeypatch.setattr(server.database, "read", read)
+        answer = (await world.http.post(f"/v1/auth/{kind}request", json=device)).json()
+        headers = {"Authorization": f"Bearer {answer['token']}"}
+        assert (await world.http.get("/v1/machines", headers=headers)).status_code == 401
+
+
+async def test_a_sign_out_does_not_depend_on_the_clock(inside: Inside) -> None:
+    """It was made while the clock was a century ahead, and new tokens are valid all the same."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+
+        def sign_out(tx: Transaction, account_id: str) -> None:
+            account_admin.sign_out(tx, account_id)
+            tx.execute("UPDATE accounts SET tokens_since = 2 * tokens_since WHERE id = ?", (account_id,))
+
+        await server.database.write(alice.id, sign_out)
+        server.context.bus.publish(SignedOut(alice.id))
+        assert (await alice.get("/v1/machines")).status_code == 401
+        again = await world.account(alice.key)
+        await again.ok("GET", "/v1/machines")
+
+
+async def test_tokens_without_a_generation_are_valid_until_the_next_sign_out(inside: Inside) -> None:
+    """Those of other servers and of older versions."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        alice.token = server.keys.tokens.signer.mint(alice.id)
+        await alice.ok("GET", "/v1/machines")
+        await server.database.write(alice.id, account_admin.sign_out)
+        server.context.bus.publish(SignedOut(alice.id))
+        assert (await alice.get("/v1/machines")).status_code == 401
 
 
 async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: Inside) -> None:

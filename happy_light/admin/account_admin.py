@@ -60,10 +60,14 @@ class DeletionDone(Outgoing):
 
 # -------------------------------------------------------------------------------------- operations
 def sign_out(tx: Transaction, account_id: str) -> None:
-    """Make every token of the account that exists now invalid. Raises ApiError."""
-    since = tx.now // 1000 + 1
-    if not tx.execute("UPDATE accounts SET tokens_since = ? WHERE id = ?", (since, account_id)):
+    """Make every token of the account that exists now invalid, and every pairing it approved. Raises ApiError."""
+    changed = tx.execute(
+        "UPDATE accounts SET token_generation = token_generation + 1, tokens_since = ? WHERE id = ?",
+        (tx.now // 1000 + 1, account_id),
+    )
+    if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
+    tx.execute("DELETE FROM auth_requests WHERE account_id = ?", (account_id,))
 
 
 def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int]:
@@ -72,11 +76,13 @@ def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int
     Returns the ids of its sessions and of its projects, and how many messages it has.
     """
     changed = tx.execute(
-        "UPDATE accounts SET public_key = 'deleted ' || id, tokens_since = ?, username = NULL WHERE id = ?",
+        "UPDATE accounts SET public_key = 'deleted ' || id, token_generation = token_generation + 1, tokens_since = ?, "
+        "username = NULL WHERE id = ?",
         (_NEVER, account_id),
     )
     if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
+    tx.execute("DELETE FROM auth_requests WHERE account_id = ?", (account_id,))
     sessions = tx.fetch_all("SELECT id, seq FROM sessions WHERE account_id = ?", (account_id,))
     projects = tx.fetch_all("SELECT id FROM projects WHERE account_id = ?", (account_id,))
     return [row[0] for row in sessions], [row[0] for row in projects], sum(row[1] for row in sessions)

@@ -88,7 +88,9 @@ def replace_secret(tx: Transaction, old: Keys | None, new: Keys) -> tuple[int, i
         tx.execute("UPDATE github_users SET token = ? WHERE id = ?", (token, github_id))
         resealed, lost = resealed + (token is not None), lost + (token is None)
     master_secret.replace(tx, new)
-    accounts = tx.execute("UPDATE accounts SET tokens_since = ?", (tx.now // 1000 + 1,))
+    accounts = tx.execute(
+        "UPDATE accounts SET tokens_since = ?, token_generation = token_generation + 1", (tx.now // 1000 + 1,)
+    )
     return accounts, resealed, lost
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from happy_light.auth.tokens import Tokens
+from happy_light.auth.tokens import Claims, Tokens
 from happy_light.store import Database, ReadTransaction
 
 
@@ -20,8 +20,7 @@ async def authenticate(database: Database, tokens: Tokens, token: str) -> str | 
         return None
     while True:
         revocations = tokens.revocations
-        since = await database.read(_tokens_since, claims.account_id)
-        if since is None or claims.issued_at < since:
+        if not await database.read(_accepts, claims):
             return None
         if revocations == tokens.revocations:
             break
@@ -30,7 +29,15 @@ async def authenticate(database: Database, tokens: Tokens, token: str) -> str | 
     return claims.account_id
 
 
-def _tokens_since(tx: ReadTransaction, account_id: str) -> int | None:
-    """Return when the account was last signed out everywhere (s); None if there is no such account."""
-    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
-    return None if row is None else int(row[0])
+def _accepts(tx: ReadTransaction, claims: Claims) -> bool:
+    """Whether the account exists and was not signed out everywhere since the token was made.
+
+    Tokens carry how often their account had been signed out; those that other servers and older versions made do not,
+    and are compared by their time.
+    """
+    row = tx.fetch_one("SELECT token_generation, tokens_since FROM accounts WHERE id = ?", (claims.account_id,))
+    if row is None:
+        return False
+    if claims.generation is not None:
+        return bool(claims.generation == row[0])
+    return bool(claims.issued_at >= row[1])

@@ -21,11 +21,15 @@ TOKEN_MAX: Final = 4_096  # characters of a token; ours have about 350
 
 
 class Claims(msgspec.Struct):
-    """What a verified token says. `issued_at` in s; `expires`: whether the token has an end."""
+    """What a verified token says. `issued_at` in s; `expires`: whether the token has an end.
+
+    `generation`: how often the account had been signed out everywhere; None in tokens that do not say it.
+    """
 
     account_id: str
     issued_at: int
     expires: bool
+    generation: int | None = None
 
 
 class Signer:
@@ -105,8 +109,13 @@ class Tokens:
         claims = self.signer.verify(token)
         if claims is None or not isinstance(claims["sub"], str):
             return None
-        issued = claims.get("iat", 0)
-        return Claims(claims["sub"], int(issued) if isinstance(issued, int | float) else 0, "exp" in claims)
+        issued, generation = claims.get("iat", 0), claims.get("generation")
+        return Claims(
+            claims["sub"],
+            int(issued) if isinstance(issued, int | float) else 0,
+            "exp" in claims,
+            generation if isinstance(generation, int) else None,
+        )
 
     def remember(self, token: str, claims: Claims) -> None:
         """Make `cached` answer for this token. A token that expires is not kept, so it is verified every time."""

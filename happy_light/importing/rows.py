@@ -78,6 +78,7 @@ class AccountRow(Row):
     created_at: Time
     updated_at: Time
     tokens_since: Version = 0
+    token_generation: Version = 0
 
     def __post_init__(self) -> None:
         if self.avatar is not None:

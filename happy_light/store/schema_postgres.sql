@@ -33,9 +33,10 @@ CREATE TABLE accounts (
     username         text COLLATE "C" UNIQUE,
     avatar           text COLLATE "C",               -- JSON {path, width, height, thumbhash}
     github_user_id   text COLLATE "C" UNIQUE REFERENCES github_users (id) ON DELETE SET NULL,
-    tokens_since     bigint NOT NULL DEFAULT 0,      -- s since the epoch; older tokens are signed out
+    tokens_since     bigint NOT NULL DEFAULT 0,      -- s; for tokens that carry no generation: older ones are invalid
     created_at       bigint NOT NULL,
-    updated_at       bigint NOT NULL
+    updated_at       bigint NOT NULL,
+    token_generation bigint NOT NULL DEFAULT 0       -- how often it was signed out everywhere; tokens carry it
 );
 
 -- A user search is a prefix search without regard to case.

@@ -93,7 +93,11 @@ class ApprovalOrSignIn(Incoming):
 
 # -------------------------------------------------------------------------------------- operations
 class PairingRequest(msgspec.Struct):
-    """A row of auth_requests; times in ms. `picked_up_at` is when its owner first received the token."""
+    """A row of auth_requests; times in ms. `picked_up_at` is when its owner first received the token.
+
+    `generation` is that of the account's tokens, read together with the rest: a sign-out that comes later, or has
+    come in between, makes the token invalid.
+    """
 
     id: str
     supports_v2: bool
@@ -101,6 +105,7 @@ class PairingRequest(msgspec.Struct):
     account_id: str | None
     picked_up_at: int | None
     created_at: int
+    generation: int = 0
 
     def is_expired(self, now: int) -> bool:
         """Whether the request counts as absent at `now` (ms)."""
@@ -112,8 +117,9 @@ class PairingRequest(msgspec.Struct):
 def find_pairing(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingRequest | None:
     """Return the request of a key, or None if there is none or it is expired."""
     row = tx.fetch_one(
-        "SELECT id, supports_v2, response, account_id, picked_up_at, created_at FROM auth_requests "
-        "WHERE kind = ? AND public_key = ?",
+        "SELECT r.id, r.supports_v2, r.response, r.account_id, r.picked_up_at, r.created_at, "
+        "coalesce(a.token_generation, 0) FROM auth_requests r LEFT JOIN accounts a ON a.id = r.account_id "
+        "WHERE r.kind = ? AND r.public_key = ?",
         (kind, public_key.hex().upper()),
     )
     if row is None:
@@ -164,12 +170,6 @@ def delete_expired(tx: Transaction) -> int:
     )
 
 
-def read_tokens_since(tx: ReadTransaction, account_id: str) -> int:
-    """Return the time (s) before which no token of the account is valid, 0 if it was never signed out."""
-    row = tx.fetch_one("SELECT tokens_since FROM accounts WHERE id = ?", (account_id,))
-    return 0 if row is None else int(row[0])
-
-
 # --------------------------------------------------------------------------------------- endpoints
 async def post_request(request: Request[PairingBody, None]) -> TerminalPairingState:
     """Request a terminal's pairing, or poll it; the answer also carries a challenge."""
@@ -194,8 +194,7 @@ async def _request_pairing(request: Request[PairingBody, None], kind: Kind) -> P
     if pairing.response is None or pairing.account_id is None:
         return PairingState("requested")
     extra = {"session": pairing.id} if kind == "terminal" else {}
-    tokens_since = await request.context.database.read(read_tokens_since, pairing.account_id)
-    token = make_token(request.context, pairing.account_id, tokens_since, **extra)
+    token = make_token(request.context, pairing.account_id, pairing.generation, **extra)
     return PairingState("authorized", token, pairing.response)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from happy_light import clock, ids
+from happy_light import ids
 from happy_light.auth.challenges import Challenges, verify_signature
 from happy_light.auth.fingerprints import fingerprint
 from happy_light.context import ServerContext
@@ -48,12 +48,12 @@ class Me(Profile, kw_only=True):
 
 # -------------------------------------------------------------------------------------- operations
 def get_or_create_account(tx: Transaction, public_key: bytes, registration: str) -> tuple[str, int]:
-    """Return the id of the key's account, created if it is new, and the time (s) before which no token is valid.
+    """Return the id of the key's account, created if it is new, and the generation of its tokens.
 
     `registration` is the setting; it applies to new accounts only. Raises ApiError REGISTRATION_CLOSED.
     """
     key = public_key.hex().upper()
-    row = tx.fetch_one("SELECT id, tokens_since FROM accounts WHERE public_key = ?", (key,))
+    row = tx.fetch_one("SELECT id, token_generation FROM accounts WHERE public_key = ?", (key,))
     if row is not None:
         return row[0], row[1]
     short_name = fingerprint(public_key)
@@ -132,19 +132,18 @@ async def verify_challenge(
         known = tx.fetch_one("SELECT 1 FROM accounts WHERE public_key = ?", (public_key.hex().upper(),)) is not None
         return *get_or_create_account(tx, public_key, context.settings.registration), known
 
-    account_id, tokens_since, known = await context.database.write_for((), operation)
+    account_id, generation, known = await context.database.write_for((), operation)
     address = forwarded.printable_address(context.settings, request.scope)
     if known:
         log.info("account %s signed in from %s", account_id, address)
     else:
         log.info("account %s created from %s, key %s", account_id, address, fingerprint(public_key))
-    return SignedIn(make_token(context, account_id, tokens_since))
+    return SignedIn(make_token(context, account_id, generation))
 
 
-def make_token(context: ServerContext, account_id: str, tokens_since: int = 0, **extra: str) -> str:
-    """Return a new token; `tokens_since` (s) is the time before which no token of the account is valid."""
-    issued_at = max(clock.now_ms() // 1000, tokens_since)
-    return context.keys.tokens.signer.mint(account_id, issued_at, **extra)
+def make_token(context: ServerContext, account_id: str, generation: int, **extra: str) -> str:
+    """Return a new token, which is valid as long as the account has this generation of tokens."""
+    return context.keys.tokens.signer.mint(account_id, None, generation=generation, **extra)
 
 
 async def get_me(request: Request[None, None]) -> Me:
