@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,19 +157,34 @@ def test_a_program_that_ends_by_itself_is_logged(start: Start, tmp_path: Path) -
     assert server.stop() == 0
 
 
+def test_a_program_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    then = f"cd {folder}; sleep 600 & trap '' TERM; echo $! > new; mv new child; while :; do wait; done"
+    stand_in(folder, "tailscale", TAILSCALE, then)
+    server = Background(tmp_path, "--port", "0", "--tunnel", "tailscale", PATH=path_with(folder))
+    assert server.process.stdout is not None
+    while not server.process.stdout.readline().startswith("Ctrl-C"):
+        pass
+    while not (folder / "child").exists():
+        time.sleep(0.01)
+    status, _, err = server.end()
+    assert (status, err) == (0, "")
+    assert not runs(called(folder)[0])
+    assert not runs(int((folder / "child").read_text()))
+
+
 def test_a_second_ctrl_c_ends_the_program_too(tmp_path: Path) -> None:
     folder = stand_in(tmp_path / "bin", "tailscale", TAILSCALE, "trap '' TERM; sleep 600 & wait; wait")
     server = Background(tmp_path, "--port", "0", "--tunnel", "tailscale", PATH=path_with(folder))
     assert server.process.stdout is not None
     while not server.process.stdout.readline().startswith("Ctrl-C"):
         pass
-    server.process.send_signal(signal.SIGINT)
-    server.process.send_signal(signal.SIGINT)
-    server.process.communicate(timeout=15)
+    while server.process.poll() is None:  # two signals that are pending at the same time count as one
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     pid = called(folder)[0]
     for _ in range(200):
         if not runs(pid):
             break
         time.sleep(0.02)
     assert not runs(pid)
-    subprocess.run(["pkill", "-P", str(pid)], check=False)

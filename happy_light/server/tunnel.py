@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import shutil
+import signal
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -146,20 +148,27 @@ class Tunnel:
 
     def kill(self) -> None:
         """End the program at once, for a server that does not wait either."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        """Send a signal to the program and to what it has started, unless it has ended.
+
+        Its pipe closes only when none of them has it open any more. The methods of the process object would reap a
+        program that has ended, and asyncio would lose its exit status.
+        """
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signum)
 
     async def close(self) -> None:
         """End the program."""
         self._stopping = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_MAX):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._signal(signal.SIGKILL)
             await self._process.wait()
         if self._reading is not None:
             self._reading.cancel()
