@@ -83,6 +83,9 @@ class Process:
         self.process.wait()
 
 
+Start = Callable[..., Process]
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """The server that tests share: each makes accounts of its own. Nothing that they do may be an error in its log."""
@@ -131,7 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers of this test's own: `start(*arguments, folder=None, **environ)`."""
     running: list[Process] = []
 
@@ -147,7 +150,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def process(start: Callable[..., Process]) -> Process:
+def process(start: Start) -> Process:
     """A server of this test's own."""
     return start()
 

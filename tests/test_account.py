@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests import databases
 from tests.client import World, b64, uid
-from tests.conftest import Process
+from tests.conftest import Start
 
 PATH = "/v1/account/settings"
 
@@ -35,7 +34,7 @@ async def test_auth_me_returns_profile_key_and_creation_time(world: World) -> No
     assert 0 < me["createdAt"] <= me["timestamp"]
 
 
-async def test_avatar_urls_begin_with_the_requested_address(start: Callable[..., Process]) -> None:
+async def test_avatar_urls_begin_with_the_requested_address(start: Start) -> None:
     server = start()
     async with World(server.url) as world:
         alice = await world.account()

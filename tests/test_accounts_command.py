@@ -13,7 +13,7 @@ import pytest
 from tests import databases
 from tests.client import Account, World, uid
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 
 async def filled(world: World, process: Process) -> tuple[Account, str]:
@@ -151,7 +151,7 @@ async def test_delete_asks_first_and_nobody_there_means_no(process: Process, own
     await alice.ok("GET", "/v1/sessions")
 
 
-async def test_sign_out_and_delete_work_while_no_server_runs(start, process: Process, own: World) -> None:
+async def test_sign_out_and_delete_work_while_no_server_runs(start: Start, process: Process, own: World) -> None:
     alice, bob = await own.account(), await own.account()
     process.stop()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from happy_light.http.router import Route
 from happy_light.server.side_listener import ACTIVE_MAX
 from tests.client import World
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 ROUTES = api.routes()
 NONSENSE = [b"", b"5", b'"x"', b"[]", b"null", b"{}", b"{", b"\xff", b'{"seconds":1e99}', b'{"key":"\\ud800"}']
@@ -124,7 +125,7 @@ async def test_too_many_requests_at_once_are_refused(process: Process) -> None:
     assert "Traceback" not in "".join(process.log)
 
 
-async def test_a_folder_with_a_long_path_works(start, tmp_path: Path) -> None:
+async def test_a_folder_with_a_long_path_works(start: Start, tmp_path: Path) -> None:
     server: Process = start(folder=tmp_path / ("long" * 30))
     assert (await ok(server.folder, "stats"))["server"] is not None
 
@@ -167,9 +168,9 @@ async def test_work_is_cancelled_when_its_reader_goes(process: Process) -> None:
             ended.set()
 
     response = stream(work)
-    lines = aiter(response.body_iterator)
+    lines = cast(AsyncGenerator[str], response.body_iterator)
     assert json.loads(await anext(lines)) == {"done": 1, "total": 2}
-    await lines.aclose()  # type: ignore[attr-defined]
+    await lines.aclose()
     async with asyncio.timeout(10):
         await ended.wait()
     assert begun.is_set()

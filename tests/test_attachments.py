@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from happy_light.domains import upload_rate
 from happy_light.errors import TOO_MANY_UPLOADS, ApiError
 from tests.client import Account, World, uid
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 SIZE_MAX = 10 * 1024 * 1024
@@ -27,7 +28,8 @@ async def request(account: Account, session: str, **headers: str) -> str:
     assert answer["uploadUrl"].endswith(f"/v1/{answer['ref']}")
     assert answer.keys() == {"ref", "uploadUrl", "method"}
     assert answer["method"] == "PUT"
-    return answer["uploadUrl"]
+    url: str = answer["uploadUrl"]
+    return url
 
 
 async def put(account: Account, url: str, content: bytes | AsyncIterator[bytes], **headers: str) -> int:
@@ -231,7 +233,7 @@ async def test_each_account_may_request_sixty_uploads_per_minute(world: World) -
 
 def test_the_upload_window_ends_and_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(upload_rate.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(upload_rate, "ACCOUNTS_MAX", 100)
     uploads = upload_rate.UploadRate(TOO_MANY_UPLOADS)
     for _ in range(60):
@@ -295,7 +297,7 @@ async def test_urls_begin_with_the_requested_address(world: World, server: Proce
         assert (await request(alice, session, **headers)).startswith(f"{server.url}/v1/")
 
 
-async def test_forwarded_headers_count_from_trusted_proxies_only(start: Callable[..., Process]) -> None:
+async def test_forwarded_headers_count_from_trusted_proxies_only(start: Start) -> None:
     server = start(TRUSTED_PROXIES="10.0.0.0/8, fd00::/8")
     async with World(server.url) as world:
         alice = await world.account()
@@ -304,7 +306,7 @@ async def test_forwarded_headers_count_from_trusted_proxies_only(start: Callable
         assert (await request(alice, session, **proxied)).startswith(f"{server.url}/v1/")
 
 
-async def test_an_explicit_public_url_wins(start: Callable[..., Process]) -> None:
+async def test_an_explicit_public_url_wins(start: Start) -> None:
     server = start(PUBLIC_URL="https://happy.example.com/")
     async with World(server.url) as world:
         alice = await world.account()

@@ -254,12 +254,11 @@ async def test_the_number_of_unanswered_requests_is_bounded(tmp_path: Any, monke
     await store.open()
     try:
         keys = [bytes([number]) * 32 for number in range(15)]
+        aged = "UPDATE auth_requests SET created_at = created_at - ? WHERE public_key = ?"
         for number, public_key in enumerate(keys):
+            parameters = ((15 - number) * 1000, public_key.hex().upper())
             await store.write_for((), auth.request_pairing, "terminal", public_key, False)
-            await store.write_for((), lambda tx, n=number: tx.execute(
-                "UPDATE auth_requests SET created_at = created_at - ? WHERE public_key = ?",
-                ((15 - n) * 1000, keys[n].hex().upper()),
-            ))  # fmt: skip
+            await store.write_for((), Transaction.execute, aged, parameters)
         await store.write_for((), auth.delete_expired)
         found = [await store.read(auth.find_pairing, "terminal", public_key) for public_key in keys]
         assert [request is not None for request in found] == [False] * 4 + [True] * 11  # the newest stay

@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,9 @@ import pytest
 
 from tests.client import Account, World, uid
 from tests.commands import ok, run
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Process, Start
+
+Change = Callable[[str, bytes], tuple[str, bytes | None]]
 
 NO_SECRET = {"HANDY_MASTER_SECRET": ""}
 
@@ -49,7 +52,7 @@ async def with_files(own: World, process: Process) -> tuple[Account, str]:
 
 
 async def test_a_backup_under_load_restored_elsewhere_has_everything_and_everyone_signed_in(
-    start, process: Process, own: World, tmp_path: Path
+    start: Start, process: Process, own: World, tmp_path: Path
 ) -> None:
     alice, session = await with_files(own, process)
     acknowledged: list[int] = []
@@ -103,7 +106,9 @@ async def test_a_backup_under_load_restored_elsewhere_has_everything_and_everyon
     doctor.close()
 
 
-async def test_a_file_name_is_that_file_and_works_without_a_server(start, process: Process, tmp_path: Path) -> None:
+async def test_a_file_name_is_that_file_and_works_without_a_server(
+    start: Start, process: Process, tmp_path: Path
+) -> None:
     process.stop()
     made = await ok(process.folder, "backup", str(tmp_path / "b.tgz"))
     assert made["archive"] == str(tmp_path / "b.tgz")
@@ -111,14 +116,14 @@ async def test_a_file_name_is_that_file_and_works_without_a_server(start, proces
 
 
 async def test_without_the_secret_the_archive_has_none_and_the_right_one_is_asked_for(
-    start, process: Process, own: World, tmp_path: Path
+    start: Start, process: Process, own: World, tmp_path: Path
 ) -> None:
     alice = await own.account()
     archive = tmp_path / "b.tar.gz"
     await ok(process.folder, "backup", str(archive), "--no-secret")
     with tarfile.open(archive) as tar:
         assert sorted(tar.getnames()) == ["database.sqlite", "manifest.json"]
-        assert SECRET.encode() not in b"".join(tar.extractfile(name).read() for name in tar.getnames())
+        assert SECRET.encode() not in b"".join(contents(tar, name) for name in tar.getnames())
 
     wrong = await run(tmp_path / "new", "restore", str(archive), HANDY_MASTER_SECRET="another")
     assert wrong.status == 2
@@ -138,7 +143,7 @@ async def test_a_secret_that_is_not_the_databases_is_not_backed_up(process: Proc
 
 
 async def test_restore_leaves_a_folder_that_is_in_use_alone(
-    start, process: Process, own: World, tmp_path: Path
+    start: Start, process: Process, own: World, tmp_path: Path
 ) -> None:
     alice, session = await with_files(own, process)
     archive = tmp_path / "b.tar.gz"
@@ -163,12 +168,18 @@ async def test_restore_leaves_a_folder_that_is_in_use_alone(
     assert sorted(files_of(process.folder / "files")) == sorted(files_of(Path(restored["before"]) / "files"))
 
 
-def rewritten(archive: Path, change) -> Path:
+def contents(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    assert file is not None
+    return file.read()
+
+
+def rewritten(archive: Path, change: Change) -> Path:
     """The archive with `change(name, bytes)` applied to each member; None leaves it out."""
     target = archive.with_name("changed.tar.gz")
     with tarfile.open(archive) as old, tarfile.open(target, "w:gz") as new:
         for member in old.getmembers():
-            name, value = change(member.name, old.extractfile(member).read())
+            name, value = change(member.name, contents(old, member.name))
             if value is not None:
                 info = tarfile.TarInfo(name)
                 info.size = len(value)
@@ -176,7 +187,7 @@ def rewritten(archive: Path, change) -> Path:
     return target
 
 
-def _newer(name: str, value: bytes):
+def _newer(name: str, value: bytes) -> tuple[str, bytes]:
     if name != "manifest.json":
         return name, value
     return name, json.dumps({**json.loads(value), "schema": 99, "version": "9.9"}).encode()
@@ -193,7 +204,9 @@ def _newer(name: str, value: bytes):
         (lambda name, value: ("/etc/evil" if name == "master-secret" else name, value), "no backup"),
     ],
 )
-async def test_restore_checks_first_and_touches_nothing(process: Process, tmp_path: Path, change, text: str) -> None:
+async def test_restore_checks_first_and_touches_nothing(
+    process: Process, tmp_path: Path, change: Change, text: str
+) -> None:
     archive = tmp_path / "b.tar.gz"
     await ok(process.folder, "backup", str(archive))
     result = await run(tmp_path / "new", "restore", str(rewritten(archive, change)), **NO_SECRET)

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ from happy_light.admin.progress import part_of
 from happy_light.errors import OperatorError
 from tests.client import World
 from tests.commands import environment, ok, run
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 
-Start = Callable[..., Process]
 NAME = re.compile(r"happy-server-light-[0-9a-f]{8}-\d{8}T\d{6}Z(-\d+)?\.tar\.gz")
 
 

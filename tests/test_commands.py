@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import pytest
 from happy_light import __version__, log_setup
 from happy_light.cli import COMMANDS
 from tests.client import World
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 from tests.test_start import command, environ, free_port
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_who_stops_reading_is_no_error(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- health
-def test_health_of_a_running_server(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_health_of_a_running_server(start: Start, tmp_path: Path) -> None:
     server = start()
     for arguments in (("--url", server.url), ("--url", f"{server.url}/"), ("--port", server.url.rpartition(":")[2])):
         ended = command(tmp_path, "health", *arguments)
@@ -125,7 +125,7 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ logs
-async def test_no_secret_reaches_the_log_at_any_level(start: Callable[..., Process]) -> None:
+async def test_no_secret_reaches_the_log_at_any_level(start: Start) -> None:
     server = start("--log-level", "debug", ELEVENLABS_API_KEY="eleven-secret")
     async with World(server.url) as world:
         account = await world.account()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -146,7 +146,7 @@ async def test_a_stop_ends_what_is_idle_at_once_and_lets_the_busy_finish() -> No
 async def test_a_client_that_does_not_read_holds_its_answer_up_and_nobody_else() -> None:
     async with running() as server:
         slow, other = await server.client(), await server.client()
-        slow.writer.transport.pause_reading()
+        cast(asyncio.Transport, slow.writer.transport).pause_reading()
         slow.ask("/big")
         other.ask("/")
         assert await other.answered() == b"hello"
@@ -157,7 +157,7 @@ async def test_a_client_that_does_not_read_holds_its_answer_up_and_nobody_else()
                 other.ask("/")
                 await other.answered()
         assert 0 < held < BIG
-        slow.writer.transport.resume_reading()
+        cast(asyncio.Transport, slow.writer.transport).resume_reading()
         async with asyncio.timeout(20):
             await slow.reader.readuntil(b"\r\n\r\n")
             assert len(await slow.reader.readexactly(BIG)) == BIG

@@ -15,7 +15,7 @@ import pytest
 from happy_light.admin import doctor_local
 from tests.client import World, uid
 from tests.commands import run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 NO_PUSH = {"HAPPY_SERVER_LIGHT_PUSH": "false"}
 
@@ -45,7 +45,7 @@ def sql(process: Process, statement: str) -> None:
 
 async def filled(own: World) -> str:
     alice = await own.account()
-    session = (await alice.session())["id"]
+    session: str = (await alice.session())["id"]
     await alice.send(session, *(f"l{i}" for i in range(10)))
     await alice.machine()
     return session
@@ -155,7 +155,9 @@ async def test_leftover_files_are_a_warning_and_prune_is_the_cure(process: Proce
     assert await examine(process) == (0, {})
 
 
-async def test_the_port_of_another_program_and_of_another_server(process: Process, start, tmp_path: Path) -> None:
+async def test_the_port_of_another_program_and_of_another_server(
+    process: Process, start: Start, tmp_path: Path
+) -> None:
     other: Process = start(folder=tmp_path / "other")
     status, found = await examine(process, "--port", port_of(other))
     assert (status, list(found)) == (1, ["port"])
@@ -228,7 +230,7 @@ def drop(*names: str) -> Callable[[str], str]:
         ),
     ],
 )  # fmt: skip
-async def test_what_a_proxy_does(process: Process, change, name: str, text: str, expected: int) -> None:
+async def test_what_a_proxy_does(process: Process, change: Any, name: str, text: str, expected: int) -> None:
     async with Proxy(process.url, change) as url:
         status, found = await examine(process, PUBLIC_URL=url)
     assert (status, list(found)) == (expected, [name] if name else [])
@@ -256,7 +258,7 @@ async def test_a_public_url_that_does_not_lead_here(process: Process, answer: st
     assert text in found["public url"]["text"]
 
 
-async def test_a_public_url_of_another_server_and_of_nobody(process: Process, start, tmp_path: Path) -> None:
+async def test_a_public_url_of_another_server_and_of_nobody(process: Process, start: Start, tmp_path: Path) -> None:
     other: Process = start(folder=tmp_path / "other")
     for url, text in ((other.url, "another server"), ("http://127.0.0.1:9", "refused")):
         status, found = await examine(process, PUBLIC_URL=url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from happy_light.auth.sealing import Vault
 from tests.client import Account, World, b64, uid
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 from tests.importing import command, imported, refused
 
 pytestmark = pytest.mark.slow
@@ -69,7 +68,7 @@ def exported(folder: Path, account: str, file: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-async def moved(tmp_path: Path, start: Callable[..., Process]) -> tuple[Account, str, Path]:
+async def moved(tmp_path: Path, start: Start) -> tuple[Account, str, Path]:
     """An account, its session and its export, written while its server ran in `first` with SECRET."""
     server = start(folder=tmp_path / "first")
     async with World(server.url) as world:
@@ -88,7 +87,7 @@ async def moved(tmp_path: Path, start: Callable[..., Process]) -> tuple[Account,
 
 
 async def test_an_account_joins_another_server_and_its_token_stays_good_under_one_secret(
-    moved: tuple[Account, str, Path], tmp_path: Path, start: Callable[..., Process]
+    moved: tuple[Account, str, Path], tmp_path: Path, start: Start
 ) -> None:
     alice, session, file = moved
     second = start(folder=tmp_path / "second")
@@ -121,7 +120,7 @@ async def test_an_account_joins_another_server_and_its_token_stays_good_under_on
 
 
 async def test_under_another_secret_it_signs_in_again_and_vendor_tokens_are_sealed_anew(
-    moved: tuple[Account, str, Path], tmp_path: Path, start: Callable[..., Process]
+    moved: tuple[Account, str, Path], tmp_path: Path, start: Start
 ) -> None:
     alice, session, file = moved
     folder = tmp_path / "second"
@@ -149,7 +148,7 @@ async def test_under_another_secret_it_signs_in_again_and_vendor_tokens_are_seal
 
 
 async def test_an_account_that_is_there_is_replaced_only_by_force_and_whole(
-    moved: tuple[Account, str, Path], tmp_path: Path, start: Callable[..., Process]
+    moved: tuple[Account, str, Path], tmp_path: Path, start: Start
 ) -> None:
     alice, session, file = moved
     second = start(folder=tmp_path / "second")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests import commands
 from tests.client import World, uid
-from tests.conftest import Process
+from tests.conftest import Start
 
 
 async def picture(alice: Any, owner: str) -> None:
@@ -21,7 +20,7 @@ async def picture(alice: Any, owner: str) -> None:
     assert (await alice.request("PATCH", f"/v1/{owner}/avatar", body)).status_code == 200
 
 
-async def test_projects_and_pictures_move_with_their_account(start: Callable[..., Process], tmp_path: Path) -> None:
+async def test_projects_and_pictures_move_with_their_account(start: Start, tmp_path: Path) -> None:
     process = start(folder=tmp_path / "old")
     async with World(process.url) as world:
         alice = await world.account()

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ import pytest
 from happy_light.commands import qr_code
 from happy_light.http import addresses
 from happy_light.ui import insecure_bar
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.test_start import command, environ
 from tests.webapp import ENTRY, INDEX, ask, build
 
-Start = Callable[..., Process]
 BROWSER = "text/html,*/*;q=0.8"
 LAN = [each for each in addresses.reachable("0.0.0.0") if not addresses.is_loopback(each)]
 has_lan = pytest.mark.skipif(not LAN, reason="this computer is in no network")

@@ -9,7 +9,7 @@ import sqlite3
 import struct
 import sys
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +24,7 @@ from happy_light.auth.sealing import Vault
 from happy_light.images import inspection, thumbhash
 from tests import databases
 from tests.client import Account, World
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Process, Start
 from tests.vendor_servers import VendorServer
 
 CALLBACK = "https://happy.example.com/v1/connect/github/callback"
@@ -87,7 +87,7 @@ class Case:
 
 
 @pytest.fixture
-async def case(start: Callable[..., Process]) -> AsyncIterator[Case]:
+async def case(start: Start) -> AsyncIterator[Case]:
     async def nothing(request: web.Request, body: Any) -> web.Response:
         raise AssertionError
 
@@ -278,8 +278,9 @@ async def test_every_failure_redirects_to_the_web_app_and_changes_nothing(case: 
         case.hub.grant = grant
         assert await case.sign_in(alice) == f"{WEBAPP}?error={error}"
     case.hub.grant = {"access_token": "gho_token"}
-    for user in (web.Response(status=401), {}, {"id": "7", "login": "x"}, web.Response(text="no"), [],
-                 web.Response(body=b"x" * 2_000_000)):  # fmt: skip
+    users: list[Any] = [web.Response(status=401), {}, {"id": "7", "login": "x"}, web.Response(text="no"), [],
+                        web.Response(body=b"x" * 2_000_000)]  # fmt: skip
+    for user in users:
         case.hub.user = user
         assert await case.sign_in(alice) == f"{WEBAPP}?error=github_user_fetch_failed"
     await case.hub.standin.__aexit__(None, None, None)
@@ -300,9 +301,9 @@ async def test_webhook_signatures_are_verified(case: Case) -> None:
     event = {"x-github-event": "ping"}
 
     async def post(headers: dict[str, str], content: bytes = body) -> tuple[int, Any]:
-        sent = {name: value.encode() for name, value in headers.items()}
+        sent = {name.encode(): value.encode() for name, value in headers.items()}
         answer = await case.world.http.post(
-            "/v1/connect/github/webhook", content=content, headers={"content-type": b"application/json", **sent}
+            "/v1/connect/github/webhook", content=content, headers={b"content-type": b"application/json", **sent}
         )
         return answer.status_code, answer.json()
 
@@ -334,7 +335,7 @@ async def test_github_is_disabled_without_its_settings(world: World) -> None:
     assert await ui.heard() == []
 
 
-async def test_the_callback_redirects_to_the_configured_or_served_web_app(start: Callable[..., Process]) -> None:
+async def test_the_callback_redirects_to_the_configured_or_served_web_app(start: Start) -> None:
     server = start(HAPPY_WEBAPP_URL="https://web.example.com/app/")
     async with World(server.url) as world:
         back = await world.http.get("/v1/connect/github/callback?error=x")

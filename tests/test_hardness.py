@@ -17,7 +17,7 @@ import pytest
 import socketio
 
 from tests.client import World, b64, uid
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 from tests.hardness.crash import crash
 from tests.raw_connections import Connection, Wire
 from tests.services import Postgres
@@ -40,9 +40,7 @@ async def test_nothing_acknowledged_is_lost_by_kills_of_postgres(
     assert found.checked >= found.acknowledged
 
 
-async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
-    start: Callable[..., Process], tmp_path: Path
-) -> None:
+async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(start: Start, tmp_path: Path) -> None:
     """Hypercorn waits for requests without end, and may skip what an ASGI application does at its shutdown."""
     server = start()
     async with World(server.url) as world, aiohttp.ClientSession() as http:
@@ -84,7 +82,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(
     assert not [path for path in (server.folder / "attachments").rglob("*") if path.is_file()]
 
 
-async def test_clients_come_back_by_themselves_after_a_restart(start: Callable[..., Process]) -> None:
+async def test_clients_come_back_by_themselves_after_a_restart(start: Start) -> None:
     server = start()
     port = server.url.rpartition(":")[2]
     async with World(server.url) as world:
@@ -113,7 +111,7 @@ async def test_clients_come_back_by_themselves_after_a_restart(start: Callable[.
         await asyncio.gather(*(client.disconnect() for client in clients))
 
 
-async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(start: Callable[..., Process]) -> None:
+async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(start: Start) -> None:
     """No library here bounds what waits for a client."""
     server = start()
     process = psutil.Process(server.pid)
@@ -125,7 +123,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(st
             await deaf.connect({"token": alice.token})
             assert deaf.socket._conn is not None
             assert deaf.socket._conn.transport is not None
-            deaf.socket._conn.transport.pause_reading()  # type: ignore[attr-defined]
+            deaf.socket._conn.transport.pause_reading()
             before = process.memory_info().rss
             for i in range(80):
                 ack = await sender.call("message", {"sid": session, "message": "x" * 1_000_000})
@@ -140,7 +138,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(st
                 heard += len(await ui.heard("update"))
 
 
-async def test_reconnecting_leaves_nothing_behind(start: Callable[..., Process]) -> None:
+async def test_reconnecting_leaves_nothing_behind(start: Start) -> None:
     server = start()
     process = psutil.Process(server.pid)
     async with World(server.url) as world:
@@ -162,7 +160,7 @@ async def test_reconnecting_leaves_nothing_behind(start: Callable[..., Process])
         assert process.memory_info().rss - memory < 8_000_000
 
 
-async def test_no_secret_is_in_a_debug_log(start: Callable[..., Process]) -> None:
+async def test_no_secret_is_in_a_debug_log(start: Start) -> None:
     """At debug the libraries log packets and headers, tokens and all."""
     server = start("--log-level", "debug")
     cipher = "CIPHERTEXT" + os.urandom(12).hex()

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests import other_servers
 from tests.client import World, b64
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.importing import HOLDER, ONE, SESSION, TWO, imported, refused, signed_in
 from tests.other_servers import NOW, SECRET, attachment, insert, sqlite_file, world_rows, write_files
 
@@ -93,7 +92,7 @@ async def has_files(world: World) -> None:
 # ------------------------------------------------------------------------------------ light servers
 @pytest.mark.parametrize("form", ["integers", "iso", "sql_text", "mixed"])
 async def test_clients_of_a_light_server_stay_signed_in_and_find_everything(
-    form: str, old: Path, tmp_path: Path, start: Callable[..., Process]
+    form: str, old: Path, tmp_path: Path, start: Start
 ) -> None:
     database = old / "happy-server-light.sqlite"
     database.unlink()
@@ -244,7 +243,7 @@ def test_files_that_belong_to_nobody_stay_behind(old: Path, tmp_path: Path) -> N
 
 
 # --------------------------------------------------------------------------------------- PostgreSQL
-async def test_postgresql_comes_over_in_the_same_way(tmp_path: Path, start: Callable[..., Process]) -> None:
+async def test_postgresql_comes_over_in_the_same_way(tmp_path: Path, start: Start) -> None:
     programs = other_servers.postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")

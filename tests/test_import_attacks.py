@@ -153,7 +153,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings = config.load({"HANDY_MASTER_SECRET": ""}, {"data_dir": str(tmp_path / "data")})
     settings.data_dir.mkdir()
     settings.secret_file.write_text("the master secret")
-    bob = [
+    bob: list[dict[str, Any]] = [
         {"table": "accounts", "row": account(BOB)},
         {"table": "sessions", "row": {**SESSION, "id": "cs2", "account_id": BOB}},
         {"file": f"files/public/users/{BOB}/a.png", "bytes": "Ym9i"},

@@ -8,14 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.client import World
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.importing import HOLDER, ONE, SESSION, command, imported, refused, signed_in
 from tests.other_servers import SECRET, insert
 
@@ -24,13 +23,15 @@ pytestmark = pytest.mark.slow
 
 # ------------------------------------------------------------------------------------------ secrets
 @pytest.mark.parametrize("way", ["--secret", "--secret-file", "environment", "beside"])
-async def test_the_secret_is_found_where_it_was(
-    way: str, old: Path, tmp_path: Path, start: Callable[..., Process]
-) -> None:
+async def test_the_secret_is_found_where_it_was(way: str, old: Path, tmp_path: Path, start: Start) -> None:
     beside = old / "handy-master-secret.txt"
     elsewhere = tmp_path / "master-secret"
     beside.rename(old / "master-secret" if way == "beside" else elsewhere)
-    arguments = {"--secret": ["--secret", SECRET], "--secret-file": ["--secret-file", elsewhere]}.get(way, [])
+    ways: dict[str, list[str | Path]] = {
+        "--secret": ["--secret", SECRET],
+        "--secret-file": ["--secret-file", elsewhere],
+    }
+    arguments = ways.get(way, [])
 
     imported(old, *arguments, "--data-dir", tmp_path / "data",
              HANDY_MASTER_SECRET=SECRET if way == "environment" else "")  # fmt: skip
@@ -67,9 +68,7 @@ def test_a_dry_run_counts_and_changes_nothing(old: Path, tmp_path: Path) -> None
     assert {**dry, "seconds": 0} == {**real, "seconds": 0}
 
 
-def test_a_running_server_and_a_filled_folder_are_left_alone(
-    old: Path, tmp_path: Path, start: Callable[..., Process]
-) -> None:
+def test_a_running_server_and_a_filled_folder_are_left_alone(old: Path, tmp_path: Path, start: Start) -> None:
     target = ["--data-dir", tmp_path / "data"]
     imported(old, *target)
     server = start(**HOLDER)

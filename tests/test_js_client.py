@@ -7,13 +7,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.client import Account, World
-from tests.conftest import Process
+from tests.conftest import Start
 
 SCRIPTS = Path(__file__).parent / "js"
 CUTS = 1_000
@@ -43,7 +42,7 @@ async def write(alice: Account, session: str, stop: asyncio.Event) -> int:
     return count
 
 
-async def test_the_official_client_misses_nothing(start: Callable[..., Process], scripts: Path) -> None:
+async def test_the_official_client_misses_nothing(start: Start, scripts: Path) -> None:
     """It recovers every time, and sees every update once and in order."""
     process = start()
     async with World(process.url) as world:

@@ -20,7 +20,7 @@ from happy_light.http import addresses, limits
 from happy_light.http import body as body_module
 from happy_light.server import Server
 from tests.client import Socket, World, b64
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.raw_connections import Connection, Raw
 
 TOO_MANY = {"error": "Too many requests. Try again in a minute."}
@@ -44,7 +44,7 @@ def answer_late(machine: Socket) -> tuple[asyncio.Semaphore, asyncio.Event]:
     return asked, release
 
 
-async def test_requests_without_a_token_are_counted_by_address(start: Callable[..., Process]) -> None:
+async def test_requests_without_a_token_are_counted_by_address(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="5")
     async with World(server.url) as world:
         body = {"publicKey": b64(os.urandom(32))}
@@ -72,7 +72,7 @@ async def test_requests_without_a_token_are_counted_by_address(start: Callable[.
         assert sign_in.status_code == 429
 
 
-async def test_a_rate_comes_back_with_time(start: Callable[..., Process]) -> None:
+async def test_a_rate_comes_back_with_time(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="120")
     async with World(server.url) as world:
         body, headers = {"publicKey": b64(os.urandom(32))}, seen_as("192.0.2.1")
@@ -85,7 +85,7 @@ async def test_a_rate_comes_back_with_time(start: Callable[..., Process]) -> Non
         assert (await world.http.post("/v1/auth/request", json=body, headers=headers)).status_code == 200
 
 
-async def test_who_is_no_trusted_proxy_cannot_name_an_address(start: Callable[..., Process]) -> None:
+async def test_who_is_no_trusted_proxy_cannot_name_an_address(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="2", TRUSTED_PROXIES="none")
     async with World(server.url) as world:
         for _ in range(5):
@@ -93,7 +93,7 @@ async def test_who_is_no_trusted_proxy_cannot_name_an_address(start: Callable[..
             assert response.status_code == 400  # it is this computer, whatever it says, and that is not counted
 
 
-async def test_proxies_are_trusted_as_networks_however_many_there_are(start: Callable[..., Process]) -> None:
+async def test_proxies_are_trusted_as_networks_however_many_there_are(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_SIGN_IN_RATE="2", TRUSTED_PROXIES="127.0.0.0/8, 10.0.0.0/8, fd00::/8")
     async with World(server.url) as world:
 
@@ -118,7 +118,7 @@ def test_addresses_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(counted._buckets) == 10
 
 
-async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Callable[..., Process]) -> None:
+async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_STRANGER_CONNECTIONS="3")
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
@@ -148,7 +148,7 @@ async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Cal
                 await asyncio.sleep(0.5)
 
 
-async def test_a_strangers_address_is_that_of_its_connection(start: Callable[..., Process]) -> None:
+async def test_a_strangers_address_is_that_of_its_connection(start: Start) -> None:
     """python-socketio says 127.0.0.1 of everybody (REMOTE_ADDR), and this computer itself is not counted."""
     own = [address for address in addresses.reachable("0.0.0.0") if not addresses.is_loopback(address)]
     if not own:
@@ -162,7 +162,7 @@ async def test_a_strangers_address_is_that_of_its_connection(start: Callable[...
             assert [answer.status for answer in answers] == [200, 200, status]
 
 
-async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Callable[..., Process]) -> None:
+async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Start) -> None:
     server = start(
         HAPPY_SERVER_LIGHT_ACCOUNT_SOCKETS="3", HAPPY_SERVER_LIGHT_ACCOUNT_CALLS="2",
         HAPPY_SERVER_LIGHT_ACCOUNT_METHODS="2",
@@ -198,7 +198,7 @@ async def test_an_accounts_sockets_calls_and_methods_are_bounded(start: Callable
         assert await ui.call("rpc-call", {"method": "a"}) == {"ok": True, "result": "done"}
 
 
-async def test_an_accounts_bodies_in_memory_are_bounded(start: Callable[..., Process]) -> None:
+async def test_an_accounts_bodies_in_memory_are_bounded(start: Start) -> None:
     server = start(HAPPY_SERVER_LIGHT_ACCOUNT_BODIES="1000000")
     async with World(server.url) as world:
         alice = await world.account()
@@ -264,7 +264,7 @@ async def test_a_socket_with_many_writes_under_way_has_to_wait_and_loses_none(
         assert waiting == client.IN_FLIGHT_MAX
         release.set()
         assert await held
-        acks = []
+        acks: list[int] = []
         while len(acks) < 3_000:
             text = await raw.text()
             if text.startswith("43"):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.client import World
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 PATH = "/logs-combined-from-cli-and-mobile-for-simple-ai-debugging"
 ENTRY = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "message": "line\nbreak", "source": "cli"}
@@ -25,7 +24,7 @@ async def test_the_route_does_not_exist_by_default(world: World, server: Process
     assert not list(server.folder.glob("clients.log*"))
 
 
-async def test_each_entry_is_appended_as_one_line(start: Callable[..., Process]) -> None:
+async def test_each_entry_is_appended_as_one_line(start: Start) -> None:
     server = start(**ON)
     full = {**ENTRY, "source": "mobile", "platform": "ios", "messageRawObject": [{"a": 1}, None]}
     async with World(server.url) as world:
@@ -39,7 +38,7 @@ async def test_each_entry_is_appended_as_one_line(start: Callable[..., Process])
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-async def test_invalid_entries_are_rejected(start: Callable[..., Process]) -> None:
+async def test_invalid_entries_are_rejected(start: Start) -> None:
     server = start(**ON)
     async with World(server.url) as world:
         for change in ({"source": "web"}, {"timestamp": 5}, {"level": None}, {"message": ["x"]}):
@@ -51,7 +50,7 @@ async def test_invalid_entries_are_rejected(start: Callable[..., Process]) -> No
     assert not (server.folder / "clients.log").exists()
 
 
-async def test_a_full_file_is_renamed_and_a_new_one_begins(start: Callable[..., Process]) -> None:
+async def test_a_full_file_is_renamed_and_a_new_one_begins(start: Start) -> None:
     server = start(**ON)
     async with World(server.url) as world:
         for number in range(25):

@@ -117,8 +117,9 @@ async def test_an_invalid_or_unknown_update_gets_an_error_ack(world: World, even
     alice, mallory = await world.account(), await world.account()
     id = (await alice.machine())["id"]
     ui, evil = await alice.socket(), await mallory.socket()
-    for data in (None, 5, [], {}, {"machineId": id}, {"machineId": id, "metadata": 5, "daemonState": 5}):
-        assert await ui.call(event, data) == {"result": "error", "message": "Invalid parameters"}
+    values: list[Any] = [None, 5, [], {}, {"machineId": id}, {"machineId": id, "metadata": 5, "daemonState": 5}]
+    for value in values:
+        assert await ui.call(event, value) == {"result": "error", "message": "Invalid parameters"}
     data = {"machineId": id, "metadata": "x", "daemonState": "x", "expectedVersion": 1}
     assert await evil.call(event, data) == {"result": "error", "message": "Machine not found"}
     assert (await alice.ok("GET", f"/v1/machines/{id}"))["machine"]["metadata"] == "meta"
@@ -179,8 +180,9 @@ async def test_the_documented_routes_write_metadata_and_state_by_version(world: 
         {"metadata": "x", "expectedVersion": -1},
     ):
         assert (await alice.post(path + "/metadata", change)).status_code == 400
-    for change in ({}, {"daemonState": "x"}, {"daemonState": None, "expectedVersion": 1}):
-        assert (await alice.post(path + "/state", change)).status_code == 400
+    states: list[dict[str, Any]] = [{}, {"daemonState": "x"}, {"daemonState": None, "expectedVersion": 1}]
+    for state in states:
+        assert (await alice.post(path + "/state", state)).status_code == 400
     for response in (
         await mallory.post(path + "/metadata", {"metadata": "x", "expectedVersion": 2}),
         await mallory.post(path + "/state", {"daemonState": "x", "expectedVersion": 1}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -172,13 +173,14 @@ async def test_the_documented_post_takes_one_message_or_a_batch(world: World) ->
     assert (one["seq"], one["localId"], two["seq"]) == (1, None, 2)
     assert more[0] == two
     assert [body["message"]["content"]["c"] for body in await ui.updates()] == ["one", "two", "three"]
-    for body in (
+    wrong: list[dict[str, Any]] = [
         {},
         {"content": 5},
         {"messages": []},
         {"content": "x", "messages": batch},
         {"content": "x", "localId": ""},
-    ):
+    ]
+    for body in wrong:
         assert (await alice.post(path, body)).status_code == 400
     refused = await mallory.post(path, {"content": "x"})
     assert (refused.status_code, refused.json()) == (404, {"error": "Session not found"})

@@ -58,8 +58,8 @@ class Model:
                     self.tell(index, f"{number}")
                 self.versions[kind + session] = ack["version"]
             case "stale":
-                data = {"sid": session, "metadata": "stale", "expectedVersion": 99}
-                assert (await self.ui.call("update-metadata", data))["result"] == "version-mismatch"
+                stale = {"sid": session, "metadata": "stale", "expectedVersion": 99}
+                assert (await self.ui.call("update-metadata", stale))["result"] == "version-mismatch"
             case "machine":
                 await self.account.machine(f"m{number}")
                 self.due_ui += [f"m{number}", f"m{number}"]

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,10 +14,9 @@ import pytest
 
 from tests.client import World, b64
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 pytestmark = pytest.mark.slow
-Start = Callable[..., Process]
 OPERATE = Path(__file__).parent.parent / "docs" / "operate.md"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import segno
 
 from happy_light import __version__
-from tests.conftest import Process
+from tests.conftest import Process, Start
 from tests.webapp import Answer, ask
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -118,9 +118,7 @@ def test_the_warning_links_to_an_https_public_url(public: Process) -> None:
     assert 'Open <a href="https://happy.example.org">' in answer.text
 
 
-def test_a_loopback_address_shows_how_phones_connect(
-    server: Process, public: Process, start: Callable[..., Process]
-) -> None:
+def test_a_loopback_address_shows_how_phones_connect(server: Process, public: Process, start: Start) -> None:
     assert "--host 0.0.0.0" in page(server).text
     assert "Only this computer" not in page(server, host="box.lan").text
     assert "Only this computer" not in page(public).text

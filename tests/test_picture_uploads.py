@@ -65,7 +65,7 @@ async def test_sizes(pictures: Pictures, server: Process) -> None:
     for content in (b"x" * (SIZE_MAX + 1), endless()):
         assert refusal(await pictures.put(file, content)) == invalid
     for kind in ("application/json", "text/plain", "image/png"):
-        assert refusal(await pictures.put(file, b"{}", **{"Content-Type": kind})) == invalid
+        assert refusal(await pictures.put(file, b"{}", None, **{"Content-Type": kind})) == invalid
     if pictures.kind == "sessions":
         assert refusal(await pictures.put(file, b"")) == invalid
     assert not any(path.is_file() for path in pictures.folder(server).rglob("*"))
@@ -175,7 +175,7 @@ async def test_with_a_bucket_clients_upload_and_download_by_themselves(
             pictures = await Pictures.make(alice, kind)
             ref = await pictures.upload()
             blobs = server.context.blobs
-            server.context.blobs = Bucket(blobs)  # type: ignore[assignment]
+            server.context.blobs = Bucket(blobs)
             upload = (await pictures.request()).json()
             smallest = 0 if kind == "projects" else 1
             assert upload == {

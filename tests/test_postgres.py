@@ -46,7 +46,7 @@ async def test_statements_are_prepared_once_whatever_the_size_of_their_numbers(d
         return tx.fetch_all(prepared)
 
     for at in (1, 2**20, 2**50, True):
-        assert await database.write("a", lambda tx, _, at=at: insert(tx, at)) == [(1,)]
+        assert await database.write("a", lambda tx, _, at: insert(tx, at), at) == [(1,)]
     assert await database.read(lambda tx: tx.fetch_one("SELECT updated_at FROM accounts WHERE id = 'a'")) == (1,)
 
 
@@ -153,7 +153,7 @@ async def test_two_processes_number_the_updates_of_an_account_without_a_gap(
 
         async def writer(which: Database, start: int) -> None:
             for n in range(start, start + 40):
-                await which.write_for(("a", "b"), lambda tx, n=n: put(tx, "ab"[n % 2], n))
+                await which.write_for(("a", "b"), put, "ab"[n % 2], n)
 
         await asyncio.gather(*(writer(which, 1000 * i) for i, which in enumerate([database, second] * 3)))
     for account in "ab":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from happy_light.store import SCHEMA_VERSION
 from happy_light.store.postgres import schema
 from tests.client import World
 from tests.commands import run
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.services import Databases, with_database
 
 pytest_plugins = ["tests.service_fixtures"]
@@ -187,9 +186,7 @@ def test_a_user_who_may_not_create_a_schema_is_told_what_to_ask_for(database_url
 
 # ------------------------------------------------------------------------------------------- a server
 @pytest.mark.slow
-async def test_a_server_keeps_everything_in_postgres(
-    start: Callable[..., Process], database_url: str, tmp_path: Path
-) -> None:
+async def test_a_server_keeps_everything_in_postgres(start: Start, database_url: str, tmp_path: Path) -> None:
     server = start(DATABASE_URL=database_url)
     async with World(server.url) as world:
         alice = await world.account()
@@ -208,7 +205,7 @@ async def test_a_server_keeps_everything_in_postgres(
 
 
 @pytest.mark.slow
-async def test_commands_on_postgres(start: Callable[..., Process], database_url: str, tmp_path: Path) -> None:
+async def test_commands_on_postgres(start: Start, database_url: str, tmp_path: Path) -> None:
     folder, archive = tmp_path / "data", tmp_path / "backup.tar.gz"
     server = start(DATABASE_URL=database_url)
     async with World(server.url) as world:

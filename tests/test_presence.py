@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from happy_light.bus import Bus, Ephemeral
 from happy_light.domains.presence.operations import Key, expire_silent, find_silent
 from happy_light.store import Database, SqliteEngine, Transaction
 from tests.client import Account, World, uid
-from tests.conftest import Process
+from tests.conftest import Start
 
 
 def now() -> int:
@@ -164,7 +163,7 @@ async def test_heartbeats_of_a_deleted_session_or_machine_are_ignored_at_once(wo
     assert await ui.call("machine-alive", {"machineId": machine, "time": now()}) == {"ok": True}
 
 
-async def test_pending_heartbeats_are_written_when_the_server_stops(start: Callable[..., Process]) -> None:
+async def test_pending_heartbeats_are_written_when_the_server_stops(start: Start) -> None:
     server = start()
     async with World(server.url) as world:
         alice = await world.account()

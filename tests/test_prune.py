@@ -13,7 +13,7 @@ from happy_light.config import setting_types
 from tests import databases
 from tests.client import Account, World, b64, uid
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 from tests.pictures import Pictures, name
 
 DAY = 86_400_000  # ms
@@ -25,7 +25,7 @@ def sql(process: Process, statement: str, *arguments: Any) -> None:
 
 async def session_of(account: Account, process: Process, messages: int, age: int, active: int = 0) -> str:
     """A session that was last active `age` days ago, with an attachment."""
-    session = (await account.session())["id"]
+    session: str = (await account.session())["id"]
     for start in range(0, messages, 100):
         await account.send(session, *(f"l{i}" for i in range(start, min(start + 100, messages))), content="x" * 1000)
     at = int(time.time() * 1000) - age * DAY
@@ -144,7 +144,7 @@ async def test_old_pictures_that_are_not_active_and_those_without_an_owner_go(
     assert (await pictures.get(name(active))).content == b"333"
 
 
-async def test_it_works_while_no_server_runs(start, process: Process, own: World) -> None:
+async def test_it_works_while_no_server_runs(start: Start, process: Process, own: World) -> None:
     alice = await own.account()
     await session_of(alice, process, 3, 100)
     process.stop()
@@ -153,7 +153,9 @@ async def test_it_works_while_no_server_runs(start, process: Process, own: World
         assert await sessions_of(await world.account(alice.key)) == set()
 
 
-async def test_as_a_setting_it_runs_by_itself_and_without_it_nothing_does(start, process: Process, own: World) -> None:
+async def test_as_a_setting_it_runs_by_itself_and_without_it_nothing_does(
+    start: Start, process: Process, own: World
+) -> None:
     alice = await own.account()
     session = await session_of(alice, process, 3, 100)
     process.stop()

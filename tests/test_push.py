@@ -14,7 +14,7 @@ from aiohttp import web
 from happy_light.domains.push import sending
 from happy_light.server import Server
 from tests.client import Account, World
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.vendor_servers import VendorServer
 
 EVENT = {"kind": "done", "title": "It is ready", "body": "b ü"}
@@ -22,7 +22,6 @@ OK = {"status": "ok", "id": "x"}
 GONE = {"status": "error", "message": "no", "details": {"error": "DeviceNotRegistered", "fault": "developer"}}
 SLOW_DOWN = {"status": "error", "message": "no", "details": {"error": "MessageRateExceeded"}}
 
-Start = Callable[..., Process]
 Inside = Callable[..., Awaitable[Server]]
 
 

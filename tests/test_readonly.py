@@ -8,14 +8,14 @@ import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.client import World, b64, uid
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 
 CANNOT = "The server cannot write to its database"
 FAILURE = {"error": "Service Unavailable", "message": CANNOT, "statusCode": 503}
@@ -38,7 +38,7 @@ def start_on(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, start: Callable[..., Process]) -> Iterator[Path]:
+def folder(tmp_path: Path, start: Start) -> Iterator[Path]:
     """The folder of a server that has run, with an account; writable again at the end."""
     folder = tmp_path / "data"
     assert start(folder=folder).stop() == 0
@@ -51,9 +51,7 @@ def folder(tmp_path: Path, start: Callable[..., Process]) -> Iterator[Path]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="drops a capability of Linux")
 @pytest.mark.parametrize("what", ["file", "folder", "both"])
-def test_a_start_that_could_not_write_is_refused_in_a_sentence(
-    folder: Path, what: str, start: Callable[..., Process]
-) -> None:
+def test_a_start_that_could_not_write_is_refused_in_a_sentence(folder: Path, what: str, start: Start) -> None:
     database = folder / "happy-server-light.sqlite"
     before = database.read_bytes()
     if what != "folder":
@@ -72,7 +70,7 @@ def test_a_start_that_could_not_write_is_refused_in_a_sentence(
 
 
 async def test_writes_are_refused_while_the_disk_takes_none_and_work_again_without_a_restart(
-    start: Callable[..., Process],
+    start: Start,
 ) -> None:
     server = start()
     process = psutil.Process(server.pid)
@@ -137,7 +135,7 @@ async def test_writes_are_refused_while_the_disk_takes_none_and_work_again_witho
         assert [message["seq"] for message in page["messages"]] == [1, 2, 3]
 
 
-async def test_a_stop_while_nothing_can_be_written_ends(start: Callable[..., Process]) -> None:
+async def test_a_stop_while_nothing_can_be_written_ends(start: Start) -> None:
     server = start()
     process = psutil.Process(server.pid)
     async with World(server.url) as world:

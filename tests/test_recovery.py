@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from happy_light.clients.packets import Packet
 from happy_light.clients.recent_events import RecentEvents
 from tests import commands
 from tests.client import Account, World, uid
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.raw_connections import Wire
 
 
@@ -194,7 +193,7 @@ async def test_a_client_does_not_receive_its_own_message_by_recovery(world: Worl
     assert (second.pid, await second.receive()) == (pid, [])
 
 
-async def test_sign_out_ends_what_could_be_continued(start: Callable[..., Process]) -> None:
+async def test_sign_out_ends_what_could_be_continued(start: Start) -> None:
     process = start()
     async with World(process.url) as world:
         alice = await world.account()
@@ -206,7 +205,7 @@ async def test_sign_out_ends_what_could_be_continued(start: Callable[..., Proces
         assert second.pid != pid
 
 
-async def test_after_the_window_a_client_begins_anew(start: Callable[..., Process]) -> None:
+async def test_after_the_window_a_client_begins_anew(start: Start) -> None:
     process = start("--recovery-window", "0.2")
     async with World(process.url) as world:
         alice = await world.account()
@@ -216,7 +215,7 @@ async def test_after_the_window_a_client_begins_anew(start: Callable[..., Proces
         assert (await Connected.open(alice, pid=pid, offset=offset)).pid != pid
 
 
-async def test_switched_off_nothing_is_on_the_wire(start: Callable[..., Process]) -> None:
+async def test_switched_off_nothing_is_on_the_wire(start: Start) -> None:
     process = start("--recovery-window", "0")
     async with World(process.url) as world:
         alice = await world.account()
@@ -227,7 +226,7 @@ async def test_switched_off_nothing_is_on_the_wire(start: Callable[..., Process]
         assert (first.pid, len(event)) == (None, 2)
 
 
-async def test_an_offset_of_the_process_before_is_unknown(start: Callable[..., Process]) -> None:
+async def test_an_offset_of_the_process_before_is_unknown(start: Start) -> None:
     process = start()
     async with World(process.url) as world:
         alice = await world.account()

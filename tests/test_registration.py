@@ -12,7 +12,7 @@ import pytest
 from happy_light.auth.fingerprints import fingerprint
 from tests.client import World, b64
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 CLOSED = {"HAPPY_SERVER_LIGHT_REGISTRATION": "closed"}
 
@@ -33,7 +33,7 @@ def new_key() -> tuple[nacl.signing.SigningKey, str]:
     return key, fingerprint(bytes(key.verify_key))
 
 
-async def test_closed_refuses_new_keys_with_a_sentence_and_logs_their_fingerprint(start) -> None:
+async def test_closed_refuses_new_keys_with_a_sentence_and_logs_their_fingerprint(start: Start) -> None:
     server: Process = start(**CLOSED)
     key, fingerprint = new_key()
 
@@ -49,7 +49,7 @@ async def test_closed_refuses_new_keys_with_a_sentence_and_logs_their_fingerprin
     assert await ok(server.folder, "accounts", "list") == []
 
 
-async def test_a_wrong_signature_is_refused_as_such_before_registration_is_looked_at(start) -> None:
+async def test_a_wrong_signature_is_refused_as_such_before_registration_is_looked_at(start: Start) -> None:
     server: Process = start(**CLOSED)
     body = {"publicKey": b64(os.urandom(32)), "challenge": b64(os.urandom(32)), "signature": b64(os.urandom(64))}
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
@@ -57,7 +57,7 @@ async def test_a_wrong_signature_is_refused_as_such_before_registration_is_looke
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid signature"})
 
 
-async def test_existing_accounts_sign_in_whatever_the_setting_is(start) -> None:
+async def test_existing_accounts_sign_in_whatever_the_setting_is(start: Start) -> None:
     server: Process = start()
     key, _ = new_key()
     first = (await sign_in(server.url, key)).json()
@@ -69,7 +69,7 @@ async def test_existing_accounts_sign_in_whatever_the_setting_is(start) -> None:
     assert first["token"].split(".")[1] != again.json()["token"].split(".")[1]
 
 
-async def test_first_closes_after_the_first_account(start) -> None:
+async def test_first_closes_after_the_first_account(start: Start) -> None:
     server: Process = start(HAPPY_SERVER_LIGHT_REGISTRATION="first")
     (mine, _), (other, _) = new_key(), new_key()
     statuses = [(await sign_in(server.url, key)).status_code for key in (mine, other, mine)]
@@ -77,7 +77,7 @@ async def test_first_closes_after_the_first_account(start) -> None:
 
 
 @pytest.mark.parametrize("form", ["fingerprint", "hex", "base64", "base64url"])
-async def test_a_key_that_is_let_in_makes_its_account_and_others_do_not(start, form: str) -> None:
+async def test_a_key_that_is_let_in_makes_its_account_and_others_do_not(start: Start, form: str) -> None:
     server: Process = start(**CLOSED)
     (key, fingerprint), (other, _) = new_key(), new_key()
     public = bytes(key.verify_key)
@@ -97,7 +97,7 @@ async def test_a_key_that_is_let_in_makes_its_account_and_others_do_not(start, f
     assert (await sign_in(server.url, key)).status_code == 200
 
 
-async def test_a_window_lets_everybody_in_until_it_is_closed(start) -> None:
+async def test_a_window_lets_everybody_in_until_it_is_closed(start: Start) -> None:
     server: Process = start(**CLOSED)
     assert (await sign_in(server.url, new_key()[0])).status_code == 403
 
@@ -110,7 +110,7 @@ async def test_a_window_lets_everybody_in_until_it_is_closed(start) -> None:
     assert (await sign_in(server.url, new_key()[0])).status_code == 403
 
 
-async def test_a_window_ends_by_itself(start) -> None:
+async def test_a_window_ends_by_itself(start: Start) -> None:
     server: Process = start(**CLOSED)
     key, _ = new_key()
     await ok(server.folder, "registration", "open", "--for", "1s")
@@ -121,7 +121,7 @@ async def test_a_window_ends_by_itself(start) -> None:
         assert (await sign_in(str(world.http.base_url), key)).status_code == 403
 
 
-async def test_a_window_opened_while_no_server_runs_counts_when_it_does(start) -> None:
+async def test_a_window_opened_while_no_server_runs_counts_when_it_does(start: Start) -> None:
     server: Process = start(**CLOSED)
     server.stop()
     await ok(server.folder, "registration", "open", "--for", "1h")
@@ -138,7 +138,9 @@ async def test_a_window_opened_while_no_server_runs_counts_when_it_does(start) -
         (("accounts", "allow"), "arguments are required: key"),
     ],
 )
-async def test_what_does_not_fit_is_refused_with_a_sentence(start, arguments: tuple[str, ...], text: str) -> None:
+async def test_what_does_not_fit_is_refused_with_a_sentence(
+    start: Start, arguments: tuple[str, ...], text: str
+) -> None:
     server: Process = start()
     result = await run(server.folder, *arguments)
     assert (result.status, result.out) == (2, "")

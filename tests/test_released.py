@@ -122,7 +122,7 @@ async def test_half_a_frame_after_an_upgrade(server: Server, connected: bool) ->
                 await wire.send('421["ping"]')
                 assert await wire.packet() == "431[{}]"
             before = tracemalloc.get_traced_memory()[0]
-            network = wire.socket._writer.transport  # type: ignore[attr-defined]
+            network = wire.socket._writer.transport
             network.write(b"\x81\xff" + (90_000_000).to_bytes(8, "big") + b"mask" + bytes(LARGE))
             if connected:
                 await arrive(server, LARGE, before)

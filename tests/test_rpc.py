@@ -252,7 +252,8 @@ async def test_app_state_decides_whether_a_push_is_needed(world: World) -> None:
     event = {"kind": "done", "title": "t", "body": "b"}
 
     async def result() -> str:
-        return (await alice.ok("POST", f"/v1/sessions/{session}/push-event", event))["result"]
+        answer: str = (await alice.ok("POST", f"/v1/sessions/{session}/push-event", event))["result"]
+        return answer
 
     assert await result() == "no_tokens"
     ui = await alice.socket(appState="active")

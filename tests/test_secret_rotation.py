@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,10 @@ import pytest
 from happy_light.auth.keys import Keys
 from tests.client import World
 from tests.commands import ok, run
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 from tests.test_start import refused
 
 pytestmark = pytest.mark.slow
-Start = Callable[..., Process]
 OWN = {"HANDY_MASTER_SECRET": ""}
 
 

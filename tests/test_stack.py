@@ -25,10 +25,9 @@ from happy_light.live.acks import ok_error
 from happy_light.server import Server
 from happy_light.server.process import report_exception
 from tests.client import World
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Start
 from tests.raw_connections import Connection, Wire
 
-Start = Callable[..., Process]
 Inside = Callable[[], Awaitable[Server]]
 
 

@@ -9,7 +9,7 @@ import ast
 import asyncio
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h11
 import pytest
@@ -144,7 +144,7 @@ async def test_the_application_is_called_with_scope_receive_send_and_two_more() 
 
     async with TaskGroup(asyncio.get_running_loop()) as tasks:
         protocol = Protocol(tasks)
-        protocol.app = app
+        protocol.app = cast(Any, app)
         await protocol.handle(RawData(HANDSHAKE))
     ((scope, _, _, _, _),) = called
     assert scope["extensions"] == {"websocket.http.response": {}}
@@ -165,7 +165,7 @@ SIGNATURES = {
 
 @pytest.mark.parametrize("kind", SIGNATURES, ids=lambda kind: kind.__name__)
 def test_constructors_take_what_they_are_given(kind: type) -> None:
-    assert ", ".join(inspect.signature(kind.__init__).parameters) == SIGNATURES[kind]
+    assert ", ".join(inspect.signature(vars(kind)["__init__"]).parameters) == SIGNATURES[kind]
 
 
 async def test_what_else_is_used_is_there() -> None:

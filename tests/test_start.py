@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,11 +22,9 @@ import pytest
 from happy_light.auth import master_secret
 from happy_light.errors import OperatorError
 from tests.client import World
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Process, Start
 
 pytestmark = pytest.mark.slow
-
-Start = Callable[..., Process]
 
 
 def environ(folder: Path, **more: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +13,7 @@ from happy_light.admin import stats
 from happy_light.counters import Counters, Timing, client_type
 from tests.client import World, uid
 from tests.commands import ok, run
-from tests.conftest import Process
+from tests.conftest import Process, Start
 
 
 def metrics_url(process: Process) -> str:
@@ -110,7 +111,7 @@ def test_labels_are_bounded_and_durations_fall_into_their_buckets() -> None:
     assert stats.percentile(timing, 0.5) == 0.001
 
 
-async def test_a_taken_port_is_a_warning_and_disabled_is_silent(start, tmp_path) -> None:
+async def test_a_taken_port_is_a_warning_and_disabled_is_silent(start: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process: Process = start(folder=tmp_path / "taken", METRICS_PORT=str(port))

@@ -12,7 +12,7 @@ import pytest
 from happy_light.domains import subscriptions
 from happy_light.server import Server
 from tests.client import Account, Socket, World, uid
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.raw_connections import Wire
 
 Inside = Callable[[], Awaitable[Server]]
@@ -132,7 +132,7 @@ async def activity(socket: Socket) -> dict[str, Any]:
             return event
 
 
-async def test_a_subscribed_machine_is_a_socket_of_the_session(start: Callable[..., Process]) -> None:
+async def test_a_subscribed_machine_is_a_socket_of_the_session(start: Start) -> None:
     """The session's own socket may go as long as the machine stays; when it goes too, the session becomes inactive."""
     process = start("--session-grace", "0.3")
     async with World(process.url) as world:
@@ -149,7 +149,7 @@ async def test_a_subscribed_machine_is_a_socket_of_the_session(start: Callable[.
         assert (event["id"], event["active"]) == (session, False)
 
 
-async def test_a_subscription_within_the_grace_keeps_the_session_active(start: Callable[..., Process]) -> None:
+async def test_a_subscription_within_the_grace_keeps_the_session_active(start: Start) -> None:
     process = start("--session-grace", "0.5")
     async with World(process.url) as world:
         alice = await world.account()

@@ -8,7 +8,6 @@ import datetime
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.client import World
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.test_start import command, refused
 
 
@@ -64,7 +63,7 @@ async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> No
                 await asyncio.wait_for(client.disconnect(), 3)
 
 
-async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path: Path) -> None:
+async def test_https_and_secure_sockets(start: Start, tmp_path: Path) -> None:
     """HTTP/2, which Hypercorn offers over TLS, does not go together with the websockets of the clients."""
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))
@@ -90,9 +89,7 @@ async def test_https_and_secure_sockets(start: Callable[..., Process], tmp_path:
     assert "Traceback" not in "".join(server.log)
 
 
-def test_a_stop_does_not_wait_for_clients_that_do_not_say_goodbye(
-    start: Callable[..., Process], tmp_path: Path
-) -> None:
+def test_a_stop_does_not_wait_for_clients_that_do_not_say_goodbye(start: Start, tmp_path: Path) -> None:
     """asyncio waits 30 s for the close_notify of a TLS client; a phone that lost its network sends none."""
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))
@@ -106,7 +103,7 @@ def test_a_stop_does_not_wait_for_clients_that_do_not_say_goodbye(
     assert "Traceback" not in "".join(server.log)
 
 
-def test_a_client_that_breaks_tls_leaves_no_traceback(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_a_client_that_breaks_tls_leaves_no_traceback(start: Start, tmp_path: Path) -> None:
     """asyncio reports every broken TLS record as an error of the server."""
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))

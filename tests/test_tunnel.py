@@ -8,16 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Process
+from tests.conftest import Start
 from tests.test_start import Background, command
-
-Start = Callable[..., Process]
 
 CLOUDFLARED = """\
 2026-01-31T12:00:00Z INF Thank you for trying Cloudflare Tunnel. See https://developers.cloudflare.com/terms

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests import databases
 from tests.client import Socket, World, uid
-from tests.conftest import Process
+from tests.conftest import Start
 
 PATH = "/v1/usage/query"
 
@@ -85,7 +84,7 @@ async def test_every_numeric_key_is_summed(world: World) -> None:
         assert (await alice.ok("POST", PATH, query))["totalReports"] == count
 
 
-async def test_buckets_are_hours_and_days_of_utc_and_bounds_are_included(start: Callable[..., Process]) -> None:
+async def test_buckets_are_hours_and_days_of_utc_and_bounds_are_included(start: Start) -> None:
     server = start(TZ="Asia/Kolkata")
     async with World(server.url) as world:
         alice = await world.account()

@@ -18,7 +18,7 @@ from aiohttp import web
 from happy_light.domains.voice import conversations
 from happy_light.server import Server
 from tests.client import Account, World
-from tests.conftest import SECRET, Process
+from tests.conftest import SECRET, Process, Start
 from tests.test_people import execute
 
 KEY = "eleven-key-which-no-log-may-show"
@@ -71,7 +71,7 @@ async def services() -> AsyncIterator[Services]:
 
 
 @pytest.fixture
-def launch(services: Services, start: Callable[..., Process]) -> Callable[..., Process]:
+def launch(services: Services, start: Start) -> Callable[..., Process]:
     """Starts a server that knows the stand-in."""
 
     def launch(**environ: str) -> Process:
@@ -206,7 +206,7 @@ async def test_an_invalid_answer_of_a_service_is_502(services: Services, launch:
     assert "Traceback" not in "".join(server.log)
 
 
-async def test_an_unreachable_service_is_502(start: Callable[..., Process]) -> None:
+async def test_an_unreachable_service_is_502(start: Start) -> None:
     server = start(ELEVENLABS_API_KEY=KEY, HAPPY_SERVER_LIGHT_ELEVENLABS_URL="http://127.0.0.1:9")
     async with World(server.url) as world:
         alice = await world.account()
@@ -241,7 +241,7 @@ async def test_without_keys_the_routes_answer_not_configured(world: World) -> No
         assert (await alice.post("/v1/voice/conversations", body)).status_code == 400
 
 
-async def test_livekit_tokens(start: Callable[..., Process]) -> None:
+async def test_livekit_tokens(start: Start) -> None:
     async with World(start(**LIVEKIT).url) as world:
         alice, bob = await world.account(), await world.account()
 
@@ -272,7 +272,7 @@ async def test_livekit_tokens(start: Callable[..., Process]) -> None:
         assert (await alice.post("/v1/voice/token", {"room": 5})).status_code == 400
 
 
-async def test_voice_sessions_survive_a_restart_and_the_oldest_are_deleted(start: Callable[..., Process]) -> None:
+async def test_voice_sessions_survive_a_restart_and_the_oldest_are_deleted(start: Start) -> None:
     first = start(**LIVEKIT)
     async with World(first.url) as world:
         alice = await world.account()
@@ -294,7 +294,7 @@ async def test_voice_sessions_survive_a_restart_and_the_oldest_are_deleted(start
 
 
 @pytest.mark.parametrize("missing", LIVEKIT)
-async def test_livekit_needs_all_three_settings(start: Callable[..., Process], missing: str) -> None:
+async def test_livekit_needs_all_three_settings(start: Start, missing: str) -> None:
     server = start(**{name: value for name, value in LIVEKIT.items() if name != missing})
     async with World(server.url) as world:
         alice = await world.account()

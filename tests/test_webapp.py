@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from happy_light.ui.webapp import with_config
-from tests.conftest import Process
+from tests.conftest import Process, Start
 from tests.webapp import BANNER, ENTRY, FONT, FOREVER, INDEX, ask, build, is_app, is_nothing, running
 
 
@@ -131,7 +131,7 @@ def test_with_a_prefix_absolute_links_of_the_build_work_at_both_paths(below_ui: 
             assert answer.headers["cache-control"] == (FOREVER if hashed else "no-cache")
 
 
-def test_without_an_index_page_requests_are_404_until_it_exists(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_without_an_index_page_requests_are_404_until_it_exists(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "dist"
     server = start(HAPPY_STATIC_DIR=str(folder))
     for path in ("/", "/index.html", "/session/x"):

@@ -36,12 +36,12 @@ async def health(request: Request) -> Response:
 def main(port: int) -> None:
     sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins="*", max_http_buffer_size=100_000_000)
 
-    @sio.on("message")
+    @sio.on("message")  # type: ignore[untyped-decorator]
     async def message(sid: str, data: Any) -> Any:
         await sio.emit("update", data, to="ui")
         return {"ok": True, "id": "x", "seq": 1, "localId": None}
 
-    @sio.on("connect")
+    @sio.on("connect")  # type: ignore[untyped-decorator]
     async def connect(sid: str, environ: Any, auth: Any) -> None:
         if auth and auth.get("clientType") == "user-scoped":
             await sio.enter_room(sid, "ui")
@@ -61,7 +61,7 @@ def main(port: int) -> None:
     async def run() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        await hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+        await hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)
 
     try:
         import uvloop

@@ -64,7 +64,8 @@ class Socket(asyncio.Protocol):
     @classmethod
     async def open(cls, url: str, auth: dict[str, Any], hear: Callable[[bytes], None] = lambda _: None) -> Socket:
         socket = cls(url, auth, hear)
-        await asyncio.get_running_loop().create_connection(lambda: socket, socket._parts.hostname, socket._parts.port)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: socket, socket._parts.hostname or "", socket._parts.port or 80)
         await asyncio.wait_for(socket.connected, 20)
         return socket
 

@@ -204,7 +204,8 @@ def targets(draw: Callable[[st.SearchStrategy[Any]], Any], path: str, query: typ
     asked = draw(st.lists(st.tuples(st.sampled_from([*names, *names, "limit", "x", "", "%ff"]), piece), max_size=3))
     if not asked:
         return "/".join(parts)
-    return "/".join(parts) + "?" + draw(st.sampled_from(["&", "&", "&", ";", "&&"])).join(f"{a}={b}" for a, b in asked)
+    separator: str = draw(st.sampled_from(["&", "&", "&", ";", "&&"]))
+    return "/".join(parts) + "?" + separator.join(f"{a}={b}" for a, b in asked)
 
 
 @st.composite
