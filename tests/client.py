@@ -24,12 +24,12 @@ engineio.payload.Payload.max_decode_packets = 100_000
 
 
 def b64(value: bytes | str) -> str:
-    """Standard padded base64."""
+    """Return standard padded base64."""
     return base64.b64encode(value if isinstance(value, bytes) else value.encode()).decode()
 
 
 def uid() -> str:
-    """A fresh uuid, as clients make them for tags, machines and artifacts."""
+    """Return a fresh uuid, as clients make them for tags, machines and artifacts."""
     return str(uuid.uuid4())
 
 
@@ -58,7 +58,7 @@ class Socket:
         self.refusal = data.get("message") if isinstance(data, dict) else data
 
     async def connect(self, url: str, auth: Any, transports: tuple[str, ...] = ("websocket",)) -> Socket:
-        """Raises ConnectionError with the server's text when it is refused."""
+        """Connect. Raises ConnectionError with the server's text when it is refused."""
         try:
             await self.sio.connect(url, auth=auth, transports=list(transports), socketio_path="v1/updates")
         except socketio.exceptions.ConnectionError as error:
@@ -66,14 +66,14 @@ class Socket:
         return self
 
     async def call(self, event: str, *args: Any, timeout: float = 10) -> Any:
-        """Emits with an ack and returns it. Raises TimeoutError without one."""
+        """Emit with an ack and return it. Raises TimeoutError without one."""
         try:
             return await self.sio.call(event, args or None, timeout=timeout)
         except socketio.exceptions.TimeoutError:
             raise TimeoutError(f"no ack of {event}") from None
 
     async def emit(self, event: str, *args: Any) -> None:
-        """Emits without an ack."""
+        """Emit without an ack."""
         await self.sio.emit(event, args or None)
 
     async def heard(self, *events: str) -> list[Event]:
@@ -87,11 +87,11 @@ class Socket:
         return [event for event in log if not events or event[0] in events]
 
     async def updates(self) -> list[dict[str, Any]]:
-        """The bodies of the updates among what was heard."""
+        """Return the bodies of the updates among what was heard."""
         return [frame["body"] for _, frame in await self.heard("update")]
 
     async def wait(self, event: str, timeout: float = 10) -> Any:
-        """The payload of the next event of that name; older ones of it that were not taken count."""
+        """Return the payload of the next event of that name; older ones of it that were not taken count."""
         async with asyncio.timeout(timeout):
             while True:
                 for index, (name, data) in enumerate(self.log):
@@ -137,18 +137,18 @@ class Account:
         return await self.request("DELETE", path, **kwargs)
 
     async def ok(self, method: str, path: str, body: Any = None, **kwargs: Any) -> Any:
-        """The JSON of a request that must succeed."""
+        """Return the JSON of a request that must succeed."""
         response = await self.request(method, path, body, **kwargs)
         assert response.status_code == 200, (method, path, response.status_code, response.text[:500])
         return response.json()
 
     async def session(self, tag: str | None = None, metadata: str = "meta", **more: Any) -> Any:
-        """A session, made or loaded by its tag."""
+        """Create or load a session by its tag."""
         body = {"tag": tag or uid(), "metadata": metadata, **more}
         return (await self.ok("POST", "/v1/sessions", body))["session"]
 
     async def machine(self, id: str | None = None, metadata: str = "meta", **more: Any) -> Any:
-        """A registered machine."""
+        """Register a machine and return it."""
         body = {"id": id or uid(), "metadata": metadata, **more}
         return (await self.ok("POST", "/v1/machines", body))["machine"]
 
@@ -161,7 +161,7 @@ class Account:
         self, *, session: str | None = None, machine: str | None = None, transports: tuple[str, ...] = ("websocket",),
         **auth: Any,
     ) -> Socket:  # fmt: skip
-        """A socket for a session, a machine, or user-scoped. Closed at the end of the test."""
+        """Connect a socket for a session, a machine, or user-scoped. It is closed at the end of the test."""
         kind = "session-scoped" if session else "machine-scoped" if machine else "user-scoped"
         auth = {"token": self.token, "clientType": kind, **auth}
         if session:
@@ -180,7 +180,7 @@ class World:
         self.sockets: list[Socket] = []
 
     async def account(self, key: nacl.signing.SigningKey | None = None) -> Account:
-        """A new account, or the one of `key`."""
+        """Sign in to a new account, or to the one of `key`."""
         key = key or nacl.signing.SigningKey.generate()
         challenge = os.urandom(32)
         body = {
@@ -193,7 +193,7 @@ class World:
         return Account(self, response.json()["token"], key)
 
     async def socket(self, auth: Any, transports: tuple[str, ...] = ("websocket",)) -> Socket:
-        """A socket with any handshake. Raises ConnectionError with the server's text."""
+        """Connect a socket with any handshake. Raises ConnectionError with the server's text."""
         socket = await Socket().connect(self.url, auth, transports)
         self.sockets.append(socket)
         return socket

@@ -26,7 +26,7 @@ class Result(NamedTuple):
 
 
 def environment(folder: Path, **environ: str) -> dict[str, str]:
-    """The environment of a command on a data folder."""
+    """Return the environment of a command on a data folder."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     given = {"HANDY_MASTER_SECRET": SECRET, "PYTHONWARNINGS": "default", "XDG_CONFIG_HOME": str(folder)}
     return {**kept, **given, **databases.environ(folder), **environ}
@@ -46,7 +46,7 @@ async def run(folder: Path, *arguments: str, **environ: str) -> Result:
 
 
 async def ok(folder: Path, *arguments: str, **environ: str) -> Any:
-    """The JSON that a command prints, which must succeed."""
+    """Return the JSON that a command prints, which must succeed."""
     result = await run(folder, *arguments, "--json", **environ)
     assert result.status == 0, result
     return result.json

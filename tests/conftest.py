@@ -74,7 +74,7 @@ class Process:
         return self.process.pid
 
     def stop(self, signum: int = signal.SIGTERM, timeout: float = 10) -> int:
-        """Sends a signal and waits. -> the exit status."""
+        """Send a signal, wait for the end and return the exit status."""
         self.process.send_signal(signum)
         return self.process.wait(timeout)
 
@@ -88,7 +88,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """The server that tests share: each makes accounts of its own. Nothing that they do may be an error in its log."""
+    """Run the server that tests share, each with accounts of its own; no error may appear in its log."""
     process = Process(tmp_path_factory.mktemp("server"))
     yield process
     assert process.stop() == 0
@@ -124,7 +124,7 @@ def database_servers(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What starts servers of its own is slow, so that the rest runs after every change."""
+    """Mark tests that start servers of their own as slow, so that the others can run after every change."""
     skip = pytest.mark.skip(reason="is about the SQLite file")
     for item in items:
         if item.get_closest_marker("sqlite_file") and config.getoption("--database") == "postgres":
@@ -135,7 +135,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers of this test's own: `start(*arguments, folder=None, **environ)`."""
+    """Start servers of this test's own: `start(*arguments, folder=None, **environ)`."""
     running: list[Process] = []
 
     def start(*arguments: str, folder: Path | None = None, **environ: str) -> Process:
@@ -151,7 +151,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def process(start: Start) -> Process:
-    """A server of this test's own."""
+    """Start a server for this test only."""
     return start()
 
 
@@ -164,7 +164,7 @@ async def own(process: Process) -> AsyncIterator[World]:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The folder of another light server: database, files, secret."""
+    """Make the folder of another light server: database, files, secret."""
     folder = tmp_path / "old"
     folder.mkdir()
     other_servers.sqlite_file(folder / "happy-server-light.sqlite", other_servers.world_rows()).close()
@@ -175,7 +175,7 @@ def old(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def inside(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
-    """Start a server in this process, for what only its objects tell: `server = await inside(setting="text")`."""
+    """Start a server in this process, so that a test can look at its objects: `server = await make(setting="text")`."""
     running: list[tuple[Server, asyncio.Task[None]]] = []
 
     async def inside(**given: str) -> Server:

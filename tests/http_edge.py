@@ -62,7 +62,7 @@ class App:
         await send({"type": "http.response.body", "body": answer[10:]})
 
     async def _watch(self, receive: Any, send: Any) -> None:
-        """Sends until the client has left."""
+        """Send until the client has left."""
         while (await receive())["more_body"]:
             pass
         left = asyncio.create_task(receive())
@@ -104,7 +104,7 @@ class Edge:
         return await Connection.open(self.url)
 
     async def refused(self, *pieces: bytes) -> int:
-        """Sends pieces. -> the status of the only answer, behind which the connection was closed."""
+        """Send pieces and return the status of the only answer, after which the connection was closed."""
         async with await self.open() as connection:
             with contextlib.suppress(ConnectionError):
                 for piece in pieces:
@@ -115,7 +115,7 @@ class Edge:
         return answer.status
 
     async def asked(self, request: bytes, head: bool = False) -> Answer:
-        """Sends a request. -> its answer, after which the connection goes on to serve."""
+        """Send a request and return its answer; the connection must then serve another one."""
         async with await self.open() as connection:
             await connection.send(request)
             answer = await connection.answer(head)

@@ -21,7 +21,7 @@ HOLDER = {"HANDY_MASTER_SECRET": ""}
 
 
 def command(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs `happy-server-light …` to its end."""
+    """Run `happy-server-light …` to its end."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     return subprocess.run(
         [sys.executable, "-m", "happy_light", *map(str, arguments)],
@@ -30,14 +30,14 @@ def command(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]
 
 
 def imported(*arguments: Any, **environ: str) -> Any:
-    """The JSON summary of an import that must succeed."""
+    """Return the JSON summary of an import that must succeed."""
     done = command("import", *arguments, "--json", **environ)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def refused(*arguments: Any, **environ: str) -> str:
-    """What an import that must be refused says."""
+    """Return what an import that must be refused says."""
     done = command("import", *arguments, **environ)
     assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
     assert done.stderr.startswith("happy-server-light: ")
@@ -46,6 +46,6 @@ def refused(*arguments: Any, **environ: str) -> str:
 
 
 def signed_in(world: World, account_id: str) -> Account:
-    """A client with a token that the other server gave out."""
+    """Return a client with a token that the other server gave out."""
     token = Signer(SECRET, "handy", "handy Persistent Token").mint(account_id, issued_at=NOW // 1000)
     return Account(world, token, nacl.signing.SigningKey.generate())

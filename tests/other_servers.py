@@ -136,12 +136,12 @@ def world_rows(secret: str = SECRET) -> list[tuple[str, dict[str, Any]]]:
 
 
 def attachment(session_id: str) -> str:
-    """The reference of the one attachment that `write_files` makes in a session."""
+    """Return the reference of the one attachment that `write_files` makes in a session."""
     return f"sessions/{session_id}/attachments/11111111-2222-4333-8444-555555555555.enc"
 
 
 def write_files(folder: Path, *session_ids: str) -> Path:
-    """A files folder: avatars of both accounts, one attachment in each of these sessions."""
+    """Write a folder of files: avatars of both accounts, one attachment in each of these sessions."""
     for number in (1, 2):
         avatar = folder / f"public/users/cmaccount{number:016}/avatars/a.jpg"
         avatar.parent.mkdir(parents=True)
@@ -169,7 +169,7 @@ _SQLITE = {"S": "TEXT", "E": "TEXT", "I": "INTEGER", "L": "BIGINT", "B": "BOOLEA
 def sqlite_file(
     path: Path, rows: list[tuple[str, dict[str, Any]]], date: Date = integers, without: tuple[str, ...] = ()
 ) -> sqlite3.Connection:
-    """A light server's file with these rows; the connection stays open for the test to go on."""
+    """Make a light server's file with these rows; the connection stays open so that a test can write more."""
     connection = sqlite3.connect(path, isolation_level=None)
     for table, columns in COLUMNS.items():
         if table not in without:
@@ -210,7 +210,7 @@ def postgres_programs() -> Path | None:
 
 @contextmanager
 def postgres(programs: Path) -> Iterator[str]:
-    """A PostgreSQL of our own on a free port, as its user where we are root. -> its URL."""
+    """Run a PostgreSQL on a free port, as its own user where the tests run as root, and return its URL."""
     root = Path(tempfile.mkdtemp(prefix="happy-postgres-"))
     as_user = []
     if subprocess.run(["id", "-u"], capture_output=True, check=True, text=True).stdout.strip() == "0":
@@ -240,7 +240,7 @@ def postgres(programs: Path) -> Iterator[str]:
 
 
 def fill_postgres(url: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """The original's tables with these rows, and a table that is unknown here."""
+    """Create the original's tables with these rows, and a table that is unknown here."""
     import psycopg
     from psycopg.types.json import Jsonb
 

@@ -64,19 +64,19 @@ class Pictures:
         return await (by or self.owner).get(f"{self.path}/{file}")
 
     async def upload(self, content: bytes = b"abc") -> str:
-        """The ref of an uploaded file that is not the active picture."""
+        """Return the ref of an uploaded file that is not the active picture."""
         ref: str = (await self.request(len(content))).json()["ref"]
         assert (await self.put(name(ref), content)).status_code == 200
         return ref
 
     async def activated(self, content: bytes = b"abc") -> str:
-        """The ref of the active picture, which was just uploaded."""
+        """Return the ref of the active picture, which was just uploaded."""
         ref = await self.upload(content)
         assert (await self.activate(ref)).status_code == 200
         return ref
 
     async def shown(self) -> Any:
-        """What the owner shows of its picture: avatar and, for a session, avatarVersion."""
+        """Return what the owner shows of its picture: avatar and, for a session, avatarVersion."""
         if self.kind == "projects":
             return (await self.owner.ok("GET", f"/v1/projects/{self.id}"))["avatar"]
         session = (await self.owner.ok("GET", f"/v1/sessions/{self.id}"))["session"]
@@ -87,7 +87,7 @@ class Pictures:
 
 
 def name(ref: str) -> str:
-    """The file name in a ref."""
+    """Return the file name in a ref."""
     return ref.rpartition("/")[2]
 
 
@@ -98,7 +98,7 @@ def refusal(answer: httpx.Response) -> tuple[int, Any]:
 
 
 async def listening(pictures: Pictures) -> Socket:
-    """A user-scoped socket of the owner that has heard everything so far."""
+    """Return a user-scoped socket of the owner that has heard everything so far."""
     socket = await pictures.owner.socket()
     await socket.heard()
     return socket

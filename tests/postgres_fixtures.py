@@ -18,13 +18,13 @@ from tests.stores import Heard, add_account, listening_bus
 
 @pytest.fixture
 def heard() -> Heard:
-    """The events that the bus delivered."""
+    """Return the events that the bus delivered."""
     return []
 
 
 @contextlib.asynccontextmanager
 async def opened(url: str, heard: Heard) -> AsyncIterator[Database]:
-    """An open database."""
+    """Return an open database."""
     database = Database(PostgresEngine(postgres_url.parse(url)), listening_bus(heard))
     await database.open()
     try:
@@ -35,7 +35,7 @@ async def opened(url: str, heard: Heard) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def database(database_url: str, heard: Heard) -> AsyncIterator[Database]:
-    """An open database with the accounts a and b."""
+    """Return an open database with the accounts a and b."""
     async with opened(database_url, heard) as database:
         await database.write_for((), add_account, "a")
         await database.write_for((), add_account, "b")

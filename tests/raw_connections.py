@@ -60,7 +60,7 @@ class Connection:
         await self.writer.drain()
 
     async def answer(self, head: bool = False, timeout: float = 20) -> Answer:
-        """The next answer. `head`: it has no body. Raises TimeoutError, EOFError."""
+        """Return the next answer. `head`: it has no body. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(timeout):
             start, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
             headers = {}
@@ -80,7 +80,7 @@ class Connection:
             return Answer(int(start.split()[1]), headers, body)
 
     async def request(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
-        """Sends a whole request with exactly this path. -> its answer."""
+        """Send a whole request with exactly this path and return its answer."""
         given = {"Host": "x", **(headers or {})}
         if body:
             given["Content-Length"] = str(len(body))
@@ -89,7 +89,7 @@ class Connection:
         return await self.answer(head=method == "HEAD")
 
     async def ended(self, timeout: float = 20) -> bool:
-        """Waits for the server to close the connection; False if it does not."""
+        """Wait for the server to close the connection; False if it does not."""
         try:
             async with asyncio.timeout(timeout):
                 while await self.reader.read(65536):
@@ -110,7 +110,7 @@ class Wire:
 
     @classmethod
     async def open(cls, url: str, sid: str | None = None, path: str = "/v1/updates/") -> Wire:
-        """Connects and, without `sid`, takes the OPEN packet."""
+        """Connect and, without `sid`, take the OPEN packet."""
         http = aiohttp.ClientSession()
         try:
             query = f"?EIO=4&transport=websocket{f'&sid={sid}' if sid else ''}"
@@ -138,7 +138,7 @@ class Wire:
             await self.socket.send_bytes(packet)
 
     async def packet(self, timeout: float = 20) -> str:
-        """The next packet; pings are answered. Raises EOFError when the server closed."""
+        """Return the next packet; pings are answered. Raises EOFError when the server closed."""
         async with asyncio.timeout(timeout):
             while True:
                 message = await self.socket.receive()
@@ -151,12 +151,12 @@ class Wire:
                 return str(message.data)
 
     async def connect(self, auth: Any, namespace: str = "") -> str:
-        """Sends CONNECT. -> the packet that answers it."""
+        """Send CONNECT and return the packet that answers it."""
         await self.send(f"40{namespace}{json.dumps(auth)}")
         return await self.packet()
 
     async def ended(self, timeout: float = 20) -> bool:
-        """Waits for the server to close; False if it does not."""
+        """Wait for the server to close; False if it does not."""
         try:
             while True:
                 await self.packet(timeout)
@@ -203,7 +203,7 @@ class Raw:
         self.send(Opcode.TEXT, text.encode())
 
     async def frame(self) -> Frame | None:
-        """The next frame; None at the end of the connection."""
+        """Return the next frame; None at the end of the connection."""
         async with asyncio.timeout(10):
             while not self.received:
                 data = await self.reader.read(65536)
@@ -226,7 +226,7 @@ class Raw:
         return self
 
     async def ends_with(self) -> int | None:
-        """Reads to the end. -> the close code that the server gave."""
+        """Read to the end and return the close code that the server sent."""
         code = None
         while (frame := await self.frame()) is not None:
             if frame.opcode is Opcode.CLOSE:

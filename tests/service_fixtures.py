@@ -20,7 +20,7 @@ S = TypeVar("S", bound=Service)
 
 
 def started(make: Callable[[], S]) -> S:
-    """What `make` makes, running. Skips the test, or fails it, when its program is missing."""
+    """Return the running service that `make` makes. Skip the test, or fail it, when its program is missing."""
     try:
         service = make()
         try:
@@ -46,7 +46,7 @@ def running(make: Callable[[], S]) -> Iterator[S]:
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
-    """The PostgreSQL that the tests of a worker share: each makes databases of its own."""
+    """Return the PostgreSQL that the tests of a worker share: each makes databases of its own."""
     if url := os.environ.get("HAPPY_TEST_DATABASE_URL"):
         yield Databases(url)
         return
@@ -56,14 +56,14 @@ def databases() -> Iterator[Databases]:
 
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
-    """The URL of an empty database of this test's own."""
+    """Return the URL of an empty database of this test's own."""
     with databases.database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The Redis that the tests of a worker share."""
+    """Return the Redis that the tests of a worker share."""
     if url := os.environ.get("HAPPY_TEST_REDIS_URL"):
         yield url
         return
@@ -73,27 +73,27 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def start_postgres() -> Iterator[Callable[..., Postgres]]:
-    """Starts a PostgreSQL of this test's own, to be killed: `start_postgres(fsync=True)`."""
+    """Start a PostgreSQL of this test's own, to be killed: `start_postgres(fsync=True)`."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(running(lambda: Postgres(**options)))
 
 
 @pytest.fixture
 def start_redis() -> Iterator[Callable[..., Redis]]:
-    """Starts a Redis of this test's own: `start_redis(persistent=False, cluster=False, policy="noeviction")`."""
+    """Start a Redis of this test's own: `start_redis(persistent=False, cluster=False, policy="noeviction")`."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(running(lambda: Redis(**options)))
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Moto]:
-    """An S3 server that stores whatever it is sent."""
+    """Return an S3 server that stores whatever it is sent."""
     with running(Moto) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def rclone() -> Iterator[Rclone]:
-    """An S3 server that checks the signatures of presigned GETs."""
+    """Return an S3 server that checks the signatures of presigned GETs."""
     with running(Rclone) as server:
         yield server

@@ -43,7 +43,7 @@ class Missing(Exception):
 
 # ------------------------------------------------------------------------------------------ processes
 def free_port() -> int:
-    """A free TCP port below those that the kernel gives to outgoing connections.
+    """Return a free TCP port below those that the kernel gives to outgoing connections.
 
     So nobody takes it while a service that is to come back on it is down.
     """
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def program(name: str, package: str, *folders: Path) -> str:
-    """The path of a program: in PATH, in one of `folders`, or beside this Python. Raises Missing."""
+    """Return the path of a program: in PATH, in one of `folders`, or beside this Python. Raises Missing."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders), str(Path(sys.executable).parent)])
     found = shutil.which(name, path=path)
     if found is None:
@@ -101,7 +101,7 @@ class Service:
         return file.read_text("utf-8", "replace") if file.is_file() else ""
 
     def start(self) -> Self:
-        """Starts the server and waits until it answers. Raises RuntimeError with its log if it does not."""
+        """Start the server and wait until it answers. Raises RuntimeError with its log if it does not."""
         assert not self.running, f"{self.name} runs already"
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -122,7 +122,7 @@ class Service:
         return self
 
     def kill(self) -> None:
-        """Ends the process and its children by SIGKILL and waits until they are gone."""
+        """End the process and its children by SIGKILL and wait until they are gone."""
         if not self.running:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -139,7 +139,7 @@ class Service:
         self._process.wait(STOP_SECONDS)
 
     def stop(self) -> None:
-        """Ends the process the orderly way, clients or not; kills it if it takes too long."""
+        """End the process the orderly way, clients or not; kill it if it takes too long."""
         if not self.running:
             return
         assert self._process is not None
@@ -150,7 +150,7 @@ class Service:
             self.kill()
 
     def restart(self) -> None:
-        """Stops it if it runs, and starts it with the same port and data."""
+        """Stop it if it runs, and start it with the same port and data."""
         self.stop()
         self.start()
 
@@ -184,21 +184,21 @@ class Databases:
         self.url = url
 
     def create(self, template: str | None = None) -> str:
-        """Makes an empty database, or a copy of `template` (the URL of one that nobody uses). -> its URL"""
+        """Make an empty database, or a copy of `template` (the URL of one that nobody uses), and return its URL."""
         name = f"happy_test_{uuid.uuid4().hex[:12]}"
         source = "template0" if template is None else str(conninfo.conninfo_to_dict(template)["dbname"])
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source)))
         return with_database(self.url, name)
 
     def drop(self, url: str) -> None:
-        """Removes a database that `create` made, whoever is connected to it."""
+        """Remove a database that `create` made, whoever is connected to it."""
         name = str(conninfo.conninfo_to_dict(url)["dbname"])
         assert name.startswith("happy_test_"), f"{name} was not made by a test"
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     @contextlib.contextmanager
     def database(self, template: str | None = None) -> Iterator[str]:
-        """The URL of a new database that is removed at the end."""
+        """Return the URL of a new database that is removed at the end."""
         url = self.create(template)
         try:
             yield url
@@ -281,7 +281,7 @@ class Postgres(Service, Databases):
 
 
 def _unprivileged() -> str | None:
-    """A user that PostgreSQL agrees to run as when root runs the tests. Raises Missing."""
+    """Return a user that PostgreSQL agrees to run as when root runs the tests. Raises Missing."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -314,7 +314,7 @@ class Redis(Service):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> Self:
-        """Starts it and waits until it answers; a cluster, until all its slots are served."""
+        """Start it and wait until it answers; a cluster, until all its slots are served."""
         super().start()
         if self._cluster:
             with redis.Redis(port=self.port) as client:
@@ -352,7 +352,7 @@ class S3(Service):
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> Any:
-        """A client of boto3 that finds buckets by path."""
+        """Return a client of boto3 that finds buckets by path."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -373,7 +373,7 @@ class Moto(S3):
     name = "moto"
 
     def start(self) -> Self:
-        """Starts it with an empty bucket."""
+        """Start it with an empty bucket."""
         super().start()
         self.client().create_bucket(Bucket=self.bucket)
         return self
@@ -388,7 +388,7 @@ class Rclone(S3):
     name = "rclone"
 
     def start(self) -> Self:
-        """Starts it with the bucket as it was left."""
+        """Start it with the bucket as it was left."""
         (self.folder / "data" / self.bucket).mkdir(parents=True, exist_ok=True)
         return super().start()
 
@@ -399,10 +399,10 @@ class Rclone(S3):
 
 
 def start_moto() -> Moto:
-    """A running Moto; its caller removes it. Raises Missing."""
+    """Return a running Moto; its caller removes it. Raises Missing."""
     return Moto().start()
 
 
 def start_rclone() -> Rclone:
-    """A running Rclone; its caller removes it. Raises Missing."""
+    """Return a running Rclone; its caller removes it. Raises Missing."""
     return Rclone().start()

@@ -14,7 +14,7 @@ NONE = {"error": "Access key not found"}
 
 
 async def pair(account: Account) -> tuple[str, str, str]:
-    """A session, a machine, and the path of their key."""
+    """Return a session, a machine, and the path of their key."""
     session, machine = (await account.session())["id"], (await account.machine())["id"]
     return session, machine, f"/v1/access-keys/{session}/{machine}"
 

@@ -17,7 +17,7 @@ from tests.conftest import Process, Start
 
 
 async def filled(world: World, process: Process) -> tuple[Account, str]:
-    """An account with a bit of everything, and its session."""
+    """Return an account with a bit of everything, and its session."""
     alice = await world.account()
     project = await alice.ok("POST", "/v1/projects", {"externalId": "e", "metadata": "m" * 40})
     session = (await alice.session())["id"]

@@ -34,7 +34,7 @@ def path_of(route: Route, value: str = "x") -> str:
 
 @pytest.fixture
 async def admin(server: Process) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the shared server's unix socket."""
+    """Return a client of the shared server's unix socket."""
     transport = httpx.AsyncHTTPTransport(uds=str(server.folder / api.SOCKET_NAME))
     async with httpx.AsyncClient(transport=transport, base_url="http://admin", trust_env=False) as client:
         yield client

@@ -21,7 +21,7 @@ TOO_LARGE = {"error": "File too large (max 10MB)"}
 
 
 async def request(account: Account, session: str, **headers: str) -> str:
-    """The upload URL of a new attachment."""
+    """Return the upload URL of a new attachment."""
     body = {"filename": "f.png", "size": 10}
     answer = await account.ok("POST", f"/v1/sessions/{session}/attachments/request-upload", body, headers=headers)
     assert re.fullmatch(rf"sessions/{session}/attachments/[0-9a-f-]{{36}}\.enc", answer["ref"])

@@ -22,7 +22,7 @@ KINDS = ("", "account/")
 
 
 def key() -> str:
-    """The box key of a new terminal."""
+    """Return the box key of a new terminal."""
     return b64(os.urandom(32))
 
 

@@ -35,7 +35,7 @@ def mode_of(path: Path) -> int:
 
 
 async def with_files(own: World, process: Process) -> tuple[Account, str]:
-    """An account with a session, messages, an attachment, a picture and a public file."""
+    """Return an account with a session, messages, an attachment, a picture and a public file."""
     alice = await own.account()
     session = (await alice.session())["id"]
     await alice.send(session, *(f"l{i}" for i in range(50)))
@@ -175,7 +175,7 @@ def contents(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def rewritten(archive: Path, change: Change) -> Path:
-    """The archive with `change(name, bytes)` applied to each member; None leaves it out."""
+    """Return the archive with `change(name, bytes)` applied to each member; None leaves it out."""
     target = archive.with_name("changed.tar.gz")
     with tarfile.open(archive) as old, tarfile.open(target, "w:gz") as new:
         for member in old.getmembers():

@@ -26,7 +26,7 @@ NAME = re.compile(r"happy-server-light-[0-9a-f]{8}-\d{8}T\d{6}Z(-\d+)?\.tar\.gz"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder with a database, a file and a configuration file; no server has run on it."""
+    """Return a data folder with a database, a file and a configuration file; no server has run on it."""
     folder = tmp_path / "data"
     folder.mkdir(mode=0o700)
     store.create_or_migrate(folder / "happy-server-light.sqlite")

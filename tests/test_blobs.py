@@ -47,7 +47,7 @@ async def content(*chunks: bytes) -> AsyncIterator[bytes]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder with a secret in it."""
+    """Return a data folder with a secret in it."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/handy-master-secret.txt").write_text("secret")
     return tmp_path / "data"

@@ -26,7 +26,7 @@ echo "${COMPREPLY[@]}"
 
 
 def script(folder: Path, shell: str) -> str:
-    """The file with the script that the program prints."""
+    """Return the file with the script that the program prints."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     text = subprocess.run(

@@ -19,13 +19,13 @@ SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 
 
 def load(tmp_path: Path, environ: dict[str, str] | None = None, **flags: str) -> config.Settings:
-    """Settings with the data folder and the user's file below `tmp_path`."""
+    """Return settings with the data folder and the user's file below `tmp_path`."""
     environ = {"DATA_DIR": str(tmp_path / "data"), **(environ or {})}
     return config.load(environ, flags, tmp_path / "user.toml")
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs `happy-server-light …` with nothing in the environment but `environ`."""
+    """Run `happy-server-light …` with nothing in the environment but `environ`."""
     environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ}
     return subprocess.run(
         [sys.executable, "-m", "happy_light", *arguments], env=environ, capture_output=True, text=True, timeout=60

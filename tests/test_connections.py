@@ -53,7 +53,7 @@ class Client:
             return await self.reader.readexactly(5)
 
     async def ended(self) -> bool:
-        """Waits for the server to close."""
+        """Wait for the server to close."""
         async with asyncio.timeout(10):
             return await self.reader.read() == b""
 

@@ -41,7 +41,7 @@ def put(text: str, *changes: tuple[str, str]) -> str:
 
 @contextmanager
 def running(port: int, *arguments: str, folder: Path) -> Iterator[str]:
-    """A proxy that answers on `port`. -> its URL"""
+    """Run a proxy that answers on `port`, and return its URL."""
     log = (folder / "proxy.log").open("w+")
     process = subprocess.Popen(
         arguments, stdout=log, stderr=log, cwd=folder,

@@ -25,7 +25,7 @@ def port_of(process: Process) -> str:
 
 
 async def examine(process: Process, *arguments: str, **environ: str) -> tuple[int, dict[str, Any]]:
-    """-> the exit status, and the findings that are not ok by their name"""
+    """Return the exit status, and the findings that are not ok by their name."""
     result = await run(
         process.folder, "doctor", "--json", "--port", port_of(process), *arguments, **{**NO_PUSH, **environ}
     )

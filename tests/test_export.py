@@ -38,7 +38,7 @@ def dump(folder: Path, account_id: str) -> dict[str, Any]:
 
 
 async def fill(alice: Account, folder: Path) -> str:
-    """An account that has something of everything; -> its session with the attachment."""
+    """Give the account something of everything and return its session with the attachment."""
     session = (await alice.session(metadata="sealed", dataEncryptionKey=b64(b"key")))["id"]
     empty = (await alice.session())["id"]
     await alice.send(session, "a", "b", "c", content="Grüße \u2028 \U0001f600")
@@ -61,7 +61,7 @@ async def fill(alice: Account, folder: Path) -> str:
 
 
 def exported(folder: Path, account: str, file: Path) -> dict[str, int]:
-    """The counts of an export that must succeed."""
+    """Return the counts of an export that must succeed."""
     done = command("export", account, file, "--data-dir", folder, "--json")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout)["counts"])
@@ -69,7 +69,7 @@ def exported(folder: Path, account: str, file: Path) -> dict[str, int]:
 
 @pytest.fixture
 async def moved(tmp_path: Path, start: Start) -> tuple[Account, str, Path]:
-    """An account, its session and its export, written while its server ran in `first` with SECRET."""
+    """Return an account, its session and its export, written while its server ran in `first` with SECRET."""
     server = start(folder=tmp_path / "first")
     async with World(server.url) as world:
         alice, bob = await world.account(), await world.account()

@@ -14,7 +14,7 @@ from tests.conftest import Process
 
 @pytest.fixture
 def folder(server: Process, tmp_path: Path) -> Iterator[Path]:
-    """A folder of the test's own below the public one."""
+    """Return a folder of the test's own below the public one."""
     folder = server.folder / "files" / "public" / tmp_path.name
     folder.mkdir(parents=True)
     yield folder
@@ -93,7 +93,7 @@ def test_a_large_file_arrives_whole(server: Process, folder: Path) -> None:
 
 
 async def raw(server: Process, path: str, method: str = "GET") -> tuple[int, bytes]:
-    """A request with exactly this path on the wire."""
+    """Return a request with exactly this path on the wire."""
     host, port = server.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())

@@ -25,7 +25,7 @@ has_lan = pytest.mark.skipif(not LAN, reason="this computer is in no network")
 
 
 def on_a_terminal(folder: Path, *arguments: str, **more: str) -> str:
-    """What a server prints on a terminal."""
+    """Return what a server prints on a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder / "data"), *arguments],

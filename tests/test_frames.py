@@ -21,7 +21,7 @@ Message = tuple[int, bytes]
 
 
 def ours(pieces: list[bytes]) -> tuple[list[Message], int | None]:
-    """What `FrameReader` makes of the bytes: messages, and the code of the error that ended it."""
+    """Return what `FrameReader` makes of the bytes: messages, and the code of the error that ended it."""
     reader, messages = FrameReader(LIMIT), []
     try:
         for piece in pieces:
@@ -36,7 +36,7 @@ def ours(pieces: list[bytes]) -> tuple[list[Message], int | None]:
 
 
 def theirs(pieces: list[bytes]) -> tuple[list[Message], int | None]:
-    """The same of the library's parser."""
+    """Return the same of the library's parser."""
     protocol = ServerProtocol(state=OPEN, max_size=LIMIT)
     messages: list[Message] = []
     parts: list[bytes] = []
@@ -63,7 +63,7 @@ def theirs(pieces: list[bytes]) -> tuple[list[Message], int | None]:
 
 
 def cut(data: bytes, chance: random.Random) -> list[bytes]:
-    """The bytes as the network may deliver them."""
+    """Return the bytes as the network may deliver them."""
     places = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(5)))
     return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
 

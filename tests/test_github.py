@@ -75,7 +75,7 @@ class Case:
         return await self.world.http.get("/v1/connect/github/callback", params=query)
 
     async def sign_in(self, account: Account) -> str:
-        """The whole way. -> where the browser ends."""
+        """Go through the whole sign-in and return the URL at which the browser ends."""
         url = (await account.ok("GET", "/v1/connect/github/params"))["url"]
         state = parse_qs(urlsplit(url).query)["state"][0]
         answer = await self.callback({"code": "good-code", "state": state})

@@ -20,7 +20,7 @@ Inside = Callable[[], Awaitable[Server]]
 
 
 async def alive(world: World) -> None:
-    """The server still serves."""
+    """Check that the server still serves."""
     assert await (await (await world.account()).socket()).call("ping") == {}
 
 

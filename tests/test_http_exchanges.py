@@ -29,7 +29,7 @@ UPGRADE = b"Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n
 
 @pytest.fixture
 async def edge(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Edge]:
-    """Logs no warning, whatever is sent to it."""
+    """Return an edge, and check that it logged no warning, whatever was sent to it."""
     async with Edge() as edge:
         yield edge
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -42,7 +42,7 @@ async def until(fact: Any) -> None:
 
 
 def text(data: str) -> bytes:
-    """A websocket's text frame, as clients send it."""
+    """Return a websocket's text frame, as clients send it."""
     return Frame(Opcode.TEXT, data.encode()).serialize(mask=True)
 
 
@@ -245,7 +245,7 @@ async def test_a_connection_that_is_taken_over_hears_frames_of_any_cut(world: Wo
 
 # ------------------------------------------------------------------------------------------------ memory
 def locals_of(task: asyncio.Task[Any]) -> Iterator[Any]:
-    """What the local names of a waiting task refer to."""
+    """Return what the local names of a waiting task refer to."""
     coroutine: Any = task.get_coro()
     while inspect.iscoroutine(coroutine) and coroutine.cr_frame is not None:
         yield from coroutine.cr_frame.f_locals.values()

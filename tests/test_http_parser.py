@@ -24,7 +24,7 @@ HEAD_MAX = hypercorn_server.HEAD_MAX
 
 @pytest.fixture
 async def edge(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Edge]:
-    """Logs no warning, whatever is sent to it."""
+    """Return an edge, and check that it logged no warning, whatever was sent to it."""
     async with Edge() as edge:
         yield edge
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

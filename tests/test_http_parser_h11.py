@@ -132,7 +132,7 @@ BODIES = [b"", b"", b"abc", b"abcde", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
-    """Requests good and bad behind one another, and where they are cut."""
+    """Generate requests, good and bad, one after the other, and where they are cut."""
     parts = []
     for _ in range(draw(st.integers(1, 3))):
         parts += [draw(st.sampled_from(LINES)), draw(st.sampled_from(ENDS))]

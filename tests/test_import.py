@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 async def sees_everything(world: World) -> None:
-    """What a client of account one finds: all that other_servers.account_rows put there."""
+    """Check that a client of account one finds all that other_servers.account_rows put there."""
     alice = signed_in(world, ONE)
 
     sessions = (await alice.ok("GET", "/v1/sessions"))["sessions"]

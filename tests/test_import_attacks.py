@@ -147,7 +147,7 @@ def lines_of(changed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A server's folder with the account of Bob in it, who has a file, and a session with an attachment."""
+    """Return a server's folder with the account of Bob in it, who has a file, and a session with an attachment."""
     monkeypatch.setattr(derivation, "_ROUNDS", 1)  # keys are derived hundreds of times
     monkeypatch.setattr(os, "sync", lambda: None)
     settings = config.load({"HANDY_MASTER_SECRET": ""}, {"data_dir": str(tmp_path / "data")})
@@ -172,7 +172,7 @@ def open_database(settings: Settings) -> sqlite3.Connection:
 
 
 def state(settings: Settings) -> tuple[dict[str, bytes], list[str]]:
-    """What is in the folder: its files without the database's, and the database's rows."""
+    """Return what is in the folder: its files without the database's, and the database's rows."""
     files = {
         str(path.relative_to(settings.data_dir)): path.read_bytes()
         for path in settings.data_dir.rglob("*")

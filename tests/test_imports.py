@@ -79,7 +79,7 @@ def trees() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """The full names of what a module imports anywhere in it, in functions and for type checking too."""
+    """Return the full names of what a module imports anywhere in it, in functions and for type checking too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -89,7 +89,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def module_of(full: str) -> str | None:
-    """The module of this project that an imported name lies in; None for other libraries and for the root."""
+    """Return the module of this project that an imported name lies in; None for other libraries and for the root."""
     name = full.removeprefix("happy_light.")
     if name == full:
         return None
@@ -115,7 +115,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def level(name: str) -> int:
-    """The row of a module: that of its longest prefix."""
+    """Return the row of a module: that of its longest prefix."""
     prefix = name
     while prefix not in LEVELS:
         prefix = prefix.rpartition(".")[0]

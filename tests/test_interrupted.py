@@ -147,7 +147,7 @@ def run_through(
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A backup of Alice's server."""
+    """Return a backup of Alice's server."""
     settings = fill(tmp_path / "alice", ALICE)
     backup_folder.back_up_to_file(settings, tmp_path / "alice.tgz", True, False, lambda *_: None)
     return tmp_path / "alice.tgz"

@@ -20,7 +20,7 @@ CUTS = 1_000
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts, with the client that they need installed beside them."""
+    """Return the scripts, with the client that they need installed beside them."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         if os.environ.get("CI"):
             pytest.fail("node and npm are missing")

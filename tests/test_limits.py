@@ -27,7 +27,7 @@ TOO_MANY = {"error": "Too many requests. Try again in a minute."}
 
 
 def seen_as(address: str) -> dict[str, str]:
-    """What a proxy on this computer says about its caller."""
+    """Return the headers by which a proxy on this computer says who called it."""
     return {"X-Forwarded-For": address}
 
 

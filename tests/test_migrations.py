@@ -26,7 +26,7 @@ def execute(path: Path, script: str) -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A database of the schema of today with something in it."""
+    """Return a database of the schema of today with something in it."""
     path = tmp_path / "happy-server-light.sqlite"
     store.create_or_migrate(path)
     execute(path, "INSERT INTO meta (key, value) VALUES ('kept', 'yes')")
@@ -35,7 +35,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def next_version(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A program whose schema is one further, with a table and a column that this one has not."""
+    """Make this a program whose schema is one version newer, with a table and a column that this one does not have."""
     version = store.SCHEMA_VERSION
     monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
     script = "CREATE TABLE later (id TEXT PRIMARY KEY) STRICT; ALTER TABLE meta ADD COLUMN note TEXT;"
@@ -81,12 +81,12 @@ def test_every_version_has_its_migration() -> None:
 
 
 def beside_it(path: Path) -> set[str]:
-    """The files of its folder, without those that SQLite needs to read a database with a write-ahead log."""
+    """Return the files of its folder, without those that SQLite needs to read a database with a write-ahead log."""
     return {file.name for file in path.parent.iterdir()} - {f"{path.name}-wal", f"{path.name}-shm"}
 
 
 def refused(path: Path) -> str:
-    """The sentence that refuses it; the file and its folder stay as they are."""
+    """Return the sentence that refuses it, and check that the file and its folder stay as they are."""
     before, beside = path.read_bytes(), beside_it(path)
     with pytest.raises(OperatorError) as error:
         store.create_or_migrate(path)
@@ -158,7 +158,7 @@ def test_a_damaged_database_is_a_sentence(database: Path) -> None:
 
 @pytest.fixture
 def first_version(tmp_path: Path) -> Path:
-    """A database of the first schema with an account, sessions, a machine and usage reports."""
+    """Return a database of the first schema with an account, sessions, a machine and usage reports."""
     path = tmp_path / "first" / "happy-server-light.sqlite"
     path.parent.mkdir()
     execute(path, (Path(__file__).parent / "schemas" / "1.sql").read_text("utf-8"))

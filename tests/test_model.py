@@ -73,7 +73,7 @@ class Model:
 
 
 def name_of(body: Any) -> str:
-    """What the model calls an update."""
+    """Return what the model calls an update."""
     match body["t"]:
         case "new-message":
             return str(body["message"]["localId"])

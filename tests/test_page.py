@@ -30,7 +30,7 @@ def warns(answer: Answer) -> bool:
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server that knows its public URL and takes no new accounts."""
+    """Return a server that knows its public URL and takes no new accounts."""
     process = Process(
         tmp_path_factory.mktemp("data"),
         PUBLIC_URL="https://happy.example.org",

@@ -73,12 +73,12 @@ ROWS = [(action, line) for action, table in (("add", ADD), ("remove", REMOVE)) f
 
 
 def execute(server: Process, sql: str, *args: Any) -> None:
-    """Writes into the running server's database what no request can bring about."""
+    """Write into the running server's database what no request can bring about."""
     databases.query(server.folder, sql, args)
 
 
 def side(server: Process, mine: Account, other: Account, status: str, notified: int | None = None) -> None:
-    """Sets one side of a pair; `notified` in ms since the epoch."""
+    """Set one side of a pair; `notified` in ms since the epoch."""
     execute(
         server,
         "INSERT INTO relationships (from_id, to_id, status, last_notified_at, created_at, updated_at) "
@@ -89,7 +89,7 @@ def side(server: Process, mine: Account, other: Account, status: str, notified: 
 
 
 async def seen(mine: Account, other: Account) -> str:
-    """The status of the other, which profile and list must agree on."""
+    """Return the status of the other account, and check that profile and list agree on it."""
     status: str = (await mine.ok("GET", f"/v1/user/{other.id}"))["user"]["status"]
     listed = [user["status"] for user in (await mine.ok("GET", "/v1/friends"))["friends"] if user["id"] == other.id]
     assert listed == ([status] if status in ("requested", "pending", "friend") else [])

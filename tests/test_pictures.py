@@ -29,7 +29,7 @@ from tests.pictures import (
 
 @pytest.fixture(params=KINDS)
 async def pictures(world: World, request: pytest.FixtureRequest) -> Pictures:
-    """The pictures of a new project, and of a new session."""
+    """Return the pictures of a new project, and of a new session."""
     return await Pictures.make(await world.account(), request.param)
 
 

@@ -20,7 +20,7 @@ TIMEOUT = 0.4  # s
 
 @pytest.fixture
 async def quick() -> AsyncIterator[World]:
-    """A server in this process that pings often and has little patience."""
+    """Return a server in this process that pings often and has little patience."""
     async with run_server() as server, World(server.url) as world:
         connections = server.server.app.live.connections
         connections.ping_intervals.seconds = INTERVAL
@@ -44,7 +44,7 @@ async def until(fact: Callable[[], bool]) -> None:
 
 
 async def raw_text(wire: Wire) -> str | None:
-    """The next packet, a ping too; None at the end."""
+    """Return the next packet, a ping too; None at the end."""
     async with asyncio.timeout(10):
         message = await wire.socket.receive()
     return str(message.data) if message.type is aiohttp.WSMsgType.TEXT else None

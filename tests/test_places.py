@@ -36,14 +36,14 @@ def sentence(folder: Path, *arguments: str, **more: str) -> str:
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    """A data folder with an empty database."""
+    """Return a data folder with an empty database."""
     command(tmp_path, "migrate", "--data-dir", str(tmp_path / "data"))
     return str(tmp_path / "data")
 
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Path:
-    """A path in a folder that may not be looked into."""
+    """Return a path in a folder that may not be looked into."""
     (tmp_path / "closed").mkdir(mode=0)
     return tmp_path / "closed" / "x"
 

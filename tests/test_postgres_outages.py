@@ -101,7 +101,7 @@ class CutOff:
 
 @pytest.fixture
 def cut_off(database_url: str) -> Iterator[CutOff]:
-    """A way to this test's database."""
+    """Return a way to this test's database."""
     way = CutOff(psycopg.conninfo.conninfo_to_dict(database_url)["port"])  # type: ignore[arg-type]
     yield way
     way.close()

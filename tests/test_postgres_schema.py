@@ -186,7 +186,7 @@ def test_tables_of_another_program_stay_as_they_are(postgres: psycopg.Connection
 
 # ------------------------------------------------------------------------------------- the derivation
 def derived(source: str) -> str:
-    """The statements that come of a source, without what is put around them."""
+    """Return the statements that come of a source, without what is put around them."""
     text = postgres_schema.derive(f"-- top\n\n{source}")
     return text.removeprefix(postgres_schema._HEAD).removesuffix(postgres_schema._ONLY_POSTGRES).strip()
 

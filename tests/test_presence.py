@@ -26,7 +26,7 @@ async def session_row(account: Account, id: str) -> Any:
 
 
 async def until(account: Account, id: str, active: bool, seconds: float = 15) -> Any:
-    """Waits until the database has the session active or not. -> its row."""
+    """Wait until the database has the session active or not, and return its row."""
     async with asyncio.timeout(seconds):
         while (row := await session_row(account, id))["active"] is not active:
             await asyncio.sleep(0.05)

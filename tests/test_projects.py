@@ -17,12 +17,12 @@ TEXT_MAX = 4 * 1024 * 1024
 
 
 async def new_project(account: Account, external_id: str | None = None, metadata: str = "meta", **more: Any) -> Any:
-    """A project, created or loaded by its externalId."""
+    """Return a project, created or loaded by its externalId."""
     return await account.ok("POST", "/v1/projects", {"externalId": external_id or uid(), "metadata": metadata, **more})
 
 
 async def shown(account: Account, session: str) -> list[Any]:
-    """The project of a session in every list and by itself."""
+    """Return the project of a session, as every list and the session itself show it."""
     found = []
     for path in ("/v1/sessions", "/v2/sessions", "/v2/sessions/active"):
         sessions = (await account.ok("GET", path))["sessions"]

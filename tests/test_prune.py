@@ -24,7 +24,7 @@ def sql(process: Process, statement: str, *arguments: Any) -> None:
 
 
 async def session_of(account: Account, process: Process, messages: int, age: int, active: int = 0) -> str:
-    """A session that was last active `age` days ago, with an attachment."""
+    """Return a session that was last active `age` days ago, with an attachment."""
     session: str = (await account.session())["id"]
     for start in range(0, messages, 100):
         await account.send(session, *(f"l{i}" for i in range(start, min(start + 100, messages))), content="x" * 1000)

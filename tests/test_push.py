@@ -26,7 +26,7 @@ Inside = Callable[..., Awaitable[Server]]
 
 
 def tickets(of: Callable[[str], Any]) -> Callable[[web.Request, Any], Any]:
-    """An Expo that gives a ticket for each message, made from its token."""
+    """Return an Expo that gives a ticket for each message, made from its token."""
 
     async def answer(request: web.Request, body: Any) -> web.Response:
         return web.json_response({"data": [of(message["to"]) for message in body]})
@@ -39,7 +39,7 @@ async def names(account: Account) -> list[str]:
 
 
 async def with_tokens(world: World, *tokens: str) -> tuple[Account, str]:
-    """A new account with these tokens, and a session of it."""
+    """Return a new account with these tokens, and a session of it."""
     alice = await world.account()
     for token in tokens:
         await alice.ok("POST", "/v1/push-tokens", {"token": token})

@@ -71,7 +71,7 @@ def texts(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef, name
 
 
 def assigned(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef, names: dict[str, object]) -> list[str]:
-    """The texts that a local name is given in a function."""
+    """Return the texts that a local name is given in a function."""
     found: list[str] = []
     for node in ast.walk(function):
         if isinstance(node, ast.For) and isinstance(node.target, ast.Tuple):

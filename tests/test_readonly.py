@@ -22,13 +22,13 @@ FAILURE = {"error": "Service Unavailable", "message": CANNOT, "statusCode": 503}
 
 
 def heed_permissions() -> None:
-    """Makes root one whom the permissions of files bind, for what this process then runs (capabilities(7))."""
+    """Make the permissions of files apply to root too, in what this process then runs (capabilities(7))."""
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def start_on(folder: Path) -> subprocess.CompletedProcess[str]:
-    """A start that is to be refused."""
+    """Start a server that is to be refused."""
     return subprocess.run(
         [sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder)],
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "METRICS_ENABLED": "false",
@@ -39,7 +39,7 @@ def start_on(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, start: Start) -> Iterator[Path]:
-    """The folder of a server that has run, with an account; writable again at the end."""
+    """Return the folder of a server that has run, with an account; writable again at the end."""
     folder = tmp_path / "data"
     assert start(folder=folder).stop() == 0
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}

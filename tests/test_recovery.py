@@ -64,7 +64,7 @@ class Connected:
 
 
 async def received_one(account: Account, **auth: Any) -> tuple[Connected, str]:
-    """A connection that has received one message, and the session of that message."""
+    """Return a connection that has received one message, and the session of that message."""
     session = (await account.session())["id"]
     connected = await Connected.open(account, **auth)
     await account.send(session, "before")

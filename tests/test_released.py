@@ -67,7 +67,7 @@ async def signed_in(server: Server) -> tuple[World, Account]:
 
 
 async def upgraded(url: str, auth: dict[str, Any] | None) -> tuple[aiohttp.ClientSession, Wire]:
-    """A websocket that began with polling, connected before it was upgraded."""
+    """Return a websocket that began with polling, connected before it was upgraded."""
     http = aiohttp.ClientSession()
     sid = json.loads((await (await http.get(url + POLLING)).text())[1:])["sid"]
     if auth is not None:

@@ -17,14 +17,14 @@ UNAVAILABLE = {"ok": False, "error": "RPC method not available"}
 
 
 async def register(socket: Socket, *methods: str) -> None:
-    """Registers and checks what the server says to it."""
+    """Register and check what the server says to it."""
     for method in methods:
         await socket.emit("rpc-register", {"method": method})
         assert await socket.wait("rpc-registered") == {"method": method}
 
 
 async def daemon(account: Account, answer: Any, *methods: str) -> Socket:
-    """A machine's socket that answers these methods."""
+    """Return a machine's socket that answers these methods."""
     socket = await account.socket(machine=uid())
     socket.answers["rpc-request"] = answer
     await register(socket, *methods)

@@ -1,5 +1,6 @@
-"""Updates reach sockets in order, each once, whatever becomes of their hints: a model of a process, its database and
-what lies between, driven at random; and the cases that it is too rarely driven into.
+"""Updates reach sockets in order, each once, whatever becomes of their hints.
+
+A model of a process, its database and what lies between is driven at random; then come single cases that are rare there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ times = st.sampled_from([0.0, 0.001, 0.04, 0.06, 0.6, 6.0])
 
 
 def frame(account: str, seq: int) -> str:
-    """What is delivered for an update: longer for some than for others."""
+    """Return what is delivered for an update: longer for some than for others."""
     return f"{account}{seq}" + "." * (seq % 7)
 
 
@@ -168,7 +169,7 @@ class Model(RuleBasedStateMachine):
         assert (self.sequencer.wakes() is None) == (not missing)
 
     def teardown(self) -> None:
-        """A sweep finds what is missing; the reads that follow bring it to everybody."""
+        """Sweep, and check that the reads that follow deliver what was missing to everybody."""
         if not hasattr(self, "sequencer"):
             return
         for account in ACCOUNTS:
@@ -208,7 +209,7 @@ TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 # ---------------------------------------------------------------------------------------- one by one
 def opened(seq: int = 10, **bounds: int) -> Sequencer[str]:
-    """An account "a" with a socket at that seq, at time 0."""
+    """Return an account "a" with a socket at that seq, at time 0."""
     made = Sequencer[str](len, **bounds)
     made.open("a")
     assert made.opened("a", seq, 0.0) == []

@@ -18,7 +18,7 @@ FIELDS = {
 
 
 async def listed(account: Account, session_id: str) -> Any:
-    """The session as GET /v1/sessions has it."""
+    """Return the session as GET /v1/sessions has it."""
     sessions = (await account.ok("GET", "/v1/sessions"))["sessions"]
     return next(session for session in sessions if session["id"] == session_id)
 

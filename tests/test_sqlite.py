@@ -26,13 +26,13 @@ ACCOUNT = "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES 
 
 @pytest.fixture
 def heard() -> Heard:
-    """The events that the bus delivered."""
+    """Return the events that the bus delivered."""
     return []
 
 
 @pytest.fixture
 async def database(tmp_path: Path, heard: Heard) -> AsyncIterator[Database]:
-    """An open database without accounts."""
+    """Return an open database without accounts."""
     database = Database(SqliteEngine(tmp_path / "db"), listening_bus(heard))
     await database.open()
     yield database
@@ -61,8 +61,10 @@ async def test_the_writer_is_set_up(database: Database, pragma: str, value: obje
 
 
 async def test_a_write_holds_the_lock_before_it_reads(database: Database, tmp_path: Path) -> None:
-    """A deferred BEGIN takes the lock at the first write: if another program wrote since the first read, that
-    write fails at once, whatever busy_timeout says."""
+    """A deferred BEGIN takes the lock at the first write.
+
+    If another program wrote since the first read, that write fails at once, whatever busy_timeout says.
+    """
     refused: list[str] = []
     with other(tmp_path) as connection:
 

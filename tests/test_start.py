@@ -32,7 +32,7 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 
 
 def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Runs `happy-server-light …` to its end."""
+    """Run `happy-server-light …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "happy_light", *arguments],
         env=environ(folder, **more), capture_output=True, text=True, timeout=60,
@@ -40,7 +40,7 @@ def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
 
 
 def refused(folder: Path, *arguments: str, **more: str) -> str:
-    """The sentence with which a start on `folder` is refused: exit 2, nothing else said."""
+    """Return the sentence with which a start on `folder` is refused: exit 2, nothing else said."""
     ended = command(folder, "--data-dir", str(folder), "--port", "0", *arguments, **more)
     assert ended.returncode == 2, ended
     assert ended.stdout == ""
@@ -238,7 +238,7 @@ class Background:
         )  # fmt: skip
 
     def end(self) -> tuple[int, str, str]:
-        """SIGTERM. -> exit status, the rest of stdout and of stderr"""
+        """Send SIGTERM and return the exit status, the rest of stdout and that of stderr."""
         self.process.send_signal(signal.SIGTERM)
         out, err = self.process.communicate(timeout=15)
         return self.process.returncode, out, err
@@ -251,7 +251,7 @@ def free_port() -> int:
 
 
 def until_well(folder: Path, port: int) -> None:
-    """Waits until a server answers there."""
+    """Wait until a server answers there."""
     for _ in range(100):
         if command(folder, "health", "--port", str(port), "--quiet").returncode == 0:
             return

@@ -48,13 +48,13 @@ def new_engine(
 
 @pytest.fixture
 def heard() -> Heard:
-    """The events that the bus delivered."""
+    """Return the events that the bus delivered."""
     return []
 
 
 @pytest.fixture
 async def database(new_engine: NewEngine, heard: Heard) -> AsyncIterator[Database]:
-    """An open database with the accounts a and b."""
+    """Return an open database with the accounts a and b."""
     database = Database(new_engine(), listening_bus(heard))
     await database.open()
     await database.write_for((), add_account, "a")

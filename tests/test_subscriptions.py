@@ -23,7 +23,7 @@ def success(*subscribed: str, missing: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 async def subscribed(alice: Account, *sessions: str) -> Socket:
-    """A machine's socket that is subscribed to these sessions."""
+    """Return a machine's socket that is subscribed to these sessions."""
     machine = await alice.socket(machine=uid())
     assert await machine.call("session-subscribe", {"sids": list(sessions)}) == success(*sessions)
     return machine

@@ -17,7 +17,7 @@ WRONG = [b"5", b'"x"', b"[]", b"null", b"true", b"{}", b"[[]]", b'{"x":1}', b"{"
 
 
 def path_of(route: Route, value: str = "x") -> str:
-    """A path of the route, with something in every parameter."""
+    """Return a path of the route, with something in every parameter."""
     return "/".join(value if part.startswith((":", "*")) else part for part in route.path.split("/"))
 
 

@@ -24,7 +24,7 @@ from tests.test_start import command, refused
 
 
 def certificate(folder: Path, name: str = "server") -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
+    """Return a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "happy")])
     now = datetime.datetime.now(datetime.UTC)
@@ -48,7 +48,7 @@ def certificate(folder: Path, name: str = "server") -> tuple[Path, Path]:
 
 
 async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> None:
-    """Connects, calls and leaves, over both transports; without a token as somebody new."""
+    """Connect, call and leave, over both transports; without a token as somebody new."""
     if not token:
         async with World(url, verify=context) as world:
             token = (await world.account()).token

@@ -54,7 +54,7 @@ def path_with(folder: Path) -> str:
 
 
 def called(folder: Path) -> tuple[int, str]:
-    """The process of the stand-in, and its arguments."""
+    """Return the process of the stand-in, and its arguments."""
     pid, _, arguments = (folder / "called").read_text().strip().partition(" ")
     return int(pid), arguments
 

@@ -72,7 +72,7 @@ async def services() -> AsyncIterator[Services]:
 
 @pytest.fixture
 def launch(services: Services, start: Start) -> Callable[..., Process]:
-    """Starts a server that knows the stand-in."""
+    """Start a server that knows the stand-in."""
 
     def launch(**environ: str) -> Process:
         known = {

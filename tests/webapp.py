@@ -84,7 +84,7 @@ def ask(server: Process, path: str, method: str = "GET", **headers: str) -> Answ
 
 
 def build(folder: Path) -> Path:
-    """Makes such a folder. -> it"""
+    """Make such a folder and return it."""
     for name, content in contents().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def build(folder: Path) -> Path:
 
 
 def running(folder: Path, data: Path, **environ: str) -> Iterator[Process]:
-    """A server with that web app, and at its end a look into its log."""
+    """Run a server with that web app, and check its log at the end."""
     process = Process(data, HAPPY_SERVER_UI_DIR=str(folder), **environ)
     yield process
     assert process.stop() == 0

@@ -193,7 +193,7 @@ async def fanout(target: Target, seconds: float) -> dict[str, float]:
 
 
 async def rpc(target: Target, workers: int, seconds: float) -> dict[str, float]:
-    """Calls from a phone to a daemon that answers at once."""
+    """Measure calls from a phone to a daemon that answers at once."""
     token = await load.sign_in(target.url)
     daemon: load.Socket
 
@@ -218,7 +218,7 @@ async def rpc(target: Target, workers: int, seconds: float) -> dict[str, float]:
 
 
 async def reads(target: Target, seconds: float) -> dict[str, dict[str, float]]:
-    """The first screen, a page of messages, and what changed."""
+    """Measure the first screen, a page of messages, and what changed."""
     token = await load.sign_in(target.url)
     sessions = [await load.session(target.url, token, f"s{i}", "m" * 600) for i in range(150)]
     http = await load.Http.open(target.url)

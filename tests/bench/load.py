@@ -30,7 +30,7 @@ class Http:
         return cls(*await asyncio.open_connection(parts.hostname, parts.port, limit=2**24), parts.netloc)
 
     async def request(self, method: str, path: str, body: bytes = b"", token: str = "") -> bytes:
-        """The body of a 200; raises RuntimeError for another status."""
+        """Return the body of a 200; raises RuntimeError for another status."""
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
         if token:
             head += f"Authorization: Bearer {token}\r\n"
@@ -110,11 +110,11 @@ class Socket(asyncio.Protocol):
             self.connected.set_exception(ConnectionError(packet.decode()))
 
     def say(self, packet: bytes) -> None:
-        """Sends one packet of the engine."""
+        """Send one packet of the engine."""
         self._transport.write(Frame(Opcode.TEXT, packet).serialize(mask=True))
 
     def call(self, event: bytes) -> asyncio.Future[bytes]:
-        """Emits `event` (the JSON array) with an ack."""
+        """Emit `event` (the JSON array) with an ack."""
         self._next += 1
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._acks[self._next] = future
@@ -130,7 +130,7 @@ class Socket(asyncio.Protocol):
 
 
 async def sign_in(url: str) -> str:
-    """The token of a new account."""
+    """Sign in to a new account and return its token."""
     key, challenge = nacl.signing.SigningKey.generate(), os.urandom(32)
     http = await Http.open(url)
     body = {
@@ -144,7 +144,7 @@ async def sign_in(url: str) -> str:
 
 
 async def session(url: str, token: str, tag: str, metadata: str = "m") -> str:
-    """The id of a session."""
+    """Create or load a session and return its id."""
     http = await Http.open(url)
     body = json.dumps({"tag": tag, "metadata": metadata}).encode()
     id: str = json.loads(await http.request("POST", "/v1/sessions", body, token))["session"]["id"]

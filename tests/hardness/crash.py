@@ -134,7 +134,7 @@ class Load:
             self._note(name, error, killed)
 
     def _note(self, name: str, error: Exception, killed: asyncio.Event) -> None:
-        """An error that is not that of a kill counts."""
+        """Count an error, unless the kill explains it."""
         expected = (*LOST, AssertionError) if self.outage else LOST
         if not (killed.is_set() and isinstance(error, expected)):
             self._found.unexpected += 1
@@ -183,7 +183,7 @@ class Load:
             yield
 
     async def check(self, world: World, everything: bool) -> None:
-        """Looks for what was acknowledged: every message; of keys and artifacts a hundred, or with `everything` all."""
+        """Look for what was acknowledged: every message; of keys and artifacts a hundred, or with `everything` all."""
         most = 10**9 if everything else 100
         alice, found = await world.account(self.key), self._found
         stored: dict[str, tuple[int, str]] = {}

@@ -38,7 +38,7 @@ VENDORS = {  # answers of all other servers in one
 
 # ---------------------------------------------------------------------------------------------- HTTP
 def _known(path: str) -> list[str]:
-    """What fits into the first parameter of a path."""
+    """Return what fits into the first parameter of a path."""
     for part, names in (
         ("sessions", ["$session"]), ("access-keys", ["$session"]), ("machines", ["$machine"]), ("artifacts",
         ["$artifact"]),
@@ -237,7 +237,7 @@ def fuzz(runner: asyncio.Runner, field: Field, examples: int, number: int) -> No
 
 
 def short(text: str) -> str:
-    """What was found, without what is only long."""
+    """Shorten the text of a failure to the part that a reader needs."""
     return re.sub(r"(.{1,6}?)\1{40,}", r"\1…", text)[-8000:]
 
 

@@ -90,7 +90,7 @@ class Ask:
 
 
 def check_answer(route: Route, body: bytes, says: str) -> None:
-    """A 200 carries what the route's table says, or one of those that it says."""
+    """Check that the body of a 200 is one of those that the route's table declares."""
     wrong = []
     for kind in get_args(route.answer) if isinstance(route.answer, UnionType) else [route.answer]:
         try:
@@ -215,7 +215,7 @@ class Talking:
         self._news.set()
 
     async def until(self, done: Any, patience: float) -> None:
-        """Waits for that, a refusal, the end of the connection or of the patience (s)."""
+        """Wait for that, a refusal, the end of the connection or of the patience (s)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while not done() and self.entered is not False:
@@ -303,7 +303,7 @@ Step = Ask | Talk | Poll | Bytes | Elsewhere
 
 
 async def play(field: Field, steps: list[Step]) -> None:
-    """Does them, and looks whether the server is well afterwards."""
+    """Run the steps, then check that the server still works."""
     await field.fresh()
     try:
         for step in steps:

@@ -94,7 +94,7 @@ class Field:
 
     # -------------------------------------------------------------------------------- one scenario
     async def fresh(self) -> None:
-        """An account with one of everything, which `fill` can name."""
+        """Make an account with one of everything, which `fill` can name."""
         self.scenarios += 1
         self.elsewhere = (200, b"{}", "application/json")
         self.account: Account = await self.world.account()
@@ -116,7 +116,7 @@ class Field:
         self._names = {f"${name}".encode(): value.encode() for name, value in values.items()}
 
     def fill(self, data: bytes) -> bytes:
-        """The bytes with what `$name` stands for."""
+        """Return the bytes with what `$name` stands for."""
         if b"$" not in data:
             return data
         for name, value in self._names.items():
@@ -124,7 +124,7 @@ class Field:
         return data.replace(b"$fresh", uid().encode()).replace(b"$now", b"%d" % (time.time() * 1000))
 
     async def exchange(self, data: bytes, head: bool) -> Answer:
-        """A request on the kept connection, or on a new one if the server ended that. Raises Lost, TimeoutError."""
+        """Send a request on the kept connection, or on a new one if that was ended. Raises Lost, TimeoutError."""
         for _ in range(2):
             kept = self._connection is not None
             if self._connection is None:
@@ -146,12 +146,12 @@ class Field:
         raise Lost("twice")
 
     async def leave(self) -> None:
-        """Closes what the scenario opened."""
+        """Close what the scenario opened."""
         opened, self.open = self.open, []
         await asyncio.gather(*(each.close() for each in opened))
 
     async def look(self) -> None:
-        """The server is well: it answers, takes a socket, and has nothing bad in its log."""
+        """Check that the server answers, accepts a socket, and has no error in its log."""
         response = await self.world.http.get("/health")
         assert response.status_code == 200, response.text
         ui = await self.account.socket()
@@ -161,7 +161,7 @@ class Field:
         self.log()
 
     def log(self) -> None:
-        """Raises AssertionError for what should not be in it."""
+        """Check the log. Raises AssertionError for what should not be in it."""
         new = self.server.log[self._read :]
         self._read += len(new)
         bad = [index for index, line in enumerate(new) if BAD.search(line)]
@@ -176,7 +176,7 @@ class Field:
         return {"handles": self._process.num_fds(), "tasks": int(float(tasks)), "sockets": int(sockets)}
 
     async def nothing_left(self) -> str:
-        """Waits until what was opened is closed, and stops the server. -> what is held now, for people.
+        """Wait until what was opened is closed, stop the server, and return what it held, as text.
 
         Raises AssertionError for a leak, for something bad in the log, and for a stop that is not clean.
         """

@@ -98,7 +98,7 @@ def is_json(data: bytes) -> bool:
 
 
 def fitting(kind: inspect.Type, name: str = "") -> st.SearchStrategy[Any]:
-    """What fits a type of msgspec's, where that is easily said."""
+    """Return a strategy for values that fit a type of msgspec."""
     match kind:
         case inspect.Metadata():
             return fitting(kind.type, name)
@@ -147,7 +147,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _opened(value: Any) -> Any:
-    """A copy whose objects are Pairs, so that everything in it can be changed."""
+    """Return a copy whose objects are Pairs, so that everything in it can be changed."""
     if isinstance(value, dict):
         return Pairs((key, _opened(item)) for key, item in value.items())
     return [_opened(item) for item in value] if isinstance(value, list) else value
@@ -187,7 +187,7 @@ def bodies(kind: type[Any] | None) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def targets(draw: Callable[[st.SearchStrategy[Any]], Any], path: str, query: type[Any] | None, known: list[str]) -> str:
-    """A route's path with something in every parameter, and a query; `known`: what fits into the first parameter."""
+    """Generate a route's path with something in every parameter, and a query; `known`: values for the first one."""
     piece = st.one_of(st.sampled_from(PIECES), st.text(max_size=8).map(lambda text: quote(text, safe="",
     errors="replace")),
                       st.binary(max_size=8).map(quote_from_bytes))  # fmt: skip
