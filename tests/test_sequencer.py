@@ -1,6 +1,6 @@
 """Updates reach sockets in order, each once, whatever becomes of their hints.
 
-A model of a process, its database and what lies between is driven at random; then come single cases that are rare there.
+A model of a process, its database and what lies between is driven at random; then come cases that are rare there.
 """
 
 from __future__ import annotations
