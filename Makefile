@@ -69,7 +69,7 @@ tree: .venv/made ## write the tree of the code into docs/architecture.md
 schema: .venv/made ## derive the PostgreSQL schema from schema.sql
 	$(BIN)/python -m tools.postgres_schema
 
-test-postgres: .venv/made ## run the tests with servers that keep their data in PostgreSQL
+test-postgres: .venv/made ## run the quick tests that have a server with one that keeps its data in PostgreSQL
 	$(BIN)/pytest --database postgres
 
 crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write

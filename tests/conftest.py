@@ -21,6 +21,7 @@ from tests.client import World
 from tests.importing import SESSION
 
 SECRET = "test-secret"
+_SERVERS = {"server", "start"}  # the fixtures that start servers
 
 
 class Process:
@@ -124,10 +125,17 @@ def database_servers(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that start servers of their own as slow, so that the others can run after every change."""
-    skip = pytest.mark.skip(reason="is about the SQLite file")
+    """Mark as slow what starts servers of its own, so that the rest runs after every change.
+
+    With another database than usual only the tests run that have a server to use it.
+    """
+    if config.getoption("--database") == "postgres":
+        other = [item for item in items if _SERVERS.isdisjoint(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in set(other)]
+    skip = pytest.mark.skip(reason="is about what only servers on SQLite do")
     for item in items:
-        if item.get_closest_marker("sqlite_file") and config.getoption("--database") == "postgres":
+        if item.get_closest_marker("sqlite_only") and config.getoption("--database") == "postgres":
             item.add_marker(skip)
         if "start" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)

@@ -24,6 +24,9 @@ LISTS = (
 )
 
 
+pytestmark = pytest.mark.sqlite_only
+
+
 async def tag_of(account: Account, path: str) -> str:
     response = await account.get(path)
     assert response.headers["cache-control"] == "private, no-cache"

@@ -14,7 +14,7 @@ import msgspec
 from happy_light import json_codec
 from happy_light.clients import CallFailed, Client
 from happy_light.context import ServerContext
-from happy_light.errors import ApiError, ServiceUnavailable
+from happy_light.errors import ApiError, BadRequest, ServiceUnavailable
 from happy_light.live.acks import ok_error
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def error_text(event: str, error: BaseException) -> str:
         return error.response.error
     if isinstance(error, msgspec.ValidationError | UnicodeError | RecursionError):
         return "Invalid parameters"
-    if isinstance(error, ServiceUnavailable | CallFailed):
+    if isinstance(error, BadRequest | ServiceUnavailable | CallFailed):
         return str(error)
     log.error("event %s failed", event, exc_info=error)
     return "Internal error"

@@ -36,7 +36,8 @@ class Database:
         self._readers: list[ReadQueue] = []
         self._next_reader = 0
         self._closed = True
-        self.versions = AccountVersions()
+        self.versions = None if engine.shared else AccountVersions()
+        """None if other processes may write: this one would not know what has changed."""
         self._counts: dict[str, int] = {}
         self._counted_until = 0.0  # s of the monotonic clock
 

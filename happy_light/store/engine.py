@@ -107,6 +107,10 @@ class Engine(Protocol):
     def dialect(self) -> Dialect:
         """Where its SQL differs."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to this database at the same time."""
+
     async def open(self) -> tuple[Writer, Sequence[Reader]]:
         """Create or migrate the database and connect to it. Raises OperatorError if that is impossible."""
 

@@ -91,7 +91,7 @@ class _SavepointsNeededError(Exception):
 class GroupCommit:
     """The queue of writes and the thread that commits them."""
 
-    def __init__(self, writer: Writer, dialect: Dialect, bus: Bus, versions: AccountVersions) -> None:
+    def __init__(self, writer: Writer, dialect: Dialect, bus: Bus, versions: AccountVersions | None) -> None:
         self._writer = writer
         self._dialect = dialect
         self._bus = bus
@@ -295,9 +295,10 @@ class GroupCommit:
     # ------------------------------------------------------------------------------- the event loop
     def _finish(self, group: list[Unit], messages: list[BusMessage]) -> None:
         """Publish what was committed, then wake the callers that still wait."""
-        for unit in group:
-            if unit.tx is not None:
-                self._versions.changed(unit.account_ids)
+        if self._versions is not None:
+            for unit in group:
+                if unit.tx is not None:
+                    self._versions.changed(unit.account_ids)
         self._bus.publish(*messages)
         for unit in group:
             unit.tell()

@@ -60,6 +60,7 @@ class PostgresEngine:
     """The schema happy_light of the database at `url`."""
 
     dialect = DIALECT
+    shared = True
 
     def __init__(self, url: PostgresUrl) -> None:
         self.url = url

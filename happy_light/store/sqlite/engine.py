@@ -123,6 +123,7 @@ class SqliteEngine:
     """The database file `path`."""
 
     dialect = DIALECT
+    shared = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
