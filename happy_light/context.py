@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from happy_light.auth.keys import Keys
 from happy_light.blobs import Blobs, FolderBlobs
-from happy_light.bus import Bus
+from happy_light.bus import Bus, SharedBus
 from happy_light.clients import ClientDirectory
-from happy_light.config import Settings
+from happy_light.config import RedisUrl, Settings
 from happy_light.counters import Counters
 from happy_light.domains.backup_state import BackupState
 from happy_light.domains.client_log import ClientLog
@@ -20,11 +20,14 @@ from happy_light.domains.presence.tracker import PresenceTracker
 from happy_light.domains.probes import Probes
 from happy_light.domains.rpc.registry import RpcRegistry
 from happy_light.domains.upload_rate import UploadRate
-from happy_light.errors import TOO_MANY_PICTURES, TOO_MANY_UPLOADS, ServiceUnavailable
+from happy_light.errors import TOO_MANY_PICTURES, TOO_MANY_UPLOADS, OperatorError, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.http_client import HttpClient
 from happy_light.store import Database
 from happy_light.ui.web_app_config import WebApp
+
+if TYPE_CHECKING:
+    from happy_light.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +47,15 @@ class ServerContext:
         self.keys = keys
         self.clients = ClientDirectory(settings.recovery_window)
         self.counters = Counters()
+        self.cluster: Cluster | None = None
+        """This process's part of a server of several processes."""
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""
         self.limits = Limits(settings)
         self.blobs: Blobs = FolderBlobs(settings.files, settings.attachments)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
-        self.rpc = RpcRegistry(settings, self.clients)
+        self.rpc = RpcRegistry(settings, self.clients, bus)
         self.attachment_rate = UploadRate(TOO_MANY_UPLOADS)
         self.project_picture_rate = UploadRate(TOO_MANY_UPLOADS)
         self.session_picture_rate = UploadRate(TOO_MANY_PICTURES)
@@ -68,3 +73,24 @@ class ServerContext:
         except ServiceUnavailable as error:
             log.error("heartbeats cannot be written: %s", error)
         await self.http_client.close()
+
+
+async def join_cluster(
+    url: RedisUrl, server: str, context: ServerContext, bus: SharedBus, drop: Callable[[str], None]
+) -> Cluster:
+    """Make this process one of several of the server with the id `server`; `drop` closes the sockets of an account.
+
+    Raises OperatorError if the library of Redis is not installed.
+    """
+    try:
+        from happy_light.cluster.cluster import Cluster
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise OperatorError(
+            "REDIS_URL needs a library that is not installed; install it with: pip install 'happy-server-light[full]'."
+        ) from None
+    cluster = Cluster(url, server, bus, context.database, context.clients, context.keys.tokens, drop)
+    await cluster.start()
+    context.cluster = context.clients.others = cluster
+    return cluster

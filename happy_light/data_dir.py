@@ -1,4 +1,4 @@
-"""The data folder: created for its owner only, and locked by the one process that uses it.
+"""The data folder: created for its owner only, and locked by the process that uses it, or by those that share it.
 
 Whoever locks it finds it complete: moves of an import or a restore that was interrupted are finished first.
 """
@@ -39,12 +39,17 @@ def create_private_dir(folder: Path, name: str = "data folder", option: str = "-
 
 
 @contextlib.contextmanager
-def lock_data_dir(settings: Settings) -> Iterator[None]:
+def lock_data_dir(settings: Settings, shared: bool = False) -> Iterator[None]:
     """Hold the locks of the data folder and of the database's folder, and finish interrupted moves.
 
-    Raises OperatorError with the holder's pid, or if the moves cannot be finished.
+    `shared`: others that share it may hold the lock of the data folder too. Raises OperatorError with the holder's
+    pid, or if the moves cannot be finished.
     """
     with contextlib.ExitStack() as held:
+        if shared:
+            held.enter_context(_lock_shared(settings))
+            yield
+            return
         held.enter_context(_lock(settings.data_dir, "server.pid"))
         # Two folders could name one database.
         if settings.postgres is None and settings.database.parent != settings.data_dir:
@@ -72,7 +77,30 @@ def refuse_unfinished(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, name: str) -> Iterator[None]:
+def _lock_shared(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the data folder together with others. The first one finishes interrupted moves."""
+    import fcntl
+
+    for operation in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+        try:
+            with _lock(settings.data_dir, "server.pid", operation) as handle:
+                if operation == fcntl.LOCK_EX:
+                    pending_moves.finish(settings.data_dir)
+                    fcntl.flock(handle, fcntl.LOCK_SH)
+                yield
+                return
+        except _LockedError:
+            if operation == fcntl.LOCK_SH:
+                raise
+
+
+class _LockedError(OperatorError):
+    """Somebody else holds a lock."""
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, name: str, operation: int | None = None) -> Iterator[int]:
+    """Hold a lock, by default alone, and yield its file. Raises OperatorError."""
     import fcntl
 
     try:
@@ -84,15 +112,15 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (operation or fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             pid = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
-            raise OperatorError(
+            raise _LockedError(
                 f"Another server (pid {pid}) runs on {folder}; stop it, or choose another folder with --data-dir."
             ) from error
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
-        yield
+        yield handle
     finally:
         os.close(handle)
 

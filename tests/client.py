@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import ssl
@@ -35,6 +36,9 @@ def uid() -> str:
 
 class Socket:
     """A connected client. It keeps what it hears until the test asks."""
+
+    lag = 0.0
+    """s that an event may need from one process of the server under test to another."""
 
     def __init__(self) -> None:
         self.sio = socketio.AsyncClient(reconnection=False)
@@ -83,6 +87,8 @@ class Socket:
         nothing is missing, and that nothing more is to come. With names: only events of these.
         """
         await self.call("ping")
+        if self.lag:
+            await asyncio.sleep(self.lag)
         log, self.log = self.log, []
         return [event for event in log if not events or event[0] in events]
 
@@ -172,12 +178,19 @@ class Account:
 
 
 class World:
-    """One test's accounts and sockets against one server."""
+    """One test's accounts and sockets against one server: requests and sockets take turns with its processes."""
 
-    def __init__(self, url: str, verify: ssl.SSLContext | bool = True) -> None:
-        self.url = url
-        self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=verify)
+    def __init__(self, *urls: str, verify: ssl.SSLContext | bool = True) -> None:
+        self.url = urls[0]
+        self._urls = itertools.cycle(urls)
+        spread = {"request": [self._spread]} if len(urls) > 1 else {}
+        self.http = httpx.AsyncClient(base_url=urls[0], timeout=20, trust_env=False, verify=verify, event_hooks=spread)
         self.sockets: list[Socket] = []
+
+    async def _spread(self, request: httpx.Request) -> None:
+        """Send a request to the next process."""
+        url = httpx.URL(next(self._urls))
+        request.url = request.url.copy_with(host=url.host, port=url.port)
 
     async def account(self, key: nacl.signing.SigningKey | None = None) -> Account:
         """Sign in to a new account, or to the one of `key`."""
@@ -193,8 +206,8 @@ class World:
         return Account(self, response.json()["token"], key)
 
     async def socket(self, auth: Any, transports: tuple[str, ...] = ("websocket",)) -> Socket:
-        """Connect a socket with any handshake. Raises ConnectionError with the server's text."""
-        socket = await Socket().connect(self.url, auth, transports)
+        """Open a socket with any handshake. Raises ConnectionError with the server's text."""
+        socket = await Socket().connect(next(self._urls), auth, transports)
         self.sockets.append(socket)
         return socket
 

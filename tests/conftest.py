@@ -17,11 +17,12 @@ import pytest
 from happy_light import config
 from happy_light.server import Server
 from tests import databases, other_servers
-from tests.client import World
+from tests.client import Socket, World
 from tests.importing import SESSION
 
 SECRET = "test-secret"
-_SERVERS = {"server", "start"}  # the fixtures that start servers
+LAG = 0.1  # s that an event may need from one process to another while the tests run
+_SERVERS = {"processes", "start"}  # the fixtures that start servers
 
 
 class Process:
@@ -88,19 +89,32 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """Run the server that tests share, each with accounts of its own; no error may appear in its log."""
-    process = Process(tmp_path_factory.mktemp("server"))
-    yield process
-    assert process.stop() == 0
-    bad = re.search("(Traceback| ERROR )(.*\\n){1,40}", "".join(process.log))
-    assert bad is None, bad[0]
+def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+    """Run the processes of the server that tests share; no error may appear in their logs."""
+    count = request.config.getoption("--processes")
+    folder = tmp_path_factory.mktemp("server")
+    environ = {}
+    if count > 1:
+        environ = {"REDIS_URL": request.getfixturevalue("redis_url")}
+        Socket.lag = LAG
+    running = [Process(folder, **environ) for _ in range(count)]
+    yield running
+    for process in running:
+        assert process.stop() == 0
+        bad = re.search("(Traceback| ERROR )(.*\\n){1,40}", "".join(process.log))
+        assert bad is None, bad[0]
+
+
+@pytest.fixture(scope="session")
+def server(processes: list[Process]) -> Process:
+    """Return the server that tests share, or the first of its processes: each test makes accounts of its own."""
+    return processes[0]
 
 
 @pytest.fixture
-async def world(server: Process) -> AsyncIterator[World]:
+async def world(processes: list[Process]) -> AsyncIterator[World]:
     """Accounts and sockets against the shared server."""
-    async with World(server.url) as world:
+    async with World(*(process.url for process in processes)) as world:
         yield world
 
 
@@ -108,6 +122,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of the database."""
     parser.addoption(
         "--database", choices=["sqlite", "postgres"], default="sqlite", help="what the servers under test keep data in"
+    )
+    parser.addoption(
+        "--processes", type=int, default=1, help="how many processes the server is that tests share (with postgres)"
     )
 
 
@@ -137,6 +154,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("sqlite_only") and config.getoption("--database") == "postgres":
             item.add_marker(skip)
+        if item.get_closest_marker("one_process") and config.getoption("--processes") > 1:
+            item.add_marker(pytest.mark.skip(reason="is about what each process counts by itself"))
         if "start" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 

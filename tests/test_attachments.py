@@ -220,6 +220,7 @@ async def test_a_ref_must_belong_to_the_session(world: World) -> None:
     assert (await alice.post(path, {"ref": f"sessions/{session}/attachments/{file}"})).status_code == 200
 
 
+@pytest.mark.one_process
 async def test_each_account_may_request_sixty_uploads_per_minute(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session = (await alice.session())["id"]

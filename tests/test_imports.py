@@ -40,6 +40,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "http_client",
         "ui.web_app_config",
     ),
+    ("cluster",),
     ("auth", "http.addresses", "http.content_types", "http.forwarded"),
     ("clients",),
     ("stack",),
@@ -47,7 +48,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("bus", "blobs", "data_dir", "images"),
     ("config",),
     ("pending_moves",),
-    ("wire", "json_codec", "ids", "clock", "errors", "counters", "log_setup", "atomic_write"),
+    ("wire", "json_codec", "ids", "clock", "errors", "counters", "log_setup", "atomic_write", "sequencer"),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
@@ -61,6 +62,7 @@ ONLY = {
     "httptools": {"stack/httptools_parser.py"},
     "engineio": set(),
     "socketio": {"live/binary_packets.py"},
+    "redis": {"cluster/redis_link.py", "cluster/redis_node.py"},
     "aiosqlite": {"store/sqlite/connection.py"},
 }
 # Modules that hold nothing but a docstring, so that importing a module below them runs no code.

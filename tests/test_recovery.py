@@ -13,7 +13,7 @@ from happy_light.clients import recent_events
 from happy_light.clients.packets import Packet
 from happy_light.clients.recent_events import RecentEvents
 from tests import commands
-from tests.client import Account, World, uid
+from tests.client import Account, Socket, World, uid
 from tests.conftest import Start
 from tests.raw_connections import Wire
 
@@ -36,6 +36,7 @@ class Connected:
 
     async def receive(self) -> list[list[Any]]:
         """Return everything received so far; a ping behind it proves that nothing more was sent."""
+        await asyncio.sleep(Socket.lag)
         await self.wire.send('4299["ping"]')
         while (packet := await self.wire.packet()) != "4399[{}]":
             assert packet.startswith("42["), packet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import os
 import pwd
@@ -12,12 +13,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from happy_light import data_dir, json_codec
+from happy_light.admin import server_id
 from happy_light.admin.api import OPERATOR, SOCKET_NAME, AdminApplication
 from happy_light.admin.progress import NDJSON, ProgressCallback, ignore_progress
 from happy_light.auth.keys import Keys
-from happy_light.bus import Bus
+from happy_light.bus import Bus, SharedBus
 from happy_light.config import Settings
-from happy_light.context import ServerContext
+from happy_light.context import ServerContext, join_cluster
 from happy_light.errors import OperatorError
 from happy_light.store import Database, engine_of
 
@@ -133,16 +135,19 @@ async def _call_here(settings: Settings, method: str, path: str, content: bytes 
     """Call the application with the folder locked and the database opened for this one request."""
     if settings.postgres is None and not settings.database.is_file():
         raise OperatorError(f"There is no database {settings.database}; choose the data folder with --data-dir.")
-    with data_dir.lock_data_dir(settings):
-        bus = Bus()
-        database = Database(engine_of(settings), bus)
-        await database.open()
-        try:
+    with data_dir.lock_data_dir(settings, shared=settings.redis_url is not None):
+        async with contextlib.AsyncExitStack() as opened:
+            bus = Bus() if settings.redis_url is None else SharedBus()
+            database = Database(engine_of(settings), bus)
+            await database.open()
+            opened.push_async_callback(database.close)
             # Nothing in the admin API signs or seals anything, so that it works without the master secret.
             context = ServerContext(settings, database, bus, Keys(""), dict)
+            if settings.redis_url is not None and isinstance(bus, SharedBus):  # servers elsewhere have to hear of it
+                id = await database.read(server_id.read)
+                cluster = await join_cluster(settings.redis_url, id, context, bus, lambda _: None)
+                opened.push_async_callback(cluster.close)
             await _request(AdminApplication(context), method, path, content, response)
-        finally:
-            await database.close()
 
 
 async def _request(app: AdminApplication, method: str, path: str, content: bytes | None, response: _Response) -> None:

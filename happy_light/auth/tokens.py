@@ -91,6 +91,7 @@ class Tokens:
     def __init__(self, secret: str) -> None:
         self.signer = Signer(secret, "handy", "handy Persistent Token")
         self._cache: OrderedDict[str, Claims] = OrderedDict()
+        self._cache_max = CACHE_MAX
         self.revocations = 0
         """How often `forget` was called: a check that began before the newest revocation must be repeated."""
 
@@ -122,7 +123,7 @@ class Tokens:
         if claims.expires:
             return
         self._cache[token] = claims
-        if len(self._cache) > CACHE_MAX:
+        if len(self._cache) > self._cache_max:
             self._cache.popitem(last=False)
 
     def forget(self, account_id: str) -> None:
@@ -130,3 +131,9 @@ class Tokens:
         self.revocations += 1
         for token in [token for token, claims in self._cache.items() if claims.account_id == account_id]:
             del self._cache[token]
+
+    def trust_cache(self, trusted: bool) -> None:
+        """Keep verified tokens only while this process hears of sign-outs elsewhere; begin with none."""
+        self.revocations += 1
+        self._cache.clear()
+        self._cache_max = CACHE_MAX if trusted else 0

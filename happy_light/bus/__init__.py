@@ -5,17 +5,20 @@ from happy_light.bus.events import (
     Audience,
     BusMessage,
     Committed,
+    Elsewhere,
     Ephemeral,
     Event,
     InternalMessage,
+    MethodsElsewhere,
     Muted,
     RegistrationChanged,
     Scope,
+    SetInactive,
     SignedOut,
     Unmuted,
     Update,
 )
-from happy_light.bus.memory import Bus
+from happy_light.bus.memory import Bus, SharedBus
 
 __all__ = [
     "AccountDeleted",
@@ -23,12 +26,16 @@ __all__ = [
     "Bus",
     "BusMessage",
     "Committed",
+    "Elsewhere",
     "Ephemeral",
     "Event",
     "InternalMessage",
+    "MethodsElsewhere",
     "Muted",
     "RegistrationChanged",
     "Scope",
+    "SetInactive",
+    "SharedBus",
     "SignedOut",
     "Unmuted",
     "Update",

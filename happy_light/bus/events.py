@@ -7,8 +7,9 @@ An internal message tells every process of this server something that no client 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
@@ -34,6 +35,17 @@ class Audience(NamedTuple):
     def machine(cls, account_id: str, machine_id: str) -> Audience:
         """Return the audience of a machine: its own sockets and the user-scoped ones."""
         return cls(account_id, "machine", machine_id)
+
+    @property
+    def text(self) -> str:
+        """Scope and id in one text, as the outbox has them."""
+        return f"{self.scope}:{self.id}" if self.id else self.scope
+
+    @classmethod
+    def of_text(cls, account_id: str, text: str) -> Audience:
+        """Return the audience of an account whose `text` is this."""
+        scope, _, id = text.partition(":")
+        return cls(account_id, cast("Scope", scope), id)
 
 
 class UpdatePayload(Outgoing):
@@ -71,11 +83,15 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Ephemeral:
-    """An event of the moment, stored nowhere. Of those with the same `replaces` only the latest matters."""
+    """An event of the moment, stored nowhere. Of those with the same `replaces` only the latest matters.
+
+    `heartbeat` names the session or machine whose heartbeat it announces.
+    """
 
     audience: Audience
-    body: msgspec.Struct
+    body: msgspec.Struct | msgspec.Raw
     replaces: str | None = None
+    heartbeat: tuple[Literal["session", "machine"], str] | None = None
 
 
 Event = Update | Ephemeral
@@ -114,7 +130,40 @@ class RegistrationChanged(msgspec.Struct, frozen=True, tag="registration-changed
     """Who may make an account has changed."""
 
 
-InternalMessage = Muted | Unmuted | SignedOut | AccountDeleted | RegistrationChanged
+class SetInactive(msgspec.Struct, frozen=True, tag="set-inactive"):
+    """A session or machine was made inactive in the database: its next heartbeat has to be written at once."""
+
+    kind: Literal["session", "machine"]
+    account_id: str
+    id: str
+
+
+InternalMessage = Muted | Unmuted | SignedOut | AccountDeleted | RegistrationChanged | SetInactive
 """What every process of the server must hear; no client does."""
 
-BusMessage = Committed | Ephemeral | InternalMessage
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What happened in another process to sessions and machines of an account.
+
+    - `heartbeat`: one of them sent a heartbeat.
+    - `joined`: they have a socket there now.
+    - `last left`: their last socket left there, and that process does what follows from it.
+    - `lost`: their socket was in a process that died, and this process does what follows from it.
+    """
+
+    what: Literal["heartbeat", "joined", "last left", "lost"]
+    account_id: str
+    keys: Sequence[tuple[Literal["session", "machine"], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodsElsewhere:
+    """The methods that a socket in another process answers now, and when it registered each (s since the epoch)."""
+
+    account_id: str
+    sid: str
+    methods: Mapping[str, float]
+
+
+BusMessage = Committed | Ephemeral | InternalMessage | Elsewhere | MethodsElsewhere

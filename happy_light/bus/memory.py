@@ -1,9 +1,9 @@
-"""The bus of a single process: messages reach their subscribers in the order in which they are published."""
+"""The bus of a process: messages reach their subscribers in the order in which they are published."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from happy_light.bus.events import BusMessage
@@ -31,3 +31,23 @@ class Bus:
                     receive(message)
                 except Exception:
                     log.exception("a subscriber of %s failed", type(message).__name__)
+
+
+class SharedBus(Bus):
+    """The bus of one process of several: what is published goes through `share`, which tells the others.
+
+    `share` passes on to `deliver` what the subscribers of this process are to hear, and when.
+    """
+
+    share: Callable[[Sequence[BusMessage]], None] | None = None
+
+    def publish(self, *messages: BusMessage) -> None:
+        """Deliver the messages here, and to the other processes."""
+        if self.share is None:
+            self.deliver(*messages)
+        else:
+            self.share(messages)
+
+    def deliver(self, *messages: BusMessage) -> None:
+        """Deliver the messages to the subscribers of this process, in this order, before returning."""
+        super().publish(*messages)

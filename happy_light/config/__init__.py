@@ -3,6 +3,7 @@
 from happy_light.config.loading import DEFAULT, FILE_NAME, load
 from happy_light.config.names import misspelt
 from happy_light.config.postgres_url import PostgresUrl
+from happy_light.config.redis_url import RedisUrl
 from happy_light.config.rendering import display, markdown_table
 from happy_light.config.settings import SETTINGS, Row, Settings
 
@@ -11,6 +12,7 @@ __all__ = [
     "FILE_NAME",
     "SETTINGS",
     "PostgresUrl",
+    "RedisUrl",
     "Row",
     "Settings",
     "display",

@@ -44,7 +44,23 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any], user_file: Path |
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "TLS_KEY" if settings.tls_key is None else "TLS_CERT"
         raise OperatorError(f"{missing} is not set, but TLS needs both TLS_CERT and TLS_KEY.")
+    if settings.redis_url is not None:
+        _check_several(settings)
     return settings
+
+
+def _check_several(settings: Settings) -> None:
+    """Raise OperatorError if several processes cannot be one server with these settings."""
+    if settings.postgres is None:
+        raise OperatorError(
+            "REDIS_URL is set, but several processes can only share a PostgreSQL database; "
+            "set DATABASE_URL=postgresql://…, or unset REDIS_URL."
+        )
+    if settings.master_secret is None:
+        raise OperatorError(
+            "REDIS_URL is set, but HANDY_MASTER_SECRET is not: give every process the same one, "
+            "or each makes its own and refuses the tokens of the others."
+        )
 
 
 @dataclass

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from happy_light.config import postgres_url
+from happy_light.config import postgres_url, redis_url
 from happy_light.config.postgres_url import PostgresUrl
+from happy_light.config.redis_url import RedisUrl
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -93,6 +94,11 @@ def database(given: str) -> Path | PostgresUrl:
     if re.match(r"[a-z][a-z0-9+.-]+:", given, re.IGNORECASE) or not given:
         raise ValueError("postgresql://user:password@host/database, or the path or file: URL of a SQLite file")
     return path(given)
+
+
+def redis(given: str) -> RedisUrl:
+    """Parse the URL of a Redis server."""
+    return redis_url.parse(given)
 
 
 def url(given: str) -> str:

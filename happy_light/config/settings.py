@@ -15,6 +15,7 @@ from typing import Any
 
 from happy_light.config import setting_types as types
 from happy_light.config.postgres_url import PostgresUrl
+from happy_light.config.redis_url import RedisUrl
 from happy_light.config.setting_types import Network
 
 _SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app", "Operation"
@@ -79,6 +80,10 @@ class Settings:
     database_url: Path | PostgresUrl | None = setting(
         _SERVER, None, types.database, "a PostgreSQL database, postgresql://…, or the SQLite file: a path or file: URL",
         "DATABASE_URL", shown="<data>/happy-server-light.sqlite", everywhere=True)
+    redis_url: RedisUrl | None = setting(
+        _SERVER, None, types.redis,
+        "Redis or Valkey, redis://… or rediss://…: several processes are one server; needs PostgreSQL and the secret",
+        "REDIS_URL", everywhere=True)
     master_secret: str | None = setting(
         _SERVER, None, types.text, "the master secret, which signs tokens; made once and kept in the data folder",
         "HANDY_MASTER_SECRET", secret=True, shown="generated")

@@ -5,6 +5,7 @@ socket ping, app-state
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from happy_light.clients import Client
@@ -27,11 +28,11 @@ def ping(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
     return {}
 
 
-def app_state(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
+def app_state(context: ServerContext, client: Client, data: Any) -> dict[str, Any] | Awaitable[dict[str, Any]]:
     """Remember whether the client is in the foreground, so that no push is needed."""
     state = data.get("state") if isinstance(data, dict) else None
     client.app_state = "active" if state == "active" else "background"
-    return {"ok": True}
+    return context.clients.after_change(client, lambda: {"ok": True})
 
 
 events = {

@@ -77,6 +77,7 @@ async def _subscribe(context: ServerContext, client: Client, session_ids: list[s
     joined = found & client.wanted_sessions  # without those that it has unsubscribed from in the meantime
     context.clients.local.subscribe(client, joined)
     context.presence.subscribed(client, joined)
+    await context.clients.announce(client)
     return Subscribed([id for id in session_ids if id in found], missing)
 
 
@@ -87,7 +88,7 @@ def session_unsubscribe(context: ServerContext, client: Client, data: Any) -> An
     session_ids = _session_ids(data)
     client.wanted_sessions.difference_update(session_ids)
     context.clients.local.unsubscribe(client, session_ids)
-    return Unsubscribed()
+    return context.clients.after_change(client, Unsubscribed)
 
 
 def _session_ids(data: Any) -> list[str]:

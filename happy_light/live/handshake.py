@@ -81,14 +81,16 @@ class Handshake:
         self._hooks = hooks
 
     def account_at_once(self, request: ConnectRequest) -> str | None:
-        """Return the account of a token that was verified not long ago; None if it has to be looked up."""
-        return self._context.keys.tokens.cached(request.token)
+        """Return the account of a token that was verified not long ago; None if something has to be looked up."""
+        account_id = self._context.keys.tokens.cached(request.token)
+        return account_id if account_id is not None and self._context.clients.is_loaded(account_id) else None
 
     async def account(self, request: ConnectRequest) -> str:
-        """Return the account of the token. Raises ConnectRefused."""
+        """Return the account of the token, loaded. Raises ConnectRefused, ServiceUnavailable."""
         account_id = await authenticate(self._context.database, self._context.keys.tokens, request.token)
         if account_id is None:
             raise ConnectRefused("Invalid authentication token")
+        await self._context.clients.load(account_id)
         return account_id
 
     def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> tuple[Client, Recovered | None]:
@@ -116,10 +118,11 @@ class Handshake:
 
     def enter(self, client: Client, recovered: Recovered | None) -> None:
         """Let the client receive the events of its audiences; its CONNECT is answered by now."""
-        self._context.clients.local.add(client)
+        clients = self._context.clients
+        clients.enter(client)
         if recovered is not None:
             client.wanted_sessions.update(recovered.subscriptions)
-            self._context.clients.local.subscribe(client, recovered.subscriptions)
+            clients.local.subscribe(client, recovered.subscriptions)
         for hook in self._hooks.connected:
             hook(self._context, client)
 
@@ -129,7 +132,7 @@ class Handshake:
             "socket of account %s ended: %s-scoped %s, client %r: %s",
             client.account_id, client.kind, client.id, client.happy_client, reason,
         )  # fmt: skip
-        self._context.clients.local.remove(client)
+        self._context.clients.leave(client)
         self._recovery.end(client, reason)
         client.close()
         for hook in self._hooks.disconnected:

@@ -16,6 +16,7 @@ from happy_light import json_codec
 from happy_light.clients import Client, DisconnectReason
 from happy_light.clients.packets import Packet
 from happy_light.clients.timeouts import Timeouts
+from happy_light.errors import ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.live import socket_packets
 from happy_light.live.dispatch import Dispatcher
@@ -251,6 +252,9 @@ class Transport(ABC):
                 self._accept(request, account_id)
         except ConnectRefused as refused:
             self._refuse_connect(refused)
+        except ServiceUnavailable as error:  # the client comes back by itself
+            log.error("a socket cannot connect: %s", error)
+            self.end("server disconnect")
         finally:
             waiting, self._waiting, self.verification = self._waiting or [], None, None
         for index, payload in enumerate(waiting):

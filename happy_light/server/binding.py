@@ -53,6 +53,18 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
+def answers_unix(path: Path) -> bool:
+    """Return whether a process listens at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            with socket_address(path) as address:
+                probe.connect(address)
+        except OSError:
+            return False
+        return True
+
+
 def _listen(
     family: socket.AddressFamily, kind: socket.SocketKind, protocol: int, name: str, address: tuple[object, ...]
 ) -> socket.socket:

@@ -17,13 +17,13 @@ from happy_light.admin import backup_schedule, metrics, prune, server_id
 from happy_light.admin.api import SOCKET_NAME, AdminApplication
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
-from happy_light.bus import Bus, SignedOut
+from happy_light.bus import Bus, SharedBus, SignedOut
 from happy_light.config import Settings
-from happy_light.context import ServerContext
+from happy_light.context import ServerContext, join_cluster
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
 from happy_light.http.application import HttpApplication
-from happy_light.server.binding import bind, bind_metrics, bind_unix
+from happy_light.server.binding import answers_unix, bind, bind_metrics, bind_unix
 from happy_light.server.side_listener import SideListener
 from happy_light.server.tunnel import Tunnel
 from happy_light.stack import hypercorn_server
@@ -32,6 +32,7 @@ from happy_light.store import Database, engine_of
 log = logging.getLogger(__name__)
 
 STOP_GRACE: Final = 3.0  # s that requests in flight have when the server stops; then their connections are aborted
+ADMIN_RETRY: Final = 2.0  # s between attempts to take over the admin API of a data folder that several share
 ABORT_MAX: Final = 0.5  # s after that until what still runs is cancelled
 
 
@@ -43,6 +44,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
+        self._has_admin_socket = False
         self.metrics_url: str | None = None
         """Where the metrics are, once it serves them."""
 
@@ -51,13 +53,13 @@ class Server:
         settings = self.settings
         async with contextlib.AsyncExitStack() as opened:
             data_dir.create_private_dir(settings.data_dir)
-            opened.enter_context(data_dir.lock_data_dir(settings))
+            opened.enter_context(data_dir.lock_data_dir(settings, shared=settings.redis_url is not None))
             data_dir.refuse_unfinished(settings)
             self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
             self.host, self.port = self.socket.getsockname()[:2]
-            bus = Bus()
+            bus = Bus() if settings.redis_url is None else SharedBus()
             self.database = Database(engine_of(settings), bus)
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
@@ -74,6 +76,10 @@ class Server:
                 await self._open_tunnel(settings.tunnel, opened)
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
             bus.subscribe(SignedOut, self._sign_out)
+            if settings.redis_url is not None and isinstance(bus, SharedBus):
+                id = await self.database.read(server_id.read)
+                cluster = await join_cluster(settings.redis_url, id, self.context, bus, self._drop_sockets)
+                opened.push_async_callback(cluster.close)
             self._opened = opened.pop_all()
 
     async def _open_tunnel(self, name: str, opened: contextlib.AsyncExitStack) -> None:
@@ -97,9 +103,9 @@ class Server:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
-        self._serve_admin_api()
         self._serve_metrics()
-        jobs = [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
+        jobs = [asyncio.create_task(self._serve_admin_api())]
+        jobs += [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
@@ -109,7 +115,8 @@ class Server:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         await asyncio.gather(*(listener.stop() for listener in self._side_listeners))
-        (self.settings.data_dir / SOCKET_NAME).unlink(missing_ok=True)
+        if self._has_admin_socket:
+            (self.settings.data_dir / SOCKET_NAME).unlink(missing_ok=True)
         await asyncio.wait({serving}, timeout=STOP_GRACE)
         for job in jobs:
             job.cancel()
@@ -127,14 +134,22 @@ class Server:
         if ended:
             serving.result()
 
-    def _serve_admin_api(self) -> None:
-        """Listen for commands. A server without this socket works, so a failure is a warning."""
+    async def _serve_admin_api(self) -> None:
+        """Listen for commands, as soon as no other process on this data folder does.
+
+        A server without this socket works, so a failure is a warning.
+        """
         path = self.settings.data_dir / SOCKET_NAME
+        while True:
+            if self.settings.redis_url is None or not answers_unix(path):
+                break
+            await asyncio.sleep(ADMIN_RETRY)
         try:
             listener = bind_unix(path)
         except OSError as error:
             log.warning("%s cannot be made (%s); commands will not reach this server", path, error.strerror)
         else:
+            self._has_admin_socket = True
             self._listen_beside(AdminApplication(self.context), listener)
 
     def _serve_metrics(self) -> None:
@@ -165,7 +180,12 @@ class Server:
 
     def _sign_out(self, message: SignedOut) -> None:
         self.keys.tokens.forget(message.account_id)
-        self.app.live.sign_out(message.account_id)
+        self._drop_sockets(message.account_id)
+
+    def _drop_sockets(self, account_id: str) -> None:
+        """Close the sockets of an account, which are to begin anew."""
+        if self.context.serving:
+            self.app.live.sign_out(account_id)
 
     async def _until_stop(self) -> None:
         await self._stopping.wait()

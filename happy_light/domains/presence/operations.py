@@ -46,7 +46,8 @@ class MachineActivity(Outgoing, tag_field="type", tag="machine-activity"):
 def activity_event(key: Key, active: bool, at: int, thinking: bool = False) -> Ephemeral:
     """Return the event that tells user-scoped sockets of the account whether it is active; `at` in ms."""
     body = Activity(key.id, active, at, thinking) if key.kind == "session" else MachineActivity(key.id, active, at)
-    return Ephemeral(Audience(key.account_id), body, f"{key.kind} {key.id}")
+    heartbeat = (key.kind, key.id) if active else None
+    return Ephemeral(Audience(key.account_id), body, f"{key.kind} {key.id}", heartbeat)
 
 
 def clamp_time(time: float) -> int | None:

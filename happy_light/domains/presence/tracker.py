@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-from happy_light.bus import Bus, Muted, Unmuted
+from happy_light.bus import Bus, Elsewhere, Muted, SetInactive, Unmuted
 from happy_light.clients import Client, ClientDirectory
 from happy_light.clock import now_ms
 from happy_light.config import Settings
@@ -26,6 +26,7 @@ from happy_light.domains.presence.operations import (
     set_inactive,
     store_heartbeats,
 )
+from happy_light.errors import ServiceUnavailable
 from happy_light.store import Database
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ WRITE_INTERVAL: Final = 30.0  # s between two writes for one session or machine
 FLUSH_INTERVAL: Final = 2.0  # s between two flushes; what becomes active is written by the next one
 EXPIRE_INTERVAL: Final = 60.0  # s between two searches for what is silent
 MUTE_LIFETIME: Final = 60.0  # s for which heartbeats of an ended session are ignored
+SECOND_LOOK: Final = 1.0  # s after which a socket that seemed to remain in another process is looked for again
 WRITE_MAX: Final = 200  # sessions and machines in one write, which locks the rows of their accounts
 CACHE_MAX: Final = 100_000  # entries of each map; beyond them the oldest is dropped
 
@@ -72,10 +74,14 @@ class PresenceTracker:
         self._entries: dict[Key, _Entry] = {}
         self._muted: dict[Key, float] = {}
         self._graces: dict[Key, asyncio.TimerHandle] = {}
+        self._second_looks: dict[Key, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
         """Grows with every mute and unmute, so that a lookup notices that its result may be outdated."""
         bus.subscribe(Muted, self._mute)
         bus.subscribe(Unmuted, self._unmute)
+        bus.subscribe(SetInactive, self._forget)
+        bus.subscribe(Elsewhere, self._elsewhere)
 
     # ------------------------------------------------------------------------------------- heartbeats
     def heartbeat(self, key: Key, sent: float, thinking: bool) -> bool | Awaitable[bool]:
@@ -127,14 +133,22 @@ class PresenceTracker:
     async def expire(self) -> None:
         """Make inactive what was silent for 10 minutes, and drop entries that are no longer needed."""
         await self.flush(everything=True)
-        for part in _parts(await self._database.read(find_silent)):
-            accounts = {key.account_id for key in part}
-            for key in await self._database.write_for(accounts, expire_silent, part):
-                # An entry would still say "active", and the next heartbeat would not be written for up to 30 s.
-                self._entries.pop(key, None)
+        async with self._database.lease("presence") as granted:
+            if granted:
+                await self._expire_silent()
         now = time.monotonic()
         self._entries = {key: entry for key, entry in self._entries.items() if entry.last > now - SILENCE_MAX / 1000}
         self._muted = {key: until for key, until in self._muted.items() if until > now}
+
+    async def _expire_silent(self) -> None:
+        for part in _parts(await self._database.read(find_silent)):
+            accounts = {key.account_id for key in part}
+            for key in await self._database.write_for(accounts, expire_silent, part):
+                self._bus.publish(SetInactive(*key))
+
+    def _forget(self, message: SetInactive) -> None:
+        """Drop an entry that says "active" still: the next heartbeat would not be written for up to 30 s."""
+        self._entries.pop(Key(message.kind, message.account_id, message.id), None)
 
     # ------------------------------------------------------------------------------------- muting
     def _mute(self, message: Muted) -> None:
@@ -184,13 +198,45 @@ class PresenceTracker:
         A session whose network was lost (`reason`) gets no grace: its silence decides.
         """
         for key in _keys_of(client):
-            if self.stopping or self._clients.has_socket(key.account_id, key.kind, key.id):
+            if self.stopping:
                 continue
-            if key.kind == "machine":
-                self._bus.publish(activity_event(key, False, now_ms()))
-            elif reason not in _CLEAN_DISCONNECTS:
-                continue
-            self._start_grace(key)
+            if not self._clients.has_socket(key.account_id, key.kind, key.id):
+                self._last_socket_left(key, reason)
+            elif not self._clients.local.has_socket(key.account_id, key.kind, key.id):
+                self._look_again(key, reason)
+
+    def _last_socket_left(self, key: Key, reason: str) -> None:
+        if key.kind == "machine":
+            self._bus.publish(activity_event(key, False, now_ms()))
+        elif reason not in _CLEAN_DISCONNECTS:
+            return
+        self._start_grace(key)
+
+    def _look_again(self, key: Key, reason: str) -> None:
+        """Look a second time, 1 s later, whether there is no socket left.
+
+        The last two sockets may have left two processes at once, and each then believed that the other remained.
+        """
+
+        def look() -> None:
+            self._second_looks.pop(key, None)
+            if not self.stopping and not self._clients.has_socket(key.account_id, key.kind, key.id):
+                self._last_socket_left(key, reason)
+
+        self._cancel_second_look(key)
+        self._second_looks[key] = asyncio.get_running_loop().call_later(SECOND_LOOK, look)
+
+    def _elsewhere(self, message: Elsewhere) -> None:
+        """Take what happened in another process."""
+        for kind, id in message.keys:
+            key = Key(kind, message.account_id, id)
+            match message.what:
+                case "heartbeat" | "joined":
+                    self._cancel_grace(key)
+                case "last left":
+                    self._cancel_second_look(key)
+                case "lost" if not self.stopping and not self._clients.has_socket(key.account_id, kind, id):
+                    self._last_socket_left(key, "transport error")
 
     def _start_grace(self, key: Key) -> None:
         self._cancel_grace(key)
@@ -202,21 +248,43 @@ class PresenceTracker:
         if grace is not None:
             grace.cancel()
 
+    def _cancel_second_look(self, key: Key) -> None:
+        look = self._second_looks.pop(key, None)
+        if look is not None:
+            look.cancel()
+
     def _end_grace(self, key: Key, started: float) -> None:
         """Make it inactive, unless it sent a heartbeat since its last socket disconnected."""
         self._graces.pop(key, None)
+        if self._clients.is_loaded(key.account_id):
+            self._set_inactive(key, started)
+            return
+        task = asyncio.get_running_loop().create_task(self._load_and_set_inactive(key, started))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load_and_set_inactive(self, key: Key, started: float) -> None:
+        try:
+            await self._clients.load(key.account_id)
+        except ServiceUnavailable:
+            return  # its silence decides
+        self._set_inactive(key, started)
+
+    def _set_inactive(self, key: Key, started: float) -> None:
         entry = self._entries.get(key)
         if self.stopping or (entry is not None and entry.last > started):
             return
-        self._entries.pop(key, None)
+        if self._clients.has_socket(key.account_id, key.kind, key.id):
+            return
+        self._bus.publish(SetInactive(*key))
         announce = key.kind == "session"  # a machine was announced when it disconnected
         written = self._database.write_for((key.account_id,), set_inactive, key, announce)
         written.add_done_callback(_retrieve_exception)
 
     async def close(self) -> None:
         """Cancel all graces and write all pending heartbeats. Raises ServiceUnavailable."""
-        for grace in self._graces.values():
-            grace.cancel()
+        for timer in (*self._graces.values(), *self._second_looks.values()):
+            timer.cancel()
         await self.flush(everything=True)
 
 

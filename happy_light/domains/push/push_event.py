@@ -54,6 +54,7 @@ class SessionEvent(Outgoing, tag_field="type", tag="session-event"):
 # -------------------------------------------------------------------------------------- operations
 async def push(context: ServerContext, account_id: str, session_id: str, event: PushEvent) -> PushResult:
     """Send the event to the account's phones unless an app is in the foreground; delete tokens that Expo rejects."""
+    await context.clients.load(account_id)
     if context.clients.foreground(account_id):
         return PushResult("suppressed", reason="active-ui-client")
     receivers = [row.token for row in (await context.database.read(tokens.list_tokens, account_id)).tokens]

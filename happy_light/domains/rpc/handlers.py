@@ -9,6 +9,7 @@ results on as they are; it cannot read them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Literal
 
@@ -59,25 +60,28 @@ class RpcError(Outgoing):
 
 
 # ----------------------------------------------------------------------------------------- sockets
-def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
+def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str, Any] | Awaitable[dict[str, Any]]:
     """Let the client answer a method."""
     method = _method(data)
     if method is None or not context.rpc.register(client.account_id, client.sid, method):
         text = "Invalid method name" if method is None else "Too many methods"
         client.emit("rpc-error", RpcError("register", text))
         return ok_error(text)
-    client.emit("rpc-registered", Named(method))
-    return {"ok": True}
+    return context.clients.after_change(client, partial(_confirm, client, "rpc-registered", method))
 
 
-def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[str, Any]:
+def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[str, Any] | Awaitable[dict[str, Any]]:
     """Let the client no longer answer a method."""
     method = _method(data)
     if method is None:
         client.emit("rpc-error", RpcError("unregister", "Invalid method name"))
         return ok_error("Invalid method name")
     context.rpc.unregister(client.account_id, client.sid, method)
-    client.emit("rpc-unregistered", Named(method))
+    return context.clients.after_change(client, partial(_confirm, client, "rpc-unregistered", method))
+
+
+def _confirm(client: Client, event: str, method: str) -> dict[str, Any]:
+    client.emit(event, Named(method))
     return {"ok": True}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
+from happy_light.bus import Bus, MethodsElsewhere
 from happy_light.clients import ClientDirectory
 from happy_light.config import Settings
 
@@ -16,16 +18,21 @@ Key = tuple[str, str]
 
 
 class RpcRegistry:
-    """The methods of all accounts. Sockets are known by their ids; those that are gone answer nothing."""
+    """The methods of all accounts, also those that sockets of other processes answer.
 
-    def __init__(self, settings: Settings, clients: ClientDirectory) -> None:
+    Sockets are known by their ids; those that are gone answer nothing.
+    """
+
+    def __init__(self, settings: Settings, clients: ClientDirectory, bus: Bus) -> None:
         self.appear = APPEAR
         self._settings = settings
         self._clients = clients
-        self._sockets: dict[Key, dict[str, None]] = {}  # the newest last
+        self._sockets: dict[Key, dict[str, float]] = {}  # s since the epoch of the registration; the newest last
         self._methods: dict[str, set[Key]] = {}  # by socket
         self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
         self._calls: dict[str, int] = {}
+        clients.methods_of = self._methods_of
+        bus.subscribe(MethodsElsewhere, self._methods_changed)
 
     def register(self, account_id: str, sid: str, method: str) -> bool:
         """Let the socket answer the method, before older ones, and wake who waits for it.
@@ -36,14 +43,38 @@ class RpcRegistry:
         methods = self._methods.setdefault(sid, set())
         if 0 < self._settings.account_methods <= len(methods) and key not in methods:
             return False
-        methods.add(key)
+        self._add(key, sid, time.time())
+        return True
+
+    def _add(self, key: Key, sid: str, at: float) -> None:
+        self._methods.setdefault(sid, set()).add(key)
         sockets = self._sockets.setdefault(key, {})
         sockets.pop(sid, None)
-        sockets[sid] = None
+        newer = [(other, when) for other, when in sockets.items() if when > at]
+        sockets[sid] = at
+        for other, when in newer:  # of other processes; an older registration was announced late
+            del sockets[other]
+            sockets[other] = when
         for appeared in self._waiting.pop(key, ()):
             if not appeared.done():
                 appeared.set_result(None)
-        return True
+
+    def _methods_of(self, sid: str) -> dict[str, float]:
+        """Return the methods of a socket and the times of their registrations."""
+        return {key[1]: self._sockets[key][sid] for key in self._methods.get(sid, ())}
+
+    def _methods_changed(self, message: MethodsElsewhere) -> None:
+        """Take the methods that a socket of another process answers now."""
+        account_id, sid = message.account_id, message.sid
+        for _, method in tuple(self._methods.get(sid, ())):
+            if method not in message.methods:
+                self.unregister(account_id, sid, method)
+        for method, at in message.methods.items():
+            key = (account_id, method)
+            if self._sockets.get(key, {}).get(sid) != at:
+                self._add(key, sid, at)
+        if not message.methods:
+            self._methods.pop(sid, None)
 
     def unregister(self, account_id: str, sid: str, method: str) -> None:
         """Let the socket no longer answer the method; others that do still do."""
@@ -67,7 +98,7 @@ class RpcRegistry:
         if sockets is None:
             return None
         for sid in reversed(sockets):
-            if sid != caller and self._clients.is_connected(sid):
+            if sid != caller and self._clients.can_call(sid):
                 return sid
         return caller if caller in sockets else None
 

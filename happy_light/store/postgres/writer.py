@@ -98,7 +98,7 @@ class PostgresWriter:
 
     def keep(self, updates: Sequence[Committed], now: int) -> None:
         """Store updates in the outbox."""
-        rows = [(u.audience.account_id, u.seq, _text(u), u.skip, u.frame, now) for u in updates]
+        rows = [(u.audience.account_id, u.seq, u.audience.text, u.skip, u.frame, now) for u in updates]
         if rows:
             self.connection.executemany(_STORE, rows)
 
@@ -159,9 +159,3 @@ class PostgresWriter:
     def translate(self, error: Exception) -> Exception:
         """Return what an error means to a client."""
         return errors.translate(error)
-
-
-def _text(update: Committed) -> str:
-    """Return an audience as the outbox has it."""
-    _, scope, id = update.audience
-    return f"{scope}:{id}" if id else scope

@@ -1,0 +1,177 @@
+"""What processes of one server tell each other over Redis: msgpack behind the id of the sender.
+
+- `Hint` and `Moment` (an ephemeral event), `Announced` and `Left` go to an account's channel;
+- `Internal`, `Alive` and `Ended` to the channel of all processes;
+- `Call` and `Answer` to the channel of one process.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, Literal
+
+import msgspec
+
+from happy_light.bus import InternalMessage, Scope
+from happy_light.clients import ClientKind
+
+ID_BYTES: Final = 12  # length of the id of a process, in ASCII
+
+Key = tuple[Literal["session", "machine"], str]
+"""A session or machine of an account: kind and id."""
+
+
+class HintedUpdate(msgspec.Struct, array_like=True, frozen=True):
+    """An update as the outbox has it; `audience` is `Audience.text`."""
+
+    audience: str
+    frame: bytes
+    skip: str | None = None
+
+
+class Hint(msgspec.Struct, tag="hint", frozen=True):
+    """Updates of an account that were committed, numbered from `first` on."""
+
+    account_id: str
+    first: int
+    updates: list[HintedUpdate]
+
+
+class Moment(msgspec.Struct, tag="moment", frozen=True):
+    """An ephemeral event; `body` is its JSON."""
+
+    account_id: str
+    scope: Scope
+    id: str
+    body: bytes
+    replaces: str | None = None
+    heartbeat: Key | None = None
+
+
+class RemoteClient(msgspec.Struct, frozen=True):
+    """A socket, as other processes know it: what it is, and what it has registered and subscribed to.
+
+    `methods`: RPC methods by the time of their registration, in s since the epoch.
+    """
+
+    sid: str
+    process: str
+    account_id: str
+    kind: ClientKind
+    id: str
+    in_foreground: bool
+    methods: dict[str, float] = {}
+    subscriptions: list[str] = []
+
+    def is_socket_of(self, kind: ClientKind, id: str) -> bool:
+        """Return whether it is a socket of that session or machine."""
+        return (self.kind == kind and self.id == id) or (kind == "session" and id in self.subscriptions)
+
+    def keys(self) -> list[Key]:
+        """Return the sessions and machines that it is a socket of."""
+        own: list[Key] = [] if self.kind == "user" else [(self.kind, self.id)]
+        return [*own, *(("session", id) for id in self.subscriptions)]
+
+
+class Announced(msgspec.Struct, tag="client", frozen=True):
+    """A socket has connected or changed."""
+
+    client: RemoteClient
+
+
+class Left(msgspec.Struct, tag="left", frozen=True):
+    """A socket is gone. `last_of`: what it was the last socket of, as far as its process knows."""
+
+    account_id: str
+    sid: str
+    last_of: list[Key] = []
+
+
+class Internal(msgspec.Struct, tag="internal", frozen=True):
+    """An internal message of the bus."""
+
+    message: InternalMessage
+
+
+class Alive(msgspec.Struct, tag="alive", frozen=True):
+    """The process lives."""
+
+    process: str
+
+
+class Ended(msgspec.Struct, tag="ended", frozen=True):
+    """The process has ended, and so have its sockets."""
+
+    process: str
+
+
+class Call(msgspec.Struct, tag="call", frozen=True):
+    """Send an event to a socket of the receiver, and answer `caller` with its ack; `data` is JSON."""
+
+    id: int
+    caller: str
+    account_id: str
+    sid: str
+    event: str
+    data: bytes
+
+
+class Answer(msgspec.Struct, tag="answer", frozen=True):
+    """The end of a call: the JSON list of the ack's arguments, or an outcome other than `ok` with its text."""
+
+    id: int
+    outcome: str
+    text: str = ""
+    arguments: bytes = b"[]"
+
+
+Message = Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Message).decode
+encode_client = msgspec.json.Encoder().encode
+decode_client = msgspec.json.Decoder(RemoteClient).decode
+
+
+def new_process_id() -> str:
+    """Return an id for a process."""
+    return secrets.token_hex(ID_BYTES // 2)
+
+
+def encode(process: str, message: Message) -> bytes:
+    """Return a message of a process as it travels."""
+    return process.encode() + _encode(message)
+
+
+def sender(payload: bytes) -> bytes:
+    """Return the id of the process that a message comes from."""
+    return payload[:ID_BYTES]
+
+
+def decode(payload: bytes) -> Message:
+    """Return the message. Raises msgspec.DecodeError."""
+    message: Message = _decode(memoryview(payload)[ID_BYTES:])
+    return message
+
+
+class Names:
+    """The names of channels and keys of one server in Redis, which several servers may use.
+
+    What belongs to an account has its id between braces, so that a cluster keeps it on one node and in order.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._prefix = f"happy:{server}:"
+        self.all = f"{self._prefix}all"
+
+    def account(self, account_id: str) -> str:
+        """Return the channel of an account."""
+        return f"{self._prefix}{{{account_id}}}"
+
+    def clients(self, account_id: str) -> str:
+        """Return the hash with the sockets of an account."""
+        return f"{self._prefix}{{{account_id}}}:clients"
+
+    def process(self, process: str) -> str:
+        """Return the channel of a process; the key of this name is there while it lives."""
+        return f"{self._prefix}process:{process}"
