@@ -130,6 +130,7 @@ async def test_a_heartbeat_after_archive_does_not_revive_the_session(world: Worl
     assert await ui.heard() == []
     assert (await session_row(alice, session))["active"] is False
     await alice.session("tag")
+    await ui.heard()
     assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
 
 
