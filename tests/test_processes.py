@@ -1,0 +1,257 @@
+"""Several processes that are one server: updates in order, calls, presence and sign-outs across them, and outages."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests import commands
+from tests.client import Account, Socket, World, uid
+from tests.conftest import Process, Start
+from tests.services import Redis
+
+pytest_plugins = ["tests.service_fixtures"]
+
+
+class Server:
+    """Two processes, and an account that is signed in at both."""
+
+    def __init__(self, processes: list[Process], worlds: list[World], accounts: list[Account]) -> None:
+        self.processes = processes
+        self.worlds = worlds
+        self.first, self.second = accounts
+
+
+@pytest.fixture
+def redis(start_redis: Callable[..., Redis]) -> Redis:
+    """Start a Redis that the test may kill."""
+    return start_redis()
+
+
+@pytest.fixture
+async def pair(start: Start, database_url: str, redis: Redis) -> AsyncIterator[Server]:
+    """Start two processes."""
+    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis.url, "HAPPY_SERVER_LIGHT_SESSION_GRACE": "1"}
+    processes = [start(**environ) for _ in range(2)]
+    async with World(processes[0].url) as one, World(processes[1].url) as two:
+        account = await one.account()
+        yield Server(processes, [one, two], [account, await two.account(account.key)])
+
+
+async def seqs(socket: Socket, count: int) -> list[int]:
+    """Return the seq of the next so many updates."""
+    return [(await socket.wait("update", 20))["seq"] for _ in range(count)]
+
+
+async def test_updates_of_both_processes_arrive_at_both_in_order(pair: Server) -> None:
+    session = (await pair.first.session())["id"]
+    sockets = [await account.socket() for account in (pair.first, pair.second) for _ in range(2)]
+
+    async def write(account: Account) -> None:
+        for _ in range(40):
+            await account.send(session, uid())
+
+    await asyncio.gather(*(write(account) for account in (pair.first, pair.second) for _ in range(2)))
+    for socket in sockets:
+        found = await seqs(socket, 160)
+        assert found == list(range(found[0], found[0] + 160))
+        await asyncio.sleep(0.1)
+        assert await socket.heard("update") == []
+
+
+async def test_the_sender_alone_is_spared(pair: Server) -> None:
+    session = (await pair.first.session())["id"]
+    sender, beside, elsewhere = await pair.first.socket(), await pair.first.socket(), await pair.second.socket()
+    assert (await sender.call("message", {"sid": session, "message": "text"}))["ok"] is True
+    assert (await elsewhere.wait("update"))["body"]["t"] == "new-message"
+    assert len(await beside.heard("update")) == 1
+    assert await sender.heard("update") == []
+
+
+async def daemon(account: Account, answer: Any, method: str, machine: str | None = None) -> Socket:
+    socket = await account.socket(machine=machine or uid())
+    socket.answers["rpc-request"] = answer
+    assert await socket.call("rpc-register", {"method": method}) == {"ok": True}
+    return socket
+
+
+async def test_a_call_reaches_a_method_in_the_other_process(pair: Server) -> None:
+    phone = await pair.first.socket()
+
+    async def echo(request: Any) -> Any:
+        return {"got": request["params"]}
+
+    await daemon(pair.second, echo, "m")
+    answer = await phone.call("rpc-call", {"method": "m", "params": "x🙂"})
+    assert answer == {"ok": True, "result": {"got": "x🙂"}}
+    # The newest registration counts, wherever it is.
+    await daemon(pair.first, "newer", "m")
+    other = await pair.second.socket()
+    assert await other.call("rpc-call", {"method": "m"}) == {"ok": True, "result": "newer"}
+
+
+async def test_a_call_waits_for_a_daemon_that_comes_back_to_the_other_process(pair: Server) -> None:
+    phone = await pair.first.socket()
+    first = await daemon(pair.first, "old", "m")
+    await first.close()
+    call = asyncio.create_task(phone.call("rpc-call", {"method": "m"}))
+    await asyncio.sleep(0.1)
+    await daemon(pair.second, "new", "m")
+    assert await call == {"ok": True, "result": "new"}
+
+
+async def test_a_target_that_leaves_its_process_is_noticed_at_once(pair: Server) -> None:
+    phone = await pair.first.socket()
+    called = asyncio.Event()
+
+    async def never(request: Any) -> Any:
+        called.set()
+        await asyncio.sleep(60)
+
+    target = await daemon(pair.second, never, "m")
+    call = asyncio.create_task(phone.call("rpc-call", {"method": "m"}))
+    await called.wait()
+    await target.close()
+    async with asyncio.timeout(1):
+        assert await call == {"ok": False, "error": "RPC target disconnected"}
+
+
+async def test_a_target_whose_process_is_killed_is_noticed_in_time(pair: Server) -> None:
+    phone = await pair.first.socket()
+    machine = uid()
+    called = asyncio.Event()
+
+    async def never(request: Any) -> Any:
+        called.set()
+        await asyncio.sleep(60)
+
+    await daemon(pair.second, never, "m", machine)
+    call = asyncio.create_task(phone.call("rpc-call", {"method": "m"}, timeout=20))
+    await called.wait()
+    await phone.heard()
+    pair.processes[1].kill()
+    assert await call == {"ok": False, "error": "RPC target disconnected"}
+    event = await phone.wait("ephemeral")
+    assert (event["type"], event["id"], event["active"]) == ("machine-activity", machine, False)
+
+
+async def test_the_last_socket_of_a_machine_counts_in_all_processes(pair: Server) -> None:
+    phone = await pair.first.socket()
+    machine = (await pair.first.machine())["id"]
+    one, two = await pair.first.socket(machine=machine), await pair.second.socket(machine=machine)
+    assert [(await phone.wait("ephemeral"))["active"] for _ in range(2)] == [True, True]
+    await one.close()
+    await asyncio.sleep(0.2)
+    assert await phone.heard("ephemeral") == []
+    await two.close()
+    assert (await phone.wait("ephemeral"))["active"] is False
+    await asyncio.sleep(1.2)  # the second look of the first process finds nothing to do
+    assert await phone.heard("ephemeral") == []
+
+
+async def test_a_session_that_moves_to_the_other_process_stays_active(pair: Server) -> None:
+    session = (await pair.first.session())["id"]
+    one = await pair.first.socket(session=session)
+    await one.close()
+    await pair.second.socket(session=session)
+    await asyncio.sleep(1.5)  # longer than the grace
+    (found,) = (await pair.first.ok("GET", "/v1/sessions"))["sessions"]
+    assert found["active"] is True
+
+
+async def test_an_app_in_the_foreground_elsewhere_suppresses_the_push(pair: Server) -> None:
+    session = (await pair.first.session())["id"]
+    phone = await pair.second.socket(appState="active")
+    path, body = f"/v1/sessions/{session}/push-event", {"kind": "done", "title": "t", "body": "b"}
+    assert (await pair.first.ok("POST", path, body))["result"] == "suppressed"
+    assert await phone.call("app-state", {"state": "background"}) == {"ok": True}
+    assert (await pair.first.ok("POST", path, body))["result"] == "no_tokens"
+
+
+async def test_a_sign_out_holds_in_all_processes(pair: Server) -> None:
+    sockets = [await pair.first.socket(), await pair.second.socket()]
+    folder = pair.processes[0].folder
+    environ = {"DATABASE_URL": "", "REDIS_URL": ""}  # over the admin socket, so that neither is needed
+    done = await commands.run(folder, "accounts", "sign-out", pair.first.id, **environ)
+    assert done.status == 0, done.err
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(socket.dropped.wait() for socket in sockets))
+    for account in (pair.first, pair.second):
+        assert (await account.get("/v1/sessions")).status_code == 401
+
+
+# ------------------------------------------------------------------------------------------- outages
+async def test_without_redis_updates_still_arrive_and_afterwards_everything_works(pair: Server, redis: Redis) -> None:
+    session = (await pair.first.session())["id"]
+    near, far = await pair.first.socket(), await pair.second.socket()
+    await daemon(pair.second, "result", "m")
+    redis.kill()
+    for _ in range(5):
+        await pair.first.send(session, uid())
+    local = await seqs(near, 5)
+    async with asyncio.timeout(2):
+        assert await seqs(far, 5) == local
+    again = await pair.second.socket()  # connecting works too
+    await pair.first.send(session, uid())
+    assert await seqs(again, 1) == [local[-1] + 1] == await seqs(far, 1) == await seqs(near, 1)
+    redis.start()
+    async with asyncio.timeout(10):
+        while (await near.call("rpc-call", {"method": "m"}, timeout=20)).get("result") != "result":
+            await asyncio.sleep(0.05)
+    await pair.second.send(session, uid())
+    assert await seqs(near, 1) == [local[-1] + 2] == await seqs(far, 1)
+
+
+async def test_a_call_during_an_outage_of_redis_finds_no_method(pair: Server, redis: Redis) -> None:
+    phone = await pair.first.socket()
+    await daemon(pair.second, "result", "m")
+    redis.kill()
+    await pair.processes[0].wait_for_log("was lost")
+    answer = await phone.call("rpc-call", {"method": "m"}, timeout=20)
+    assert answer == {"ok": False, "error": "RPC method not available"}
+
+
+async def test_a_process_that_stood_still_catches_up(pair: Server) -> None:
+    """Others have declared it dead; when it goes on, its sockets are known again and hear what they missed."""
+    session = (await pair.first.session())["id"]
+    phone, far = await pair.first.socket(), await pair.second.socket()
+    target = await daemon(pair.second, "result", "m")
+    pair.processes[1].process.send_signal(signal.SIGSTOP)
+    try:
+        await pair.processes[0].wait_for_log("has not been heard of")
+        for _ in range(3):
+            await pair.first.send(session, uid())
+    finally:
+        pair.processes[1].process.send_signal(signal.SIGCONT)
+    assert await seqs(far, 3) == await seqs(phone, 3)
+    assert await phone.call("rpc-call", {"method": "m"}, timeout=20) == {"ok": True, "result": "result"}
+    assert not target.dropped.is_set()
+
+
+# -------------------------------------------------------------------------------------------- start
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"REDIS_URL": "redis://:pw@127.0.0.1:1"}, "can only share a PostgreSQL database"),
+        (
+            {"REDIS_URL": "redis://:pw@127.0.0.1:1", "DATABASE_URL": "postgresql://h/d", "HANDY_MASTER_SECRET": ""},
+            "HANDY_MASTER_SECRET is not",
+        ),
+        ({"REDIS_URL": "http://:pw@h"}, "should be a URL like redis://"),
+    ],
+)
+async def test_settings_that_cannot_work_are_refused(environ: dict[str, str], sentence: str, tmp_path: Any) -> None:
+    done = await commands.run(tmp_path, "serve", **environ)
+    assert done.status == 2
+    assert sentence in done.err and "pw" not in done.err and "Traceback" not in done.err
+
+
+async def test_the_password_of_redis_is_not_shown(tmp_path: Any) -> None:
+    done = await commands.run(
+        tmp_path, "config", REDIS_URL="rediss://u:pw@h:7/2", DATABASE_URL="postgresql://h/d", HANDY_MASTER_SECRET="s"
+    )
+    assert "rediss://h:7/2" in done.out and "pw" not in done.out
