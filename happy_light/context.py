@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from happy_light.auth.keys import Keys
-from happy_light.blobs import Blobs, FolderBlobs
+from happy_light.blobs import Blobs, blobs_of
 from happy_light.bus import Bus, SharedBus
 from happy_light.clients import ClientDirectory
 from happy_light.config import RedisUrl, Settings
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STOP_GRACE: Final = 1.0  # s that deletions of files have when the server stops
+COMMAND_GRACE: Final = 600.0  # s that they have at the end of a command
+
 
 class ServerContext:
     """The parts of one server. Endpoints and socket handlers get it; the state classes in it never see it.
@@ -52,7 +55,7 @@ class ServerContext:
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""
         self.limits = Limits(settings)
-        self.blobs: Blobs = FolderBlobs(settings.files, settings.attachments)
+        self.blobs: Blobs = blobs_of(settings)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
         self.rpc = RpcRegistry(settings, self.clients, bus)
@@ -73,6 +76,7 @@ class ServerContext:
         except ServiceUnavailable as error:
             log.error("heartbeats cannot be written: %s", error)
         await self.http_client.close()
+        await self.blobs.close(STOP_GRACE if self.serving else COMMAND_GRACE)
 
 
 async def join_cluster(

@@ -201,7 +201,7 @@ def test_config_shows_value_and_origin_and_masks_secrets(tmp_path: Path) -> None
 def test_help_knows_every_setting_that_is_no_secret() -> None:
     for arguments in (("--help",), ("serve", "--help"), ("config", "--help")):
         text = command(*arguments, COLUMNS="200").stdout
-        flags = set(re.findall(r"^  (--[a-z-]+) ", text, re.MULTILINE))
+        flags = set(re.findall(r"^  (--[a-z0-9-]+) ", text, re.MULTILINE))
         assert {row.option for row in config.SETTINGS if not row.secret} <= flags
         assert not {row.option for row in config.SETTINGS if row.secret} & flags
 

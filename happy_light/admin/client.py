@@ -19,7 +19,7 @@ from happy_light.admin.progress import NDJSON, ProgressCallback, ignore_progress
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, SharedBus
 from happy_light.config import Settings
-from happy_light.context import ServerContext, join_cluster
+from happy_light.context import COMMAND_GRACE, ServerContext, join_cluster
 from happy_light.errors import OperatorError
 from happy_light.store import Database, engine_of
 
@@ -147,6 +147,7 @@ async def _call_here(settings: Settings, method: str, path: str, content: bytes 
                 id = await database.read(server_id.read)
                 cluster = await join_cluster(settings.redis_url, id, context, bus, lambda _: None)
                 opened.push_async_callback(cluster.close)
+            opened.push_async_callback(context.blobs.close, COMMAND_GRACE)
             await _request(AdminApplication(context), method, path, content, response)
 
 

@@ -1,8 +1,11 @@
 """Stored files: public ones and encrypted ones, behind one interface.
 
 keys.py            the names that files are stored under
-folder.py          files in folders of this computer
+stores.py          where the settings say that files are kept:
+folder.py          in folders of this computer,
+bucket.py          or in an S3 bucket
 file_response.py   the answer that sends a file
+copying.py         from one store to another
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from starlette.responses import Response
 
 from happy_light.blobs.folder import FolderBlobs
 from happy_light.blobs.keys import InvalidKey
-from happy_light.blobs.stored import BlobExists, BlobTooLarge, StoredBlob, UploadTarget
+from happy_light.blobs.stored import BlobExists, BlobTooLarge, BucketError, StoredBlob, StoredFiles, UploadTarget
+from happy_light.blobs.stores import blobs_of
 
 
 class Blobs(Protocol):
@@ -54,16 +58,36 @@ class Blobs(Protocol):
         """Return where a client downloads a file from; None if it downloads from this server."""
         ...
 
+    async def check(self) -> None:
+        """Raise ServiceUnavailable if files can be neither stored nor read now."""
+        ...
+
     async def delete(self, key: str) -> None:
-        """Delete a file if it exists. What cannot be deleted is logged, and `prune` finds it."""
+        """Delete a file if it exists, perhaps later. What cannot be deleted is logged, and `prune` finds it."""
         ...
 
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every file whose key begins with `prefix`, such as `sessions/<id>/`, as `delete` does."""
         ...
 
+    async def close(self, seconds: float) -> None:
+        """Finish what `delete` and `delete_prefix` were asked for, in `seconds` at most."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Delete a file now, if it exists. Raises OSError."""
+        ...
+
+    def remove_prefix(self, prefix: str) -> None:
+        """Delete every file whose key begins with `prefix` now. Raises OSError."""
+        ...
+
     def walk(self, prefix: str = "") -> Iterator[StoredBlob]:
-        """Yield every file whose key begins with `prefix`, in no order."""
+        """Yield every file whose key begins with `prefix`, in no order. Raises OSError."""
+        ...
+
+    def walk_owners(self) -> Iterator[StoredFiles]:
+        """Yield what each session, project and account has, in no order. Raises OSError."""
         ...
 
     def open(self, key: str) -> BinaryIO | None:
@@ -71,4 +95,15 @@ class Blobs(Protocol):
         ...
 
 
-__all__ = ["BlobExists", "BlobTooLarge", "Blobs", "FolderBlobs", "InvalidKey", "StoredBlob", "UploadTarget"]
+__all__ = [
+    "BlobExists",
+    "BlobTooLarge",
+    "Blobs",
+    "BucketError",
+    "FolderBlobs",
+    "InvalidKey",
+    "StoredBlob",
+    "StoredFiles",
+    "UploadTarget",
+    "blobs_of",
+]

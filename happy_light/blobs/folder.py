@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from happy_light import atomic_write
 from happy_light.blobs import file_response, keys
-from happy_light.blobs.stored import BlobExists, BlobTooLarge, StoredBlob
+from happy_light.blobs.stored import BlobExists, BlobTooLarge, StoredBlob, StoredFiles
 from happy_light.errors import ServiceUnavailable
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,20 @@ class FolderBlobs:
                 if key is not None:
                     yield StoredBlob(key, about.st_size, about.st_mtime)
 
+    def walk_owners(self) -> Iterator[StoredFiles]:
+        """Yield what each session, project and account has a folder for, with the time at which that changed."""
+        for prefix in ("sessions/", "projects/", "public/users/"):
+            top = "files" if prefix.startswith("public/") else "attachments"
+            for folder in _subfolders(self._roots[top] / prefix):
+                owner = f"{prefix}{folder.name}/"
+                if keys.is_owner(owner):
+                    size = sum(about.st_size for _, about in regular_files(folder))
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        yield StoredFiles(*keys.owner_of(owner), owner, size, folder.stat().st_mtime)
+
+    async def check(self) -> None:
+        """Return: the folders are made when they are needed."""
+
     def _folder_of(self, prefix: str) -> tuple[str, Path]:
         """Return which root a prefix is in, and its folder. Raises InvalidKey, and OSError for a symbolic link."""
         keys.check_prefix(prefix)
@@ -159,27 +173,32 @@ class FolderBlobs:
     # ----------------------------------------------------------------------------------- deleting
     async def delete(self, key: str) -> None:
         """Delete a file if it exists; see Blobs."""
-        place = keys.disk_path(key)
-        await asyncio.to_thread(self._delete, place)
+        keys.check(key)
+        await asyncio.to_thread(_log_errors, self.remove, key)
 
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every file whose key begins with `prefix`, and unfinished ones beside them; see Blobs."""
         keys.check_prefix(prefix)
-        await asyncio.to_thread(self._delete_folder, prefix)
+        await asyncio.to_thread(_log_errors, self.remove_prefix, prefix)
 
-    def _delete(self, place: str) -> None:
-        try:
-            self._locate(place).unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("cannot delete the file %s: %s", place, error.strerror)
+    def remove(self, key: str) -> None:
+        """Delete a file now, if it exists. Raises InvalidKey, OSError."""
+        self.path_of(key).unlink(missing_ok=True)
 
-    def _delete_folder(self, prefix: str) -> None:
-        try:
+    def remove_prefix(self, prefix: str) -> None:
+        """Delete every file whose key begins with `prefix` now, and unfinished ones. Raises InvalidKey, OSError."""
+        with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._folder_of(prefix)[1])
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log.warning("cannot delete the files %s: %s", prefix, error.strerror)
+
+    async def close(self, seconds: float) -> None:
+        """Return: nothing is done in the background."""
+
+
+def _log_errors(remove: Callable[[str], None], name: str) -> None:
+    try:
+        remove(name)
+    except OSError as error:
+        log.warning("cannot delete the files %s: %s", name, error.strerror)
 
 
 @contextlib.contextmanager
@@ -228,3 +247,11 @@ def regular_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 yield Path(entry.path), entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that are no symbolic links; none if it does not exist."""
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

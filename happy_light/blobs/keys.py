@@ -23,9 +23,8 @@ _PUBLIC: Final = re.compile(rf"public/users/{ID_PATTERN}(?:/(?!\.)[^/\\\x00-\x1f
 _PRIVATE: Final = re.compile(
     rf"(?:sessions/{ID_PATTERN}/attachments|sessions/{ID_PATTERN}/avatar|projects/{ID_PATTERN}/avatar)/{_FILE_PATTERN}"
 )
-_PREFIX: Final = re.compile(
-    rf"(?:public/users|sessions|projects)/{ID_PATTERN}/|(?:sessions|projects)/{ID_PATTERN}/avatar/"
-)
+_OWNER: Final = re.compile(rf"(?:public/users|sessions|projects)/{ID_PATTERN}/")
+_PREFIX: Final = re.compile(rf"{_OWNER.pattern}|(?:sessions|projects)/{ID_PATTERN}/avatar/")
 _ENCRYPTED_NAME: Final = re.compile(_FILE_PATTERN)
 _ATTACHMENT: Final = re.compile(rf"(sessions/{ID_PATTERN})/attachments/({_FILE_PATTERN})")
 _ATTACHMENT_ON_DISK: Final = re.compile(rf"attachments/(sessions/{ID_PATTERN})/({_FILE_PATTERN})")
@@ -68,6 +67,22 @@ def check_prefix(prefix: str) -> None:
     """Raise InvalidKey unless `prefix` names everything of one account, session or project, or its pictures."""
     if not _PREFIX.fullmatch(prefix):
         raise InvalidKey(f"{prefix!r:.200} is not the beginning of keys")
+
+
+def is_owner(prefix: str) -> bool:
+    """Return whether `prefix` is what all keys of one session, project or account begin with."""
+    return _OWNER.fullmatch(prefix) is not None
+
+
+def prefix_of(key: str) -> str:
+    """Return the beginning that all keys of the same session, project or account have."""
+    return "/".join(key.split("/")[: 3 if key.startswith("public/") else 2]) + "/"
+
+
+def owner_of(prefix: str) -> tuple[str, str]:
+    """Return the table and the id of the account, session or project whose keys begin with `prefix`."""
+    top, *_, owner, _ = prefix.split("/")
+    return ("accounts" if top == "public" else top), owner
 
 
 def disk_path(key: str) -> str:

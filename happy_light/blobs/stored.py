@@ -20,6 +20,24 @@ class StoredBlob(msgspec.Struct, frozen=True):
     modified: float
 
 
+class StoredFiles(msgspec.Struct, frozen=True):
+    """All files of one session, project or account.
+
+    `table` is that of the owner, `owner` its id, `prefix` what the keys begin with; bytes, and the time of the last
+    change in s since the epoch.
+    """
+
+    table: str
+    owner: str
+    prefix: str
+    size: int
+    modified: float
+
+
+class BucketError(OSError):
+    """A bucket did not do what it was asked for; the text says why."""
+
+
 class BlobTooLarge(Exception):
     """The content is larger than allowed; nothing was stored."""
 

@@ -1,5 +1,6 @@
 """Settings: the table of all of them, the types of their values, where values come from, and how they are shown."""
 
+from happy_light.config.bucket import Bucket
 from happy_light.config.loading import DEFAULT, FILE_NAME, load
 from happy_light.config.names import misspelt
 from happy_light.config.postgres_url import PostgresUrl
@@ -11,6 +12,7 @@ __all__ = [
     "DEFAULT",
     "FILE_NAME",
     "SETTINGS",
+    "Bucket",
     "PostgresUrl",
     "RedisUrl",
     "Row",

@@ -44,6 +44,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any], user_file: Path |
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "TLS_KEY" if settings.tls_key is None else "TLS_CERT"
         raise OperatorError(f"{missing} is not set, but TLS needs both TLS_CERT and TLS_KEY.")
+    _check_bucket(settings)
     if settings.redis_url is not None:
         _check_several(settings)
     return settings
@@ -61,6 +62,20 @@ def _check_several(settings: Settings) -> None:
             "REDIS_URL is set, but HANDY_MASTER_SECRET is not: give every process the same one, "
             "or each makes its own and refuses the tokens of the others."
         )
+
+
+def _check_bucket(settings: Settings) -> None:
+    """Raise OperatorError if an S3 server or a bucket is named, and something is missing that it needs."""
+    server = settings.s3_endpoint or settings.s3_host
+    if server is None and settings.s3_bucket is None:
+        return
+    needed = {
+        "S3_ENDPOINT (or S3_HOST)": server, "S3_BUCKET": settings.s3_bucket,
+        "S3_ACCESS_KEY": settings.s3_access_key, "S3_SECRET_KEY": settings.s3_secret_key,
+    }  # fmt: skip
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise OperatorError(f"{missing[0]} is not set, but a bucket needs {', '.join(needed)}.")
 
 
 @dataclass

@@ -113,6 +113,13 @@ def url(given: str) -> str:
     return given.rstrip("/")
 
 
+def host(given: str) -> str:
+    """Parse the name or address of a computer, without a scheme and a port."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\]", given):
+        raise ValueError("a host without scheme and port, like s3.example.com")
+    return given
+
+
 def prefix(given: str) -> str:
     """Parse the path where something is mounted: `/`, or `/name` without trailing slash."""
     given = given.rstrip("/")

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from happy_light.config import setting_types as types
+from happy_light.config.bucket import Bucket, endpoint_of
 from happy_light.config.postgres_url import PostgresUrl
 from happy_light.config.redis_url import RedisUrl
 from happy_light.config.setting_types import Network
 
 _SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app", "Operation"
-_PUSH, _GITHUB, _VOICE, _DEVELOPERS = "Push messages", "GitHub", "Voice", "Developers"
+_S3, _PUSH, _GITHUB, _VOICE, _DEVELOPERS = "S3 bucket", "Push messages", "GitHub", "Voice", "Developers"
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,21 @@ class Settings:
     backup_keep: int = setting(
         _OPERATION, "14", types.count, "how many of these backups are kept; 0: all", "HAPPY_SERVER_LIGHT_BACKUP_KEEP")
 
+    s3_endpoint: str | None = setting(
+        _S3, None, types.url, "the S3 server, which keeps files in the place of folders, as a URL that clients reach",
+        "S3_ENDPOINT")
+    s3_host: str | None = setting(
+        _S3, None, types.host, "the same as a host; with S3_PORT and S3_USE_SSL in the place of S3_ENDPOINT", "S3_HOST")
+    s3_port: int | None = setting(_S3, None, types.port, "port of S3_HOST", "S3_PORT", shown="of the scheme")
+    s3_use_ssl: bool = setting(_S3, "true", types.flag, "whether S3_HOST is reached over HTTPS", "S3_USE_SSL")
+    s3_region: str = setting(_S3, "us-east-1", types.text, "region of the bucket", "S3_REGION")
+    s3_bucket: str | None = setting(_S3, None, types.text, "the bucket; it has to exist", "S3_BUCKET")
+    s3_public_url: str | None = setting(
+        _S3, None, types.url, "URL below which clients read public files, such as avatars", "S3_PUBLIC_URL",
+        shown="<S3 server>/<bucket>")
+    s3_access_key: str | None = setting(_S3, None, types.text, "access key", "S3_ACCESS_KEY")
+    s3_secret_key: str | None = setting(_S3, None, types.text, "secret key", "S3_SECRET_KEY", secret=True)
+
     push_enabled: bool = setting(
         _PUSH, "true", types.flag, "send push messages to phones through Expo", "HAPPY_SERVER_LIGHT_PUSH")
     expo_url: str = setting(
@@ -234,6 +250,18 @@ class Settings:
     def postgres(self) -> PostgresUrl | None:
         """Return the PostgreSQL database, if that is what is used."""
         return self.database_url if isinstance(self.database_url, PostgresUrl) else None
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """Return the S3 bucket, if files are kept in one."""
+        endpoint = self.s3_endpoint
+        if endpoint is None and self.s3_host is not None:
+            endpoint = endpoint_of(self.s3_host, self.s3_port, self.s3_use_ssl)
+        name, access_key, secret_key = self.s3_bucket, self.s3_access_key, self.s3_secret_key
+        if endpoint is None or name is None or access_key is None or secret_key is None:
+            return None  # config.load accepts either all of them or no server and no bucket
+        public_url = self.s3_public_url or f"{endpoint}/{name}"
+        return Bucket(endpoint, self.s3_region, name, public_url, access_key, secret_key)
 
     @property
     def files(self) -> Path:

@@ -16,7 +16,6 @@ from happy_light import clock
 from happy_light.bus import Audience, Update
 from happy_light.domains import files
 from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
-from happy_light.http import forwarded
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Transaction
@@ -25,7 +24,7 @@ from happy_light.wire import Incoming, Outgoing, Version, Versioned
 
 # -------------------------------------------------------------------------------------------- wire
 class Avatar(Outgoing):
-    """An image under /files; width and height in pixels, thumbhash in base64."""
+    """A public image; width and height in pixels, thumbhash in base64."""
 
     path: str
     url: str
@@ -82,7 +81,7 @@ class AccountUpdate(Outgoing, tag_field="t", tag="update-account"):
 
 # -------------------------------------------------------------------------------------- operations
 def decode_avatar(stored: str | None, base: str) -> Avatar | None:
-    """Return the avatar of a column `avatar` (JSON or None); its URL begins with `base` (scheme and host)."""
+    """Return the avatar of a column `avatar` (JSON or None); its URL begins with `base` (files.base_url)."""
     if stored is None:
         return None
     fields = msgspec.json.decode(stored)
@@ -104,7 +103,7 @@ def decode_github_profile(stored: str | None) -> dict[str, Any] | None:
 
 
 def read_profile(tx: ReadTransaction, account_id: str, base: str) -> Profile:
-    """Return the profile of an existing account; the avatar's URL begins with `base` (scheme and host)."""
+    """Return the profile of an existing account; the avatar's URL begins with `base` (files.base_url)."""
     row = tx.fetch_one(
         "SELECT first_name, last_name, username, avatar, github_users.profile FROM accounts "
         "LEFT JOIN github_users ON github_users.id = github_user_id WHERE accounts.id = ?",
@@ -150,9 +149,7 @@ def update_settings(tx: Transaction, account_id: str, new: NewSettings) -> Store
 # --------------------------------------------------------------------------------------- endpoints
 async def get_profile(request: Request[None, None]) -> Profile:
     """Return the profile of the caller's account."""
-    return await request.context.database.read(
-        read_profile, request.account_id, forwarded.server_url(request.context.settings, request.scope)
-    )
+    return await request.context.database.read(read_profile, request.account_id, files.base_url(request))
 
 
 async def get_settings(request: Request[None, None]) -> AccountSettings:

@@ -17,12 +17,13 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from happy_light.blobs import keys as blob_keys
 from happy_light.domains import sessions, uploads
 from happy_light.domains.uploads import SIZE_MAX, Upload, Uploaded
 from happy_light.errors import (
+    ATTACHMENT_DIRECT_UPLOAD,
     ATTACHMENT_NOT_FOUND,
     FILE_TOO_LARGE,
     FOREIGN_ATTACHMENT_REF,
@@ -85,14 +86,15 @@ async def post_request_upload(request: Request[NewAttachment, None]) -> Upload:
     if request.body.size > SIZE_MAX:
         raise ApiError(FILE_TOO_LARGE)
     key = _key(request.path["id"], f"{uuid.uuid4()}.enc")
-    return Upload(key, uploads.route_url(request, key))
+    return await uploads.upload(request, key, 0)
 
 
 async def post_request_download(request: Request[AttachmentRef, None]) -> Download:
     """Return the URL to download an attachment from."""
     await _require_session(request)
     key = _key(request.path["id"], quote(name_of_ref(request.path["id"], request.body.ref)))
-    return Download(uploads.route_url(request, key))
+    url = await request.context.blobs.download_url(key) if blob_keys.is_key(key) else None
+    return Download(url or uploads.route_url(request, key))
 
 
 async def put(request: Request[None, None]) -> Uploaded:
@@ -102,12 +104,14 @@ async def put(request: Request[None, None]) -> Uploaded:
     key = _key(request.path["id"], request.path["file"])
     if not blob_keys.is_key(key):
         raise ApiError(INVALID_ATTACHMENT_FILE)
+    if await request.context.blobs.upload_target(key, 0, SIZE_MAX) is not None:
+        raise ApiError(ATTACHMENT_DIRECT_UPLOAD)
     await uploads.store(request.context.blobs, key, _body(request), lambda: _require_session(request))
     return Uploaded()
 
 
 async def get(request: Request[None, None]) -> Response:
-    """Return the bytes of an attachment."""
+    """Return the bytes of an attachment, or redirect to where they are."""
     name = request.path["file"]
     await _require_session(request)
     if not _PLAIN_NAME.fullmatch(name):
@@ -115,6 +119,9 @@ async def get(request: Request[None, None]) -> Response:
     key = _key(request.path["id"], name)
     answer = None
     if blob_keys.is_key(key):
+        url = await request.context.blobs.download_url(key)
+        if url is not None:
+            return RedirectResponse(url, 302, _HEADERS)
         answer = await request.context.blobs.response(key, uploads.CONTENT_TYPE, _HEADERS)
     if answer is None:
         raise ApiError(ATTACHMENT_NOT_FOUND)
@@ -159,10 +166,10 @@ routes = [
     ),
     Route(
         "PUT", "/v1/sessions/:id/attachments/:file", put, answer=Uploaded, streams=True,
-        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, FILE_TOO_LARGE],
+        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, ATTACHMENT_DIRECT_UPLOAD, FILE_TOO_LARGE],
     ),
     Route(
         "GET", "/v1/sessions/:id/attachments/:file", get, answer=bytes,
-        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, ATTACHMENT_NOT_FOUND],
+        errors=[SESSION_NOT_FOUND, INVALID_ATTACHMENT_FILE, ATTACHMENT_NOT_FOUND], other_responses={302: None},
     ),
 ]  # fmt: skip

@@ -5,13 +5,14 @@ GET  /files/*     get a file, without a token; HEAD, ranges and If-None-Match wo
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from starlette.responses import Response
 
+from happy_light import content_types
 from happy_light.errors import FILE_NOT_FOUND, ApiError
-from happy_light.http import content_types
+from happy_light.http import forwarded
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 
@@ -20,8 +21,16 @@ _HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 
 # -------------------------------------------------------------------------------------- operations
 def url(base: str, path: str) -> str:
-    """Return the URL of a public file: `base` is scheme and host, `path` is relative to the folder of files."""
-    return f"{base}/files/{'/'.join(quote(part, safe='') for part in path.split('/'))}"
+    """Return the URL of a public file: `base` is what `base_url` returned, `path` is the file's key."""
+    return f"{base}/{'/'.join(quote(part, safe='') for part in path.split('/'))}"
+
+
+def base_url(request: Request[Any, Any]) -> str:
+    """Return what the URLs of public files begin with: S3_PUBLIC_URL, or /files of this server."""
+    settings = request.context.settings
+    if settings.bucket is not None:
+        return settings.bucket.public_url
+    return f"{forwarded.server_url(settings, request.scope)}/files"
 
 
 # --------------------------------------------------------------------------------------- endpoints

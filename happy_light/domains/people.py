@@ -16,10 +16,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from happy_light.domains import account, feed
+from happy_light.domains import account, feed, files
 from happy_light.domains.account import Avatar
 from happy_light.errors import USER_NOT_FOUND, ApiError
-from happy_light.http import forwarded
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row, Transaction
@@ -217,12 +216,14 @@ def remove_friend(tx: Transaction, account_id: str, user_id: str, base: str) -> 
 # --------------------------------------------------------------------------------------- endpoints
 async def get_search(request: Request[None, SearchQuery]) -> Users:
     """Return the first 10 people whose username begins with the query, in any case."""
-    return await request.context.database.read(search, request.account_id, request.query.query, _base(request))
+    return await request.context.database.read(search, request.account_id, request.query.query, files.base_url(request))
 
 
 async def get_user(request: Request[None, None]) -> FoundUser:
     """Return one person."""
-    person = await request.context.database.read(find_user, request.account_id, request.path["id"], _base(request))
+    person = await request.context.database.read(
+        find_user, request.account_id, request.path["id"], files.base_url(request)
+    )
     if person is None:
         raise ApiError(USER_NOT_FOUND)
     return FoundUser(person)
@@ -230,7 +231,7 @@ async def get_user(request: Request[None, None]) -> FoundUser:
 
 async def get_friends(request: Request[None, None]) -> Friends:
     """Return friends and open requests in both directions, oldest relationship first."""
-    return await request.context.database.read(list_friends, request.account_id, _base(request))
+    return await request.context.database.read(list_friends, request.account_id, files.base_url(request))
 
 
 async def post_add(request: Request[Person, None]) -> ChangedUser:
@@ -249,13 +250,8 @@ async def _change(
     """Run a change of both sides of a relationship, which may announce a post to either account."""
     account_id, user_id = request.account_id, request.body.uid
     return await request.context.database.write_for(
-        (account_id, user_id), operation, account_id, user_id, _base(request)
+        (account_id, user_id), operation, account_id, user_id, files.base_url(request)
     )
-
-
-def _base(request: Request[Any, Any]) -> str:
-    """Return scheme and host by which the caller reached the server: avatar URLs begin with them."""
-    return forwarded.server_url(request.context.settings, request.scope)
 
 
 routes = [

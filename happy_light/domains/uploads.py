@@ -37,6 +37,14 @@ def route_url(request: Request[Any, Any], key: str) -> str:
     return f"{forwarded.server_url(request.context.settings, request.scope)}/v1/{key}"
 
 
+async def upload(request: Request[Any, Any], key: str, size_min: int) -> Upload:
+    """Return how a client uploads a new file of at least `size_min` bytes under a key: to here, or to a bucket."""
+    target = await request.context.blobs.upload_target(key, size_min, SIZE_MAX)
+    if target is not None:
+        return Upload(key, target.url, "POST", target.fields)
+    return Upload(key, route_url(request, key))
+
+
 def content_type(request: Request[Any, Any]) -> str:
     """Return the content type of the body in lower case and without parameters, "" if none is given."""
     return (request.header(b"content-type") or "").partition(";")[0].strip().lower()

@@ -17,8 +17,9 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
+from happy_light import content_types
 from happy_light.blobs import file_response
-from happy_light.http import content_types, forwarded, responses
+from happy_light.http import forwarded, responses
 from happy_light.http.request import Request
 from happy_light.ui import insecure_bar
 from happy_light.ui.web_app_config import INDEX

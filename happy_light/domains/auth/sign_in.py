@@ -11,7 +11,7 @@ from happy_light import ids
 from happy_light.auth.challenges import Challenges, verify_signature
 from happy_light.auth.fingerprints import fingerprint
 from happy_light.context import ServerContext
-from happy_light.domains import account
+from happy_light.domains import account, files
 from happy_light.domains.account import Profile
 from happy_light.errors import INVALID_CHALLENGE, INVALID_SIGNATURE, REGISTRATION_CLOSED, ApiError
 from happy_light.http import forwarded
@@ -97,7 +97,7 @@ def registration_open_until(tx: ReadTransaction) -> int:
 
 
 def read_me(tx: ReadTransaction, account_id: str, base: str) -> Me:
-    """Return profile and key of an existing account; the avatar's URL begins with `base` (scheme and host)."""
+    """Return profile and key of an existing account; the avatar's URL begins with `base` (files.base_url)."""
     row = tx.fetch_one("SELECT public_key, created_at FROM accounts WHERE id = ?", (account_id,))
     assert row is not None  # the token was good, so the account exists
     profile = msgspec.structs.asdict(account.read_profile(tx, account_id, base))
@@ -148,9 +148,7 @@ def make_token(context: ServerContext, account_id: str, generation: int, **extra
 
 async def get_me(request: Request[None, None]) -> Me:
     """Return the profile, public key and creation time of the caller's account."""
-    return await request.context.database.read(
-        read_me, request.account_id, forwarded.server_url(request.context.settings, request.scope)
-    )
+    return await request.context.database.read(read_me, request.account_id, files.base_url(request))
 
 
 routes = [

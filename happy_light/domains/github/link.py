@@ -60,7 +60,7 @@ def find_others(tx: ReadTransaction, account_id: str, user: GithubUser) -> list[
 def link(tx: Transaction, account_id: str, user: GithubUser, avatar: StoredAvatar | None, base: str) -> list[str]:
     """Link the account to a GitHub user and announce what changed; without an avatar the account keeps its own.
 
-    Accounts of `find_others` are unlinked. The avatar's URL begins with `base` (scheme and host). Return the paths of
+    Accounts of `find_others` are unlinked. The avatar's URL begins with `base` (files.base_url). Return the paths of
     avatars that this one replaces. Raises ApiError INVALID_TOKEN if there is no such account.
     """
     row = tx.fetch_one("SELECT github_user_id FROM accounts WHERE id = ?", (account_id,))

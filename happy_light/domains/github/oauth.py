@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from happy_light.auth.tokens import Signer
 from happy_light.config import Settings
 from happy_light.context import ServerContext
+from happy_light.domains import files
 from happy_light.domains.github.link import GithubUser, account_exists, encrypt_token, store_and_link, unlink
 from happy_light.errors import GITHUB_NOT_CONFIGURED, ApiError, BadRequest
 from happy_light.http import forwarded
@@ -85,7 +86,7 @@ def account_of_state(signer: Signer, state: str) -> str | None:
 async def sign_in(context: ServerContext, account_id: str, code: str, base: str) -> str:
     """Link the account to the GitHub user who got the code; return the user's login.
 
-    The avatar's URL begins with `base` (scheme and host). Raises _SignInError, NoAnswer, ApiError INVALID_TOKEN if
+    The avatar's URL begins with `base` (files.base_url). Raises _SignInError, NoAnswer, ApiError INVALID_TOKEN if
     the account was deleted meanwhile, and ServiceUnavailable.
     """
     token = await _fetch_token(context, code)
@@ -163,7 +164,7 @@ async def get_callback(request: Request[None, CallbackQuery]) -> Response:
             raise _SignInError("invalid_state")
         if not _is_configured(request.context.settings):
             raise _SignInError("server_config")
-        base = forwarded.server_url(request.context.settings, request.scope)
+        base = files.base_url(request)
         async with asyncio.timeout(CALLBACK_DEADLINE):
             login = await sign_in(request.context, account_id, query.code, base)
     except _SignInError as error:

@@ -49,7 +49,7 @@ class PictureEndpoints:
 
     async def post_request_upload(self, request: Request[NewProjectPicture | NewSessionPicture, None]) -> Upload:
         """Return the URL to upload a new picture to; an account may request 60 per minute."""
-        owner, blobs = self._owner, request.context.blobs
+        owner = self._owner
         rate = owner.rate(request.context)
         self._check_path(request)
         if owner.rate_first:
@@ -58,10 +58,7 @@ class PictureEndpoints:
         if not owner.rate_first:
             rate.count(request.account_id)
         key = self._key(request, f"{uuid.uuid4()}.enc")
-        target = await blobs.upload_target(key, owner.size_min, SIZE_MAX)
-        if target is not None:
-            return Upload(key, target.url, "POST", target.fields)
-        return Upload(key, uploads.route_url(request, key))
+        return await uploads.upload(request, key, owner.size_min)
 
     async def put(self, request: Request[None, None]) -> Uploaded:
         """Store the body as a picture that is not yet the active one."""

@@ -1,0 +1,158 @@
+"""A server with an S3 bucket, as clients see it: forms to upload with, URLs to download from, objects that go."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import httpx
+import pytest
+
+from tests.client import World
+from tests.conftest import Process
+from tests.pictures import KINDS, Pictures, name
+from tests.services import Moto
+from tests.test_bucket import SIZE_MAX, empty, environ, objects
+
+__all__ = ["empty"]
+
+pytest_plugins = ["tests.service_fixtures"]
+
+NO_UPLOAD = {"projects": "Direct upload not available in S3 mode", "sessions": "Direct upload is unavailable"}
+NO_DOWNLOAD = {"projects": "Direct download not available in S3 mode", "sessions": "Direct download is unavailable"}
+
+CLOCKS = ("auth", "signers")  # where botocore asks for the time of a form
+
+
+@pytest.fixture(scope="module")
+def stored(moto: Moto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Run a server whose files are in moto's bucket."""
+    process = Process(tmp_path_factory.mktemp("stored"), **environ(moto))
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in "".join(process.log)
+    assert moto.secret_key not in "".join(process.log)
+
+
+@pytest.fixture
+async def world(stored: Process, empty: Moto) -> AsyncIterator[World]:
+    async with World(stored.url) as world:
+        yield world
+
+
+async def send(upload: dict[str, Any], content: bytes) -> int:
+    """Upload as clients do: the fields of the form, then the file."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(upload["uploadUrl"], data=upload["formFields"], files={"file": content})
+        return answer.status_code
+
+
+async def load(url: str) -> bytes:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return (await http.get(url)).content
+
+
+async def until_gone(moto: Moto) -> None:
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(objects, moto):
+            await asyncio.sleep(0.02)
+
+
+def signed(moto: Moto, date: str, policy: str) -> str:
+    """Return the signature of a policy, as AWS describes it in "Browser-Based Uploads Using POST"."""
+    key = f"AWS4{moto.secret_key}".encode()
+    for part in (date, "us-east-1", "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), hashlib.sha256)
+    return hmac.new(key, policy.encode(), hashlib.sha256).hexdigest()
+
+
+def check_form(moto: Moto, upload: dict[str, Any], size_min: int) -> None:
+    """Compare the form with what boto3 makes for the same clock, and its policy with what is wanted."""
+    assert upload["method"] == "POST"
+    assert upload["uploadUrl"] == f"{moto.url}/{moto.bucket}"
+    fields = upload["formFields"]
+    moment = datetime.strptime(fields["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=1)
+    policy = json.loads(base64.b64decode(fields["policy"]))
+    assert policy["expiration"] == (moment + timedelta(minutes=15)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    credential = f"{moto.access_key}/{moment:%Y%m%d}/us-east-1/s3/aws4_request"
+    assert sorted(policy["conditions"], key=str) == sorted([
+        {"bucket": moto.bucket}, {"key": upload["ref"]}, ["content-length-range", size_min, SIZE_MAX],
+        {"x-amz-algorithm": "AWS4-HMAC-SHA256"}, {"x-amz-credential": credential},
+        {"x-amz-date": fields["x-amz-date"]},
+    ], key=str)  # fmt: skip
+    assert fields["x-amz-signature"] == signed(moto, f"{moment:%Y%m%d}", fields["policy"])
+    clocks = [mock.patch(f"botocore.{module}.get_current_datetime", lambda *_, **__: moment) for module in CLOCKS]
+    with clocks[0], clocks[1]:
+        made = moto.client().generate_presigned_post(
+            moto.bucket, upload["ref"], Conditions=[["content-length-range", size_min, SIZE_MAX]], ExpiresIn=900
+        )
+    assert fields == made["fields"]
+
+
+async def test_an_attachment_is_uploaded_with_a_form_and_downloaded_from_a_url(world: World, empty: Moto) -> None:
+    alice, bob = await world.account(), await world.account()
+    session = (await alice.session())["id"]
+    base = f"/v1/sessions/{session}/attachments"
+    upload = await alice.ok("POST", f"{base}/request-upload", {"filename": "a", "size": 5})
+    assert upload.keys() == {"ref", "uploadUrl", "method", "formFields"}
+    check_form(empty, upload, 0)
+    assert await send(upload, b"bytes") == 204
+    assert objects(empty) == {upload["ref"]: 5}
+
+    url = f"/v1/{upload['ref']}"
+    put = await alice.request("PUT", url, content=b"x", headers={"content-type": "application/octet-stream"})
+    assert (put.status_code, put.json()) == (404, {"error": "Direct upload not available in S3 mode"})
+    download = await alice.ok("POST", f"{base}/request-download", {"ref": upload["ref"]})
+    assert "X-Amz-Expires=900" in download["downloadUrl"]
+    got = await alice.request("GET", url, follow_redirects=False)
+    assert (got.status_code, got.content) == (302, b"")
+    assert got.headers["location"].partition("?")[0] == f"{empty.url}/{empty.bucket}/{upload['ref']}"
+    assert "public" not in got.headers["cache-control"]
+    for location in (download["downloadUrl"], got.headers["location"]):
+        assert await load(location) == b"bytes"
+
+    for path, body in (("request-upload", {"filename": "a", "size": 1}), ("request-download", {"ref": upload["ref"]})):
+        refused = await bob.post(f"{base}/{path}", body)
+        assert (refused.status_code, refused.json()) == (404, {"error": "Session not found"})
+    assert (await bob.request("GET", url, follow_redirects=False)).status_code == 404
+    for unknown in ("a.png", f"{'-' * 36}.enc"):
+        assert (await alice.get(f"{base}/{unknown}")).json() == {"error": "Attachment not found"}
+    large = await alice.post(f"{base}/request-upload", {"filename": "a", "size": SIZE_MAX + 1})
+    assert (large.status_code, large.json()) == (413, {"error": "File too large (max 10MB)"})
+
+    assert (await alice.delete(f"/v1/sessions/{session}")).status_code == 200
+    await until_gone(empty)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_picture_is_activated_when_the_bucket_has_it(world: World, empty: Moto, kind: str) -> None:
+    pictures = await Pictures.make(await world.account(), kind)
+    upload = (await pictures.request()).json()
+    check_form(empty, upload, 1 if kind == "sessions" else 0)
+    assert (await pictures.activate(upload["ref"])).status_code == 404
+    assert await send(upload, b"picture") == 204
+    assert (await pictures.activate(upload["ref"])).status_code == 200
+    file = name(upload["ref"])
+    refused = [await pictures.put(file), await pictures.get(file)]
+    assert [answer.status_code for answer in refused] == [404, 404]
+    assert [answer.json()["error"] for answer in refused] == [NO_UPLOAD[kind], NO_DOWNLOAD[kind]]
+    download = (await pictures.request_download()).json()
+    assert download["ref"] == upload["ref"]
+    assert await load(download["downloadUrl"]) == b"picture"
+    assert (await pictures.owner.delete(f"/v1/{kind}/{pictures.id}")).status_code == 200
+    await until_gone(empty)
+
+
+async def test_public_files_are_not_served_here(world: World, empty: Moto) -> None:
+    key = "public/users/alice/avatars/a.png"
+    empty.client().put_object(Bucket=empty.bucket, Key=key, Body=b"x")
+    answer = await world.http.get(f"/files/{key}")
+    assert (answer.status_code, answer.json()) == (404, {"error": "Not found"})
