@@ -21,6 +21,8 @@ from tests.client import World
 from tests.commands import environment, ok, run
 from tests.conftest import SECRET, Start
 
+pytestmark = pytest.mark.slow  # every test starts the program
+
 NAME = re.compile(r"happy-server-light-[0-9a-f]{8}-\d{8}T\d{6}Z(-\d+)?\.tar\.gz")
 
 
@@ -212,7 +214,6 @@ async def test_a_run_that_is_killed_leaves_no_archive_that_is_not_whole(folder: 
 
 
 # ----------------------------------------------------------------------------------------------- schedule
-@pytest.mark.slow
 async def test_the_server_makes_backups_by_itself_and_tells_how_it_went(start: Start, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     given = {"HAPPY_SERVER_LIGHT_BACKUP_EVERY": "1s", "HAPPY_SERVER_LIGHT_BACKUP_KEEP": "2",
@@ -245,7 +246,6 @@ async def test_the_server_makes_backups_by_itself_and_tells_how_it_went(start: S
     assert any("the scheduled backup failed: The folder" in line for line in server.log)
 
 
-@pytest.mark.slow
 def test_a_restart_waits_until_the_next_backup_is_due(start: Start, tmp_path: Path) -> None:
     server = start(HAPPY_SERVER_LIGHT_BACKUP_EVERY="1h")
     folder = server.folder.with_name("data-backups")

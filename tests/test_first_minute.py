@@ -19,6 +19,8 @@ from tests.conftest import Start
 from tests.test_start import command, environ
 from tests.webapp import ENTRY, INDEX, ask, build
 
+pytestmark = pytest.mark.slow  # every test starts the program
+
 BROWSER = "text/html,*/*;q=0.8"
 LAN = [each for each in addresses.reachable("0.0.0.0") if not addresses.is_loopback(each)]
 has_lan = pytest.mark.skipif(not LAN, reason="this computer is in no network")

@@ -16,6 +16,8 @@ import pytest
 from tests.conftest import Start
 from tests.test_start import Background, command
 
+pytestmark = pytest.mark.slow  # every test starts the program
+
 CLOUDFLARED = """\
 2026-01-31T12:00:00Z INF Thank you for trying Cloudflare Tunnel. See https://developers.cloudflare.com/terms
 2026-01-31T12:00:00Z INF Requesting new quick Tunnel on trycloudflare.com...
