@@ -41,7 +41,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "ui.web_app_config",
     ),
     ("cluster",),
-    ("auth", "http.addresses", "http.forwarded"),
+    ("auth", "http.addresses", "http.forwarded", "ui.look"),
     ("clients",),
     ("stack",),
     ("store",),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import dataclasses
 import functools
-import hashlib
-import re
 import shlex
 from html import escape
-from pathlib import Path
 from string import Template
 from typing import Any, Final
 
@@ -21,7 +17,7 @@ from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.http import addresses, forwarded
 from happy_light.http.request import Request
-from happy_light.ui import build
+from happy_light.ui import build, look
 
 _QR_MAX: Final = 250  # characters; the code of a longer address is too fine for cameras
 _REGISTRATION: Final = {
@@ -35,7 +31,7 @@ async def answer(request: Request[Any, Any]) -> Response:
     """Return the start page. It shows the address of PUBLIC_URL, else the one of this request."""
     settings = request.context.settings
     url, asked = forwarded.server_url(settings, request.scope), forwarded.requested_url(settings, request.scope)
-    template, policy = _template()
+    template, style, script = _parts()
     port: int = request.scope["server"][1]
     scan = url if not addresses.is_loopback_url(url) else next(iter(_for_phones(settings, port)), None)
     qr = await asyncio.to_thread(_figure, scan) if scan else ""
@@ -61,14 +57,8 @@ async def answer(request: Request[Any, Any]) -> Response:
             else "None; <code>HAPPY_SERVER_UI_DIR</code> names the folder of a build"
         ),
     )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-        "vary": "accept",
-    }
-    return Response(body, 200, headers, media_type="text/html")
+    headers = {**look.headers(style, script), "cache-control": "no-store", "vary": "accept"}
+    return Response(look.page("Happy Server", body, style, script), 200, headers, media_type="text/html")
 
 
 def registration(context: ServerContext) -> str:
@@ -121,16 +111,6 @@ def _figure(url: str) -> str:
 
 
 @functools.cache
-def _template() -> tuple[Template, str]:
-    """Return the page and the content security policy that allows its own style and script only."""
-    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    hashes = {}
-    for element in ("style", "script"):
-        found = re.search(f"<{element}>(.*?)</{element}>", text, re.DOTALL)
-        assert found is not None
-        hashes[element] = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'; "
-        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return Template(text), policy
+def _parts() -> tuple[Template, str, str]:
+    """Return the body of the page, its style and its script."""
+    return Template(look.read("page.html")), look.read("page.css"), look.read("page.js")
