@@ -51,8 +51,8 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/made ## measure this server beside the bare stack (about 2 minutes)
-	$(BIN)/python -m tests.bench
+bench: .venv/made ## measure this server beside the bare stack, and beside VS="command with {port} and {folder}" (about 3 minutes)
+	$(BIN)/python -m tests.bench $(if $(VS),--vs "$(VS)")
 
 format: .venv/made ## let ruff format the code
 	$(BIN)/ruff check --fix

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,20 +30,44 @@ class Http:
         parts = urlsplit(url)
         return cls(*await asyncio.open_connection(parts.hostname, parts.port, limit=2**24), parts.netloc)
 
-    async def request(self, method: str, path: str, body: bytes = b"", token: str = "") -> bytes:
-        """Return the body of a 200; raises RuntimeError for another status."""
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        token: str = "",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> bytes:
+        """Return the body of a 200 or 304; raise RuntimeError for another status."""
+        return (await self._request(method, path, body, token, headers))[1]
+
+    async def tag(self, path: str, token: str) -> str | None:
+        """Return the ETag of a GET; None if the answer has none."""
+        head, _ = await self._request("GET", path, b"", token, {})
+        for line in head.decode("latin-1").split("\r\n"):
+            if line.lower().startswith("etag:"):
+                return line[5:].strip()
+        return None
+
+    async def _request(
+        self, method: str, path: str, body: bytes, token: str, headers: Mapping[str, str]
+    ) -> tuple[bytes, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
         if token:
             head += f"Authorization: Bearer {token}\r\n"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        for name, value in headers.items():
+            head += f"{name}: {value}\r\n"
         self._writer.write(head.encode() + b"\r\n" + body)
         answer = await self._reader.readuntil(b"\r\n\r\n")
+        if answer.startswith(b"HTTP/1.1 304"):
+            return answer, b""
         length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         content = await self._reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"{method} {path}: {answer[:40]!r} {content[:200]!r}")
-        return content
+        return answer, content
 
     def close(self) -> None:
         self._writer.close()
@@ -51,8 +76,9 @@ class Http:
 class Socket(asyncio.Protocol):
     """A Socket.IO client over a websocket: emits, acks, and a callback for what comes."""
 
-    def __init__(self, url: str, auth: dict[str, Any], hear: Callable[[bytes], None]) -> None:
+    def __init__(self, url: str, auth: dict[str, Any], hear: Callable[[bytes], None], sid: str = "") -> None:
         self._parts = urlsplit(url)
+        self._sid = sid  # of the connection by polling that this websocket takes over
         self._auth = auth
         self._hear = hear
         self._frames = Frames(Side.CLIENT, state=OPEN, max_size=None)
@@ -62,10 +88,12 @@ class Socket(asyncio.Protocol):
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(cls, url: str, auth: dict[str, Any], hear: Callable[[bytes], None] = lambda _: None) -> Socket:
-        socket = cls(url, auth, hear)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: socket, socket._parts.hostname or "", socket._parts.port or 80)
+    async def open(
+        cls, url: str, auth: dict[str, Any], hear: Callable[[bytes], None] = lambda _: None, sid: str = ""
+    ) -> Socket:
+        """Connect; with `sid`, take over the connection by polling that has this id."""
+        socket = cls(url, auth, hear, sid)
+        await asyncio.get_running_loop().create_connection(lambda: socket, socket._parts.hostname, socket._parts.port)
         await asyncio.wait_for(socket.connected, 20)
         return socket
 
@@ -73,8 +101,9 @@ class Socket(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
+        sid = f"&sid={self._sid}" if self._sid else ""
         transport.write(
-            f"GET /v1/updates/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {self._parts.netloc}\r\n"
+            f"GET /v1/updates/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: {self._parts.netloc}\r\n"
             f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
             "Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
@@ -86,6 +115,8 @@ class Socket(asyncio.Protocol):
             if end < 0:
                 return
             data, self._head = self._head[end + 4 :], None
+            if self._sid:
+                self.say(b"2probe")
             if not data:
                 return
         self._frames.receive_data(data)
@@ -102,6 +133,9 @@ class Socket(asyncio.Protocol):
             self._acks.pop(int(packet[2:end])).set_result(packet[end:])
         elif packet == b"2":
             self.say(b"3")
+        elif packet == b"3probe":
+            self.say(b"5")
+            self.connected.set_result(None)
         elif kind[:1] == b"0":
             self.say(b"40" + json.dumps(self._auth).encode())
         elif kind == b"40":
@@ -122,7 +156,7 @@ class Socket(asyncio.Protocol):
         return future
 
     def answer(self, packet: bytes, result: bytes) -> None:
-        """Acknowledges an event that wants it."""
+        """Acknowledge an event that wants it."""
         self.say(b"43" + packet[2 : packet.index(b"[")] + result)
 
     def close(self) -> None:
@@ -130,7 +164,7 @@ class Socket(asyncio.Protocol):
 
 
 async def sign_in(url: str) -> str:
-    """Sign in to a new account and return its token."""
+    """Return the token of a new account."""
     key, challenge = nacl.signing.SigningKey.generate(), os.urandom(32)
     http = await Http.open(url)
     body = {
@@ -144,9 +178,27 @@ async def sign_in(url: str) -> str:
 
 
 async def session(url: str, token: str, tag: str, metadata: str = "m") -> str:
-    """Create or load a session and return its id."""
+    """Return the id of a session."""
     http = await Http.open(url)
     body = json.dumps({"tag": tag, "metadata": metadata}).encode()
     id: str = json.loads(await http.request("POST", "/v1/sessions", body, token))["session"]["id"]
     http.close()
     return id
+
+
+async def open_by_polling(url: str, auth: dict[str, Any]) -> Socket:
+    """Connect by polling, each request on a connection of its own, and change to a websocket, as browsers do."""
+    path = "/v1/updates/?EIO=4&transport=polling"
+
+    async def poll(method: str, body: bytes = b"") -> bytes:
+        http = await Http.open(url)
+        try:
+            return await http.request(method, path, body)
+        finally:
+            http.close()
+
+    sid: str = json.loads((await poll("GET"))[1:])["sid"]
+    path += f"&sid={sid}"
+    await poll("POST", b"40" + json.dumps(auth).encode())
+    assert (await poll("GET")).startswith(b"40")
+    return await Socket.open(url, auth, sid=sid)
