@@ -26,15 +26,14 @@ _INVALID_DATA: Final = 1007  # text that is not UTF-8
 
 
 class WebSocketTransport(Transport, asyncio.Protocol):
-    """A websocket. `writer` is what the HTTP server had of it."""
+    """A websocket. `network` is its connection."""
 
-    __slots__ = ("_close_timer", "_congested", "_frames", "_network", "_writer")
+    __slots__ = ("_close_timer", "_congested", "_frames", "_network")
 
-    def __init__(self, connections: Connections, address: str, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, connections: Connections, address: str, network: asyncio.Transport) -> None:
         self._frames = FrameReader(UNAUTHENTICATED_MAX)
         super().__init__(connections, address)
-        self._writer: asyncio.StreamWriter | None = writer  # kept, since its end would close the connection
-        self._network = writer.transport
+        self._network = network
         self._network.set_write_buffer_limits(high=WRITE_HIGH)
         self._congested = False
         self._close_timer: asyncio.TimerHandle | None = None
@@ -99,12 +98,12 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     def pause_reading(self) -> None:
         """Leave what the client sends next in the network."""
         if not self._network.is_closing():
-            self._network.pause_reading()  # type: ignore[attr-defined]
+            self._network.pause_reading()
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`, and handle what had arrived before it."""
         if not self._network.is_closing():
-            self._network.resume_reading()  # type: ignore[attr-defined]
+            self._network.resume_reading()
             self._handle_messages()
 
     def _set_limit(self, size: int) -> None:
@@ -133,7 +132,6 @@ class WebSocketTransport(Transport, asyncio.Protocol):
             self._finish("transport close")
         if self._close_timer is not None:
             self._close_timer.cancel()
-        self._writer = None
 
     def _finish(self, reason: DisconnectReason) -> None:
         super()._finish(reason)
