@@ -7,6 +7,7 @@ import logging
 import re
 import time
 
+_VERBOSE = ("happy_light.hypercorn",)
 _SECRETS = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # a JWT
     r"|(?i:\bbearer)\s+[^\s'\",}]+"
@@ -25,6 +26,8 @@ def configure(level: str, form: str, quiet: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     chosen = getattr(logging, level.upper())
     logging.getLogger("happy_light").setLevel(max(chosen, logging.WARNING) if quiet else chosen)
+    for name in _VERBOSE:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def without_secrets(text: str) -> str:

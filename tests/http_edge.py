@@ -9,11 +9,8 @@ import socket
 from types import TracebackType
 from typing import Any
 
-from websockets.frames import Frame
-from websockets.protocol import OPEN, Protocol, Side
-
-from happy_light.stack import http_server
-from happy_light.stack.http_exchange import TAKE_OVER
+from happy_light import config
+from happy_light.stack import hypercorn_server
 from tests.raw_connections import Answer, Connection
 
 
@@ -28,7 +25,7 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            await scope["extensions"][TAKE_OVER](Echo)
+            await self._websocket(receive, send)
         if scope["type"] != "http":
             return
         path = scope["path"]
@@ -74,19 +71,11 @@ class App:
             await send({"type": "http.response.body", "body": b"x" * 100, "more_body": True})
             await asyncio.sleep(0.001)
 
-
-class Echo(asyncio.Protocol):
-    """A websocket that sends back what it is sent."""
-
-    def __init__(self, network: asyncio.Transport) -> None:
-        self.network = network
-        self.frames = Protocol(Side.SERVER, state=OPEN)
-
-    def data_received(self, data: bytes) -> None:
-        self.frames.receive_data(data)
-        for frame in self.frames.events_received():
-            assert isinstance(frame, Frame)
-            self.network.write(Frame(frame.opcode, frame.data).serialize(mask=False))
+    async def _websocket(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
 
 
 class Edge:
@@ -97,8 +86,9 @@ class Edge:
         self.stop = asyncio.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.serving = http_server.Serving([listener])
-        self.task = asyncio.create_task(http_server.serve(self.app, self.serving, self._until))
+        self.config = settings = hypercorn_server.settings_of(config.load({}, {}))
+        settings.bind = [f"fd://{listener.detach()}"]
+        self.task = asyncio.create_task(hypercorn_server.serve(self.app, settings, self._until))
         return self
 
     async def __aexit__(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
 
-from happy_light.stack import http_server
-from happy_light.stack.http_connection import HttpConnection
+from happy_light import config
+from happy_light.stack import hypercorn_server
 
 BIG = 16 * 1024 * 1024  # bytes; more than the buffers of the system hold
 
@@ -66,9 +66,10 @@ class Running:
         self.stop = asyncio.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self.serving = http_server.Serving([listener])
-        self.serving.keep_alive = keep_alive
-        self.task = asyncio.create_task(http_server.serve(self.app, self.serving, self._until))
+        self.config = hypercorn_server.settings_of(config.load({}, {}))
+        self.config.keep_alive_timeout = keep_alive
+        self.config.bind = [f"fd://{listener.detach()}"]
+        self.task = asyncio.create_task(hypercorn_server.serve(self.app, self.config, self._until))
 
     async def _until(self) -> None:
         await self.stop.wait()
@@ -87,15 +88,15 @@ async def running(keep_alive: int = 75) -> AsyncIterator[Running]:
         await asyncio.wait_for(server.task, 10)
 
 
-async def test_an_answer_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_ours_and_an_answer_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
-    write = HttpConnection.write
+    write = asyncio.StreamWriter.write
 
-    def watched(self: HttpConnection, pieces: Iterable[bytes]) -> None:
-        written.append(b"".join(pieces))
-        write(self, [written[-1]])
+    def watched(self: asyncio.StreamWriter, data: bytes) -> None:
+        written.append(data)
+        write(self, data)
 
-    monkeypatch.setattr(HttpConnection, "write", watched)
+    monkeypatch.setattr(asyncio.StreamWriter, "write", watched)
     async with running() as server:
         client = await server.client()
         for _ in range(2):
@@ -167,8 +168,8 @@ async def test_a_client_that_left_leaves_nothing_behind() -> None:
         client = await server.client()
         client.ask("/")
         await client.answered()
-        assert len(server.serving.idle) == 1
+        assert len(server.config.idle) == 1
         client.writer.close()
         async with asyncio.timeout(10):
-            while server.serving.idle or len(asyncio.all_tasks()) > 5:
+            while server.config.idle or len(asyncio.all_tasks()) > 5:
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The fence: only happy_light/stack/ uses private names of h11, engineio, python-socketio and aiosqlite.
+"""The fence: only happy_light/stack/ uses private names of Hypercorn, engineio, python-socketio and aiosqlite.
 
 Every name with an underscore that a module of the package reads from something else than `self`, `cls` or itself
 has to be defined in the package, or be one of the few of the standard library below.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
-LIBRARIES = {"h11", "httptools", "wsproto", "engineio", "socketio", "aiosqlite"}
+LIBRARIES = {"hypercorn", "h11", "httptools", "wsproto", "engineio", "socketio", "aiosqlite"}
 STANDARD = {"os._exit", "argparse._ArgumentGroup", "argparse._SubParsersAction", "parser._actions"}
 
 

@@ -41,7 +41,7 @@ async def test_nothing_acknowledged_is_lost_by_kills_of_postgres(
 
 
 async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(start: Start, tmp_path: Path) -> None:
-    """A server that waited for requests without end would never stop."""
+    """Hypercorn waits for requests without end, and may skip what an ASGI application does at its shutdown."""
     server = start()
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()

@@ -286,7 +286,7 @@ async def test_an_odd_content_length_is_refused(world: World, length: str) -> No
 async def test_a_large_body_that_nobody_wants_does_not_hang_the_connection(
     world: World, path: str, status: int
 ) -> None:
-    """Bytes of a body that stay unread would be taken for the next request, or hold the connection up for good."""
+    """Hypercorn hangs a connection for good when more than ten pieces of 64 KiB of a body stay unread."""
     body = b"x" * 5_000_000
     async with await Connection.open(world.url) as connection:
         for _ in range(3):
@@ -302,7 +302,7 @@ async def test_a_large_body_that_nobody_wants_does_not_hang_the_connection(
 
 
 async def test_a_client_that_leaves_in_the_middle_leaks_nothing(world: World, server: Process) -> None:
-    """The file handle of a client that left is not kept until the keep-alive time is over."""
+    """Hypercorn keeps the file handle of a client that left until the keep-alive time is over."""
     process = psutil.Process(server.pid)
     alice = await world.account()
     await alice.session()

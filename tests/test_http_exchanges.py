@@ -79,10 +79,10 @@ async def test_what_is_pipelined_behind_a_slow_request_waits_in_the_network(edge
     async with await edge.open() as connection:
         await connection.send(SLOW)
         await edge.app.asked.wait()
-        (transport,) = edge.serving.transports
+        (transport,) = edge.config.transports
         large = GET + b"A: " + b"b" * 60_000 + b"\r\n\r\n"
         sending = asyncio.create_task(connection.send(large * 100))
-        await until(lambda: not transport.is_reading())
+        await until(lambda: not transport.is_reading())  # type: ignore[attr-defined]
         assert edge.app.heads == [("GET", "/slow")]
         edge.app.go_on.set()
         assert (await connection.answer()).json()["path"] == "/slow"
@@ -92,12 +92,12 @@ async def test_what_is_pipelined_behind_a_slow_request_waits_in_the_network(edge
 
 
 async def test_a_client_that_leaves_with_requests_unread_leaves_nothing_behind(edge: Edge) -> None:
-    """A request that waits behind an answer that is never finished keeps nothing alive."""
+    """Hypercorn waits for ever behind an answer that is never finished, if a request waits there."""
     async with await edge.open() as connection:
         await connection.send(b"GET /watch HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"\r\n")
         await connection.reader.readuntil(b"xxx\r\n")
         connection.writer.transport.abort()
-    await until(lambda: not edge.serving.transports)
+    await until(lambda: not edge.config.transports)
     assert edge.app.heads == [("GET", "/watch")]
 
 
@@ -106,7 +106,7 @@ async def test_a_stop_ends_a_connection_on_which_requests_wait(edge: Edge) -> No
         await connection.send(SLOW + GET + b"\r\n" + GET + b"\r\n")
         await edge.app.asked.wait()
         edge.stop.set()
-        await until(lambda: edge.serving.ending)
+        await until(lambda: edge.config.ending)
         edge.app.go_on.set()
         assert (await connection.answer()).json()["path"] == "/slow"
         assert await connection.ended()
@@ -308,7 +308,7 @@ async def test_a_connection_that_ends_is_freed_at_once(
     else:
         connection.writer.close()
     edge.app.go_on.set()
-    await until(lambda: not edge.serving.transports)
+    await until(lambda: not edge.config.transports)
     await until(lambda: not any(each() for each in made))
 
 
@@ -321,7 +321,7 @@ async def test_nothing_of_a_request_is_kept_while_the_next_is_waited_for(
         for request in requests:
             await connection.send(request)
             assert (await connection.answer()).status == 200
-            await until(lambda: len(edge.serving.idle) == 1)
+            await until(lambda: len(edge.config.idle) == 1)
             (kept,) = [each() for each in made if each() is not None]
             assert isinstance(kept, httptools_connection.Connection)
             held = [getattr(kept, name) for name in kept.__slots__ if name != "__weakref__"]

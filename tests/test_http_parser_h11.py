@@ -35,7 +35,7 @@ class Seen:
 
 
 def play(module: Any, pieces: list[bytes], answer: list[tuple[bytes, bytes]], close: bool = False) -> Seen:
-    """Read pieces as a server does, with an answer to each request when it has ended."""
+    """Read pieces as Hypercorn does, with an answer to each request when it has ended."""
     seen = Seen()
     connection = module.Connection(h11.SERVER, max_incomplete_event_size=MAXIMUM)
     for piece in [*pieces, b""] if close else pieces:

@@ -63,10 +63,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
-    "hypercorn": set(),
+    "hypercorn": {"stack/hypercorn_server.py"},
     "h11": {
         "stack/http1.py",
-        "stack/http_connection.py",
+        "stack/hypercorn_server.py",
         "stack/httptools_connection.py",
         "stack/httptools_parser.py",
     },

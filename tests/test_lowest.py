@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.lowest import ROOT, bound, constraints, requirements
 
-PRIVATE_NAMES_USED = {"aiosqlite"}
+PRIVATE_NAMES_USED = {"aiosqlite", "hypercorn"}
 
 
 def test_the_constraints_are_the_lower_bounds_of_pyproject() -> None:

@@ -1,4 +1,4 @@
-"""What asyncio does unless it is stopped from it, and what handlers and clients may not break."""
+"""What Hypercorn and asyncio do unless they are stopped from it, and what handlers and clients may not break."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Poller:
         return await (await self.http.get(self.url)).text()
 
 
-# -------------------------------------------------------------------------------------------- HTTP
+# ---------------------------------------------------------------------------------------- Hypercorn
 async def test_a_stop_closes_sockets_in_a_way_after_which_clients_come_back(start: Start) -> None:
     """JavaScript clients do not reconnect after a DISCONNECT packet; only the connection may end."""
     server = start()
@@ -75,7 +75,7 @@ async def test_a_stop_closes_sockets_in_a_way_after_which_clients_come_back(star
 
 
 async def test_a_thousand_requests_on_one_connection(world: World) -> None:
-    """Some servers close a connection after so many requests, in the middle of what a client pipelines."""
+    """Hypercorn closes a connection after its thousandth request, in the middle of what a client pipelines."""
     async with await Connection.open(world.url) as connection:
         await connection.send(b"GET /v1/machines HTTP/1.1\r\nHost: x\r\n\r\n" * 1_050)
         for _ in range(1_050):
@@ -84,14 +84,14 @@ async def test_a_thousand_requests_on_one_connection(world: World) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the length of the queue")
 async def test_a_crowd_that_connects_at_once_finds_room(tmp_path: Path) -> None:
-    """The queue of connections is for 100 by default; everybody comes back at once after a restart."""
+    """Hypercorn's queue of connections is for 100; everybody comes back at once after a restart."""
     server = Server(config.load({"HANDY_MASTER_SECRET": SECRET}, {"data_dir": str(tmp_path), "port": "0"}))
     await server.start()
     with socket.socket(fileno=os.dup(server.socket.fileno())) as listener:
         ready = asyncio.Event()
         serving = asyncio.create_task(server.serve(ready.set))
         async with World(server.url) as world:
-            assert (await world.http.get("/health")).is_success  # it listens by now
+            assert (await world.http.get("/health")).is_success  # Hypercorn listens by now
         told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         server.stop()
         await serving
@@ -99,7 +99,7 @@ async def test_a_crowd_that_connects_at_once_finds_room(tmp_path: Path) -> None:
 
 
 async def test_no_line_is_written_for_a_request(start: Start) -> None:
-    """An access log costs CPU, and paths and addresses are nobody's business."""
+    """Hypercorn's access log costs half of the CPU, and paths and addresses are nobody's business."""
     server = start("--log-level", "debug")
     async with World(server.url) as world:
         for _ in range(5):
@@ -115,7 +115,7 @@ async def test_no_line_is_written_for_a_request(start: Start) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False])
 def test_uvloop_is_used_where_it_is_installed_and_not_needed(installed: bool, tmp_path: Path) -> None:
-    """The loop is chosen around the server."""
+    """Hypercorn's `serve` ignores its setting for the loop, so it is chosen around it."""
     pytest.importorskip("uvloop")
     missing = "sys.modules['uvloop'] = None"
     program = (
@@ -134,7 +134,7 @@ def test_uvloop_is_used_where_it_is_installed_and_not_needed(installed: bool, tm
 
 
 async def test_a_body_that_is_refused_may_still_be_sent_whole(world: World) -> None:
-    """The system resets a connection over unread bytes: the client would see that, and never why it was refused."""
+    """Hypercorn resets a connection over unread bytes: the client would see that, and never why it was refused."""
     body = b"4" * 8_000_000
     async with await Connection.open(world.url) as connection:
         path = "/v1/updates/?EIO=4&transport=polling"
@@ -179,7 +179,7 @@ async def test_a_client_that_is_gone_before_its_websocket_begins_leaves_nothing(
     begin = server.app.live.__class__.__call__
 
     async def leaves_meanwhile(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        (transport,) = server._serving.transports
+        (transport,) = server._config.transports
         transport.abort()
         while transport.get_protocol() is not None:
             await asyncio.sleep(0)

@@ -300,7 +300,7 @@ async def crowd(server: Process, world: World) -> None:
 
 
 async def test_a_stop_with_fifty_sockets_is_clean(start: Start) -> None:
-    """asyncio waits for open connections when a server is closed, on Python 3.12 and later."""
+    """Hypercorn does not stop on Python 3.12 and later while a websocket is open."""
     server = start()
     async with World(server.url) as world:
         await crowd(server, world)

@@ -106,9 +106,10 @@ def test_the_example_in_the_readme_passes(tmp_path: Path) -> None:
 
 PROGRAM = '''
 import asyncio, gc, importlib, logging, signal, sys
-LIBRARIES = ("h11", "wsproto", "engineio", "socketio", "aiosqlite", "websockets", "starlette", "asyncio")
+LIBRARIES = ("hypercorn", "h11", "wsproto", "engineio", "socketio", "aiosqlite", "websockets", "starlette", "asyncio")
 for name in (
-    "wsproto.handshake",
+    "hypercorn.asyncio.run", "hypercorn.asyncio.tcp_server", "hypercorn.protocol.h11", "hypercorn.protocol.h2",
+    "hypercorn.protocol.ws_stream", "hypercorn.protocol.http_stream", "hypercorn.protocol", "wsproto.handshake",
     "engineio.payload", "engineio.async_server", "engineio.async_socket", "socketio.packet", "socketio.async_server",
     "aiosqlite.core", "websockets.server", "websockets.protocol", "starlette.middleware.cors",
 ):

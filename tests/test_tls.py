@@ -64,7 +64,7 @@ async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> No
 
 
 async def test_https_and_secure_sockets(start: Start, tmp_path: Path) -> None:
-    """HTTP/2 does not go together with the websockets of the clients."""
+    """HTTP/2, which Hypercorn offers over TLS, does not go together with the websockets of the clients."""
     cert, key = certificate(tmp_path)
     server = start("--tls-cert", str(cert), "--tls-key", str(key))
     assert server.url.startswith("https://127.0.0.1:")

@@ -30,7 +30,7 @@ async def raw(world: World) -> AsyncIterator[Raw]:
 
 
 async def test_no_compression_is_agreed_to(raw: Raw) -> None:
-    """permessage-deflate takes 100 KB a connection, and CPU for ciphertext."""
+    """Hypercorn always agrees to permessage-deflate: 100 KB a connection, and CPU for ciphertext."""
     assert b"permessage-deflate" not in raw.head
     assert b"sec-websocket-extensions" not in raw.head.lower()
 
@@ -173,7 +173,7 @@ async def test_binary_attachments_arrive(world: World) -> None:
 
 
 async def test_a_large_packet_arrives(world: World) -> None:
-    """Other servers have a limit of 16 MiB."""
+    """Hypercorn's own limit is 16 MiB."""
     ui = await (await world.account()).socket()
     assert await ui.call("ping", "x" * 17_000_000, timeout=30) == {}
 

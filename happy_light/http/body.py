@@ -81,7 +81,7 @@ class BodyReader:
             pace.deadline += _now() - yielded
 
     async def discard(self) -> None:
-        """Read the rest of the body and drop it, so that the connection can serve the next request.
+        """Read the rest of the body and drop it, because Hypercorn blocks on a connection with much unread.
 
         Raises BadRequest with 408, and ClientGone.
         """

@@ -54,8 +54,8 @@ def not_found(scope: Scope) -> Response:
 async def refuse_body(request: Request[Any, Any], response: Response, send: Send) -> None:
     """Send `response` while the rest of the body is still arriving, and close the connection.
 
-    The rest is read for up to 5 s: a connection that is closed with bytes unread is reset, so that the client would
-    not see the answer.
+    The rest is read for up to 5 s: Hypercorn would wait for room in its queue for ever, and a connection that is
+    closed with bytes unread is reset, so that the client would not see the answer.
     """
     response.headers["connection"] = "close"
     drain = asyncio.ensure_future(_drain(request))

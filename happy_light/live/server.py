@@ -17,7 +17,7 @@ from happy_light.live.polling_requests import PollingRequests, parse_query, refu
 from happy_light.live.transport import Connections
 from happy_light.live.upgrade import UpgradingTransport
 from happy_light.live.websocket import WebSocketTransport
-from happy_light.stack.http_exchange import TAKE_OVER
+from happy_light.stack.hypercorn_server import TAKE_OVER
 
 PATH: Final = "/v1/updates"
 
@@ -49,11 +49,11 @@ class SocketServer:
             return
         begun: list[WebSocketTransport] = []
 
-        def begin(network: asyncio.Transport) -> asyncio.Protocol:
+        def begin(writer: asyncio.StreamWriter) -> asyncio.Protocol:
             if isinstance(polling, PollingTransport):
-                begun.append(UpgradingTransport(self.connections, polling, network))
+                begun.append(UpgradingTransport(self.connections, polling, writer))
             else:
-                begun.append(WebSocketTransport(self.connections, limits.address(scope), network))
+                begun.append(WebSocketTransport(self.connections, limits.address(scope), writer))
             return begun[0]
 
         if "sid" in query and not (isinstance(polling, PollingTransport) and polling.probe is None):

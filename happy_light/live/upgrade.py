@@ -26,8 +26,8 @@ class UpgradingTransport(WebSocketTransport):
 
     __slots__ = ("_polling",)
 
-    def __init__(self, connections: Connections, polling: PollingTransport, network: asyncio.Transport) -> None:
-        super().__init__(connections, polling.address, network)
+    def __init__(self, connections: Connections, polling: PollingTransport, writer: asyncio.StreamWriter) -> None:
+        super().__init__(connections, polling.address, writer)
         self._polling: PollingTransport | None = polling
 
     def begin(self) -> None:

@@ -26,14 +26,15 @@ _INVALID_DATA: Final = 1007  # text that is not UTF-8
 
 
 class WebSocketTransport(Transport, asyncio.Protocol):
-    """A websocket. `network` is its connection."""
+    """A websocket. `writer` is what the HTTP server had of it."""
 
-    __slots__ = ("_close_timer", "_congested", "_frames", "_network")
+    __slots__ = ("_close_timer", "_congested", "_frames", "_network", "_writer")
 
-    def __init__(self, connections: Connections, address: str, network: asyncio.Transport) -> None:
+    def __init__(self, connections: Connections, address: str, writer: asyncio.StreamWriter) -> None:
         self._frames = FrameReader(UNAUTHENTICATED_MAX)
         super().__init__(connections, address)
-        self._network = network
+        self._writer: asyncio.StreamWriter | None = writer  # kept, since its end would close the connection
+        self._network = writer.transport
         self._network.set_write_buffer_limits(high=WRITE_HIGH)
         self._congested = False
         self._close_timer: asyncio.TimerHandle | None = None
@@ -98,12 +99,12 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     def pause_reading(self) -> None:
         """Leave what the client sends next in the network."""
         if not self._network.is_closing():
-            self._network.pause_reading()
+            self._network.pause_reading()  # type: ignore[attr-defined]
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`, and handle what had arrived before it."""
         if not self._network.is_closing():
-            self._network.resume_reading()
+            self._network.resume_reading()  # type: ignore[attr-defined]
             self._handle_messages()
 
     def _set_limit(self, size: int) -> None:
@@ -132,6 +133,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
             self._finish("transport close")
         if self._close_timer is not None:
             self._close_timer.cancel()
+        self._writer = None
 
     def _finish(self, reason: DisconnectReason) -> None:
         super()._finish(reason)

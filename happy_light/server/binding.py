@@ -8,7 +8,7 @@ from pathlib import Path
 
 from happy_light.data_dir import socket_address
 from happy_light.errors import OperatorError
-from happy_light.stack.http_server import BACKLOG
+from happy_light.stack.hypercorn_server import BACKLOG
 
 
 def bind(host: str, port: int) -> socket.socket:

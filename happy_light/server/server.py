@@ -26,7 +26,7 @@ from happy_light.http.application import HttpApplication
 from happy_light.server.binding import answers_unix, bind, bind_metrics, bind_unix
 from happy_light.server.side_listener import SideListener
 from happy_light.server.tunnel import Tunnel
-from happy_light.stack import http_server
+from happy_light.stack import hypercorn_server
 from happy_light.store import Database, engine_of
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,9 @@ class Server:
             data_dir.create_private_dir(settings.data_dir)
             opened.enter_context(data_dir.lock_data_dir(settings, shared=settings.redis_url is not None))
             data_dir.refuse_unfinished(settings)
-            tls = http_server.tls_of(settings)
+            self._config = hypercorn_server.settings_of(settings)
             self.socket = bind(settings.host, settings.port)
             opened.callback(self.socket.close)
-            self._serving = http_server.Serving([self.socket], tls)
             self.host, self.port = self.socket.getsockname()[:2]
             bus = Bus() if settings.redis_url is None else SharedBus()
             self.database = Database(engine_of(settings), bus)
@@ -103,6 +102,7 @@ class Server:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.context)
+        self._config.bind = [f"fd://{self.socket.detach()}"]
         self._serve_metrics()
         jobs = [asyncio.create_task(self._serve_admin_api())]
         jobs += [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
@@ -110,7 +110,7 @@ class Server:
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
         self.context.serving = True
-        serving = asyncio.create_task(http_server.serve(self.app, self._serving, self._until_stop))
+        serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -121,8 +121,9 @@ class Server:
         for job in jobs:
             job.cancel()
         if not serving.done():
-            log.warning("aborting %d connections that did not end in time", len(self._serving.transports))
-            self._serving.abort()
+            log.warning("aborting %d connections that did not end in time", len(self._config.transports))
+            for transport in list(self._config.transports):
+                transport.abort()
             await asyncio.wait({serving}, timeout=ABORT_MAX)
         ended = serving.done()
         serving.cancel()
@@ -169,7 +170,7 @@ class Server:
         self._listen_beside(HttpApplication(self.context, metrics.routes), listener)
 
     def _listen_beside(self, application: ASGIApp, listener: socket.socket) -> None:
-        side_listener = SideListener(application, listener)
+        side_listener = SideListener(self.settings, application, listener)
         side_listener.start()
         self._side_listeners.append(side_listener)
 

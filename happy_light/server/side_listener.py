@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from happy_light.config import Settings
 from happy_light.http.responses import failure
-from happy_light.stack import http_server
+from happy_light.stack import hypercorn_server
 
 ACTIVE_MAX: Final = 8  # requests at a time; more are refused
 _STOP_MAX: Final = 0.5  # s until what still runs is cancelled
@@ -18,8 +20,9 @@ _STOP_MAX: Final = 0.5  # s until what still runs is cancelled
 class SideListener:
     """Serves `app` on a listening socket, without TLS, from `start` to `stop`."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        self._serving = http_server.Serving([listener])
+    def __init__(self, settings: Settings, app: ASGIApp, listener: socket.socket) -> None:
+        self._config = hypercorn_server.settings_of(dataclasses.replace(settings, tls_cert=None, tls_key=None))
+        self._config.bind = [f"fd://{listener.detach()}"]
         self._app = app
         self._active = 0
         self._stopping = asyncio.Event()
@@ -27,13 +30,14 @@ class SideListener:
 
     def start(self) -> None:
         """Serve on the running event loop."""
-        self._task = asyncio.create_task(http_server.serve(self._answer, self._serving, self._until_stop))
+        self._task = asyncio.create_task(hypercorn_server.serve(self._answer, self._config, self._until_stop))
 
     async def stop(self) -> None:
         """Close the socket and every connection; requests in flight are cancelled."""
         assert self._task is not None
         self._stopping.set()
-        self._serving.abort()
+        for transport in list(self._config.transports):
+            transport.abort()
         await asyncio.wait({self._task}, timeout=_STOP_MAX)
         self._task.cancel()
 

@@ -1,5 +1,5 @@
-"""The HTTP server, and the fence around private names of libraries: only modules of this package may use them.
+"""The fence: only modules of this package use private names of Hypercorn and aiosqlite.
 
-Nothing of a library is changed: there are subclasses and objects of one server instead. tests/test_fence.py keeps
-it so.
+Nothing of a library is changed: there are subclasses and objects of one server instead. tests/test_fence.py and
+tests/test_stack_names.py keep it so.
 """

@@ -1,4 +1,4 @@
-"""The parser of HTTP/1.1: over httptools, in C, or h11 where httptools cannot be imported."""
+"""The parser of HTTP/1.1 below Hypercorn: over httptools, in C, or h11 where httptools cannot be imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import h11
 
 events: Any
-"""The module with Connection and its events."""
+"""The module with Connection, and with the events that may be sent: Response, Data, EndOfMessage."""
 try:
     from happy_light.stack import httptools_connection as events
 except ImportError:
@@ -18,7 +18,6 @@ class EndedConnection:
     """In the place of the parser of a connection that has ended: nothing comes, and what is sent is dropped."""
 
     our_state = their_state = None
-    trailing_data = (b"", True)
     they_are_waiting_for_100_continue = False
 
     def receive_data(self, data: bytes) -> None:

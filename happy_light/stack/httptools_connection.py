@@ -1,6 +1,6 @@
 """HTTP/1.1 in the place of h11, over httptools (llhttp, a parser in C), for about a sixth of its CPU time.
 
-A Connection has what http_connection.py uses of h11.Connection, for the side of the server. Its events are
+A Connection has what Hypercorn's H11Protocol uses of h11.Connection, for the side of the server. Its events are
 those of h11 without the checks that h11 makes when an event is created; they are checked when they are sent.
 
 llhttp splits the headers (httptools_parser.py). The framing of bodies (RFC 9112, section 6) and the states are
@@ -59,17 +59,6 @@ class Response(h11.Response):
 
     __slots__ = ()
     __setattr__ = object.__setattr__  # h11's own are frozen
-
-    def __init__(self, *, headers: Any, status_code: int) -> None:
-        self.headers = headers  # type: ignore[misc]
-        self.status_code = status_code  # type: ignore[misc]
-
-
-class InformationalResponse(h11.InformationalResponse):
-    """The head of an answer before the answer: 100 or 101."""
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__
 
     def __init__(self, *, headers: Any, status_code: int) -> None:
         self.headers = headers  # type: ignore[misc]
@@ -277,14 +266,14 @@ class Connection:
     def send(self, event: Any) -> bytes:
         """Make an event of the server's into bytes. Raises LocalProtocolError for what may not be sent now."""
         try:
-            state, kind = self.our_state, type(event)  # isinstance of h11's abstract classes takes 1 µs
+            state = self.our_state
             if state is SEND_BODY:
-                if kind is Data:
+                if isinstance(event, h11.Data):
                     return self._write_data(event.data)
-                if kind is EndOfMessage:
+                if isinstance(event, h11.EndOfMessage):
                     return self._end_response()
             elif state is SEND_RESPONSE or state is IDLE:  # IDLE: to what was no request
-                if kind is Response:
+                if isinstance(event, h11.Response):
                     return self._write_response(event.status_code, event.headers)
                 if isinstance(event, h11.InformationalResponse) and state is SEND_RESPONSE:
                     return self._write_informational(event.status_code, event.headers)

@@ -56,7 +56,7 @@ def messages_body(first: int, count: int) -> bytes:
 
 
 async def post(workers: int, batch: int, server: Server, seconds: float) -> Row:
-    """Store messages over HTTP, on disk when they are answered."""
+    """Messages over HTTP, on disk when they are answered."""
     token = "" if server.bare else await load.sign_in(server.url)
     sessions = ["s"] * 4 if server.bare else [await load.session(server.url, token, f"s{i}") for i in range(4)]
     connections = [await load.Http.open(server.url) for _ in range(workers)]
@@ -76,7 +76,7 @@ async def post(workers: int, batch: int, server: Server, seconds: float) -> Row:
 
 
 async def sockmsg(server: Server, seconds: float) -> Row:
-    """Emit `message` from 32 sockets, 8 of each under way, with ack, and delivered to one user-scoped socket."""
+    """`message` from 32 sockets, 8 of each under way, with ack, and delivered to one user-scoped socket."""
     token = "x" if server.bare else await load.sign_in(server.url)
     sessions = ["s"] * 32 if server.bare else [await load.session(server.url, token, f"s{i}") for i in range(32)]
     heard = sent = 0
@@ -105,7 +105,7 @@ async def sockmsg(server: Server, seconds: float) -> Row:
 
 
 async def fanout(server: Server, seconds: float) -> Row:
-    """Deliver one message to 50 user-scoped sockets, 8 messages under way."""
+    """Deliveries of one message to 50 user-scoped sockets, 8 messages under way."""
     token = await load.sign_in(server.url)
     session = await load.session(server.url, token, "s")
     missing = 0
@@ -138,7 +138,7 @@ async def fanout(server: Server, seconds: float) -> Row:
 
 
 async def rpc(workers: int, server: Server, seconds: float) -> Row:
-    """Call a daemon, which answers at once, from a phone."""
+    """Calls from a phone to a daemon that answers at once."""
     token = await load.sign_in(server.url)
     daemon: load.Socket
 
@@ -163,7 +163,7 @@ async def rpc(workers: int, server: Server, seconds: float) -> Row:
 
 
 async def read(path: str, server: Server, seconds: float) -> Row:
-    """GET one path by 16 clients; {session} has 1,000 messages, {since} is when the last 10 changed."""
+    """GET requests of one path by 16 clients; {session} has 1,000 messages, {since} is when the last 10 changed."""
     token = await load.sign_in(server.url)
     sessions = [await load.session(server.url, token, f"s{i}", "m" * 600) for i in range(SESSIONS_LISTED)]
     http = await load.Http.open(server.url)
@@ -184,7 +184,7 @@ async def read(path: str, server: Server, seconds: float) -> Row:
 
 
 async def unchanged(server: Server, seconds: float) -> Row:
-    """GET the first screen by 16 clients that have it already (If-None-Match)."""
+    """GET of the first screen by 16 clients that have it already (If-None-Match)."""
     token = await load.sign_in(server.url)
     await load.session(server.url, token, "s")
     connections = [await load.Http.open(server.url) for _ in range(16)]
@@ -202,7 +202,7 @@ async def unchanged(server: Server, seconds: float) -> Row:
 
 
 async def connect(server: Server, seconds: float) -> Row:
-    """Make websockets one after the other by 16 workers, 250 a second of the run, and what an idle one weighs."""
+    """Websockets made one after the other by 16 workers, 250 a second of the run, and what an idle one weighs."""
     token = await load.sign_in(server.url)
     opened: list[load.Socket] = []
 
@@ -218,7 +218,7 @@ async def connect(server: Server, seconds: float) -> Row:
 
 
 async def polling(server: Server, seconds: float) -> Row:
-    """Connect by polling and change to a websocket, 50 a second of the run, by 8 workers."""
+    """Connections that begin with polling and change to a websocket, 50 a second of the run, by 8 workers."""
     token = await load.sign_in(server.url)
     opened: list[load.Socket] = []
 
@@ -232,7 +232,7 @@ async def polling(server: Server, seconds: float) -> Row:
 
 
 async def heartbeats(server: Server, seconds: float) -> Row:
-    """Let 300 sessions and 20 machines beat every 2 s, and 10 GET and 10 POST requests a second beside them."""
+    """300 sessions and 20 machines that beat every 2 s, and 10 GET and 10 POST requests a second beside them."""
     accounts = []
     for _ in range(10):
         token = await load.sign_in(server.url)
