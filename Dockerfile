@@ -1,12 +1,14 @@
 # docker build -t happy-server-light . && docker run -p 3005:3005 -v happy:/data happy-server-light
+# Build arguments: EXTRAS=fast,full for PostgreSQL, Redis and S3; CONSTRAINTS=tests/lowest.txt for the lowest versions.
 FROM python:3.13-slim AS build
+ARG EXTRAS=fast
+ARG CONSTRAINTS=packaging/newest.txt
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE schema.sql ./
-COPY happy_light happy_light
-RUN python -m venv /opt/happy && /opt/happy/bin/pip install --no-cache-dir '.[fast]'
+COPY . .
+RUN python -m venv /opt/happy && /opt/happy/bin/pip install --no-cache-dir --constraint "$CONSTRAINTS" ".[$EXTRAS]"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 3005 --home-dir /data --no-create-home happy && install -d -o happy -g happy -m 0700 /data
+RUN useradd --system --uid 3005 --home-dir /data --no-create-home happy && install -d -o happy -g happy -m 0700 /data /backups
 COPY --from=build /opt/happy /opt/happy
 ENV PATH=/opt/happy/bin:$PATH \
     PYTHONUNBUFFERED=1 \

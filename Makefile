@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema crash fuzz load soak
+.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock binary crash fuzz load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,20 @@ settings: .venv/made ## write the table of settings into docs/settings.md
 tree: .venv/made ## write the tree of the code into docs/architecture.md
 	$(BIN)/python -m tools.code_tree
 
+man: .venv/made ## write the manual page, and completions for bash, zsh and fish, into packaging/
+	$(BIN)/python -m tools.man_page
+
+lock: .venv/made ## write the versions that the container image installs into packaging/newest.txt
+	$(BIN)/python -m tools.lock
+
+# PyInstaller takes what is installed, so it runs in a virtual environment that has the server and nothing else.
+binary: .venv/made ## build one executable file that needs no Python, and try it: dist/happy-server-light
+	$(PYTHON) -m venv --clear .venv-binary
+	.venv-binary/bin/pip install --quiet --constraint packaging/newest.txt '.[fast,github]' 'pyinstaller>=6.16,<7'
+	.venv-binary/bin/pyinstaller --noconfirm --clean --log-level WARN --onefile --name happy-server-light \
+	    --collect-data happy_light --workpath build/binary --specpath build --distpath dist .venv-binary/bin/happy-server-light
+	$(BIN)/python -m tools.try_binary dist/happy-server-light
+
 schema: .venv/made ## derive the PostgreSQL schema from schema.sql
 	$(BIN)/python -m tools.postgres_schema
 
@@ -85,4 +99,4 @@ soak: .venv/made ## ten minutes of everything, with the memory
 	$(BIN)/python -m tests.hardness.load 600
 
 clean: ## remove what was made
-	rm -rf .venv .venv-lowest .venv-newest .venv-cover .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf .venv .venv-lowest .venv-newest .venv-cover .venv-binary .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache dist build

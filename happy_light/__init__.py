@@ -1,3 +1,3 @@
 """happy-server-light: a Happy server in one Python process."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
