@@ -46,7 +46,7 @@ async def once(number: int, seconds: float, only: list[str], other: str | None) 
                 path = Path(folder, name)
                 path.mkdir()
                 servers.append(Server(name, command, path))
-            time.sleep(1)
+            await asyncio.sleep(1)
             if not only or "start" in only:
                 rows["start"] = {
                     server.name: {
@@ -84,7 +84,7 @@ def print_table(rounds: list[Round]) -> None:
                     if name != "ours" and each[scenario][name].get(key) and key in each[scenario]["ours"]
                 ]
                 if ratios:
-                    cells[-1] += f" (×{statistics.median(ratios):.2f})"
+                    cells[-1] += f" (x {statistics.median(ratios):.2f})"
             print(f"{scenario:20} {name:6} {'  '.join(cells)}")
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         asyncio.run(once(number, arguments.seconds, arguments.only, arguments.vs)) for number in range(arguments.rounds)
     ]
     print(f"calibration {calibration():.0f} ms, {os.cpu_count()} cores, medians of {len(rounds)} rounds")
-    print("(×): ours divided by that server, in the same round\n")
+    print("(x …): ours divided by that server, in the same round\n")
     print_table(rounds)
     if arguments.json:
         arguments.json.write_text(json.dumps(rounds, indent=1))

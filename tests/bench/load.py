@@ -93,7 +93,9 @@ class Socket(asyncio.Protocol):
     ) -> Socket:
         """Connect; with `sid`, take over the connection by polling that has this id."""
         socket = cls(url, auth, hear, sid)
-        await asyncio.get_running_loop().create_connection(lambda: socket, socket._parts.hostname, socket._parts.port)
+        await asyncio.get_running_loop().create_connection(
+            lambda: socket, socket._parts.hostname or "", socket._parts.port or 80
+        )
         await asyncio.wait_for(socket.connected, 20)
         return socket
 

@@ -138,7 +138,7 @@ async def fanout(server: Server, seconds: float) -> Row:
 
 
 async def rpc(workers: int, server: Server, seconds: float) -> Row:
-    """Calls from a phone to a daemon that answers at once."""
+    """Measure calls from a phone to a daemon that answers at once."""
     token = await load.sign_in(server.url)
     daemon: load.Socket
 
@@ -218,7 +218,7 @@ async def connect(server: Server, seconds: float) -> Row:
 
 
 async def polling(server: Server, seconds: float) -> Row:
-    """Connections that begin with polling and change to a websocket, 50 a second of the run, by 8 workers."""
+    """Measure connections that begin with polling and change to a websocket, 50 a second of the run, by 8 workers."""
     token = await load.sign_in(server.url)
     opened: list[load.Socket] = []
 
