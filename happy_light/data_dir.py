@@ -99,6 +99,29 @@ class _LockedError(OperatorError):
 
 
 @contextlib.contextmanager
+def refuse_running(folder: Path) -> Iterator[None]:
+    """Raise OperatorError if a server runs on a data folder, and keep any from starting meanwhile.
+
+    The folder may be one that this user can only read.
+    """
+    import fcntl
+
+    try:
+        handle = os.open(folder / "server.pid", os.O_RDONLY)
+    except OSError:  # no server has ever run there
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OperatorError(f"A server runs on {folder}; stop it first.") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def _lock(folder: Path, name: str, operation: int | None = None) -> Iterator[int]:
     """Hold a lock, by default alone, and yield its file. Raises OperatorError."""
     import fcntl

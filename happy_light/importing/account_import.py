@@ -27,7 +27,7 @@ from happy_light.importing.export_file import ExportFile, FileLine, RowLine
 from happy_light.importing.relationships import AgreedRelationships
 from happy_light.importing.report import ProgressCallback, Report, TableReport
 from happy_light.importing.rows import AccountRow, GithubUserRow, InvalidRow, RelationshipRow, Row, VendorTokenRow
-from happy_light.importing.server_import import staging_of
+from happy_light.importing.staging import staging_of
 from happy_light.store import Transaction
 from happy_light.store.sqlite.dialect import DIALECT
 

@@ -47,21 +47,36 @@ def count_accounts(database: Path) -> int:
 
 def install(settings: Settings, staging: Path, report: Report) -> None:
     """Move what `staging` holds of files, attachments, secret and database into place. Raises OperatorError."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    moves = [(staging / name, place) for name, place in _places(settings).items() if (staging / name).is_dir()]
-    secret, database = staging / SECRET, staging / DATABASE
+    moves: list[tuple[Path, Path]] = []
     if settings.database.exists():
         _checkpoint(settings.database)
-        moves += _keep(settings.database, stamp, report)
+        moves += _keep(settings.database, report)
     for suffix in ("-wal", "-shm"):  # of another database, which was deleted
         leftover = settings.database.with_name(settings.database.name + suffix)
         if leftover.exists():
-            moves += _keep(leftover, stamp, report)
-    if secret.exists() and _differs(settings.secret_file, secret):
-        if settings.secret_file.exists():
-            moves += _keep(settings.secret_file, stamp, report)
-        moves.append((secret, settings.secret_file))
-    pending_moves.run(settings.data_dir, "an import", [*moves, (database, settings.database)], staging)
+            moves += _keep(leftover, report)
+    moves = [*_folders(settings, staging), *moves, *_secret(settings, staging, report)]
+    pending_moves.run(settings.data_dir, "an import", [*moves, (staging / DATABASE, settings.database)], staging)
+
+
+def install_beside(settings: Settings, staging: Path, report: Report) -> None:
+    """Move what `staging` holds of files, attachments and secret, but no database. Raises OperatorError."""
+    moves = [*_folders(settings, staging), *_secret(settings, staging, report)]
+    pending_moves.run(settings.data_dir, "an import", moves, staging)
+
+
+def _folders(settings: Settings, staging: Path) -> list[tuple[Path, Path]]:
+    """Return the moves of the files."""
+    return [(staging / name, place) for name, place in _places(settings).items() if (staging / name).is_dir()]
+
+
+def _secret(settings: Settings, staging: Path, report: Report) -> list[tuple[Path, Path]]:
+    """Return the moves of the secret, if there is one to move; another one that was there is kept."""
+    secret = staging / SECRET
+    if not secret.exists() or not _differs(settings.secret_file, secret):
+        return []
+    kept = _keep(settings.secret_file, report) if settings.secret_file.exists() else []
+    return [*kept, (secret, settings.secret_file)]
 
 
 def install_files(settings: Settings, staging: Path) -> None:
@@ -85,8 +100,9 @@ def _differs(file: Path, staged: Path) -> bool:
     return not file.exists() or file.read_text("utf-8", "replace").strip() != master_secret.read(staged)
 
 
-def _keep(file: Path, stamp: str, report: Report) -> list[tuple[Path, Path]]:
+def _keep(file: Path, report: Report) -> list[tuple[Path, Path]]:
     """Return the move that keeps a file under another name, and note it."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
     kept = pending_moves.unused(file.with_name(f"{file.name}.before-import-{stamp}"))
     report.notes.append(f"What was in {file.name} before is kept as {kept.name}.")
     return [(file, kept)]

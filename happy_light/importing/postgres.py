@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from happy_light.config import PostgresUrl, postgres_url
 from happy_light.errors import OperatorError
 from happy_light.importing import sources
 from happy_light.importing.sources import Row, quote
@@ -26,16 +27,21 @@ class Postgres:
                 "(or pip install 'happy-server-light[postgres]')."
             ) from None
         self._errors = psycopg.Error
-        parts = urlsplit(url)
-        self.name = f"postgresql://{parts.hostname or ''}{parts.path}"
+        try:
+            parsed = postgres_url.parse(url)
+        except ValueError as error:
+            raise OperatorError(f"SOURCE is not {error}.") from None
+        self.url = parsed
+        self.name = str(parsed)
+        password = urlsplit(url).password
         try:
             # No prepared statements: each is used once, and PGlite may not have them.
-            self._connection = psycopg.connect(url, prepare_threshold=None, connect_timeout=20)
+            self._connection = psycopg.connect(parsed.text, prepare_threshold=None, connect_timeout=20)
             self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             self._connection.read_only = True
             self._types = self._find()
         except psycopg.Error as error:
-            raise OperatorError(f"{self.name} cannot be read: {_plain(error, parts.password)}.") from error
+            raise OperatorError(f"{self.name} cannot be read: {_plain(error, password)}.") from error
         self._cursors = 0
 
     def _find(self) -> dict[str, dict[str, str]]:
@@ -47,6 +53,28 @@ class Postgres:
         ):
             found.setdefault(table, {})[column] = kind
         return found
+
+    def has_ours(self) -> bool:
+        """Return whether a server of ours keeps its tables in this database, beside others or alone."""
+        return bool(self._value("SELECT to_regclass('happy_light.meta') IS NOT NULL"))
+
+    def is_same(self, url: PostgresUrl) -> bool:
+        """Return whether `url` leads to this database. Raises OperatorError if it leads nowhere."""
+        other = Postgres(url.text)
+        try:
+            return self._identity() == other._identity()
+        finally:
+            other.close()
+
+    def _identity(self) -> str:
+        return str(self._value("SELECT pg_postmaster_start_time()::text || ' ' || current_database()"))
+
+    def _value(self, sql: str) -> Any:
+        try:
+            row = self._connection.execute(sql.encode()).fetchone()
+        except self._errors as error:
+            raise OperatorError(f"{self.name} cannot be read: {_plain(error, None)}.") from error
+        return row[0] if row else None
 
     def tables(self) -> dict[str, set[str]]:
         """Return the columns of each table."""

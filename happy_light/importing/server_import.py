@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from happy_light import data_dir, pending_moves, store
 from happy_light.atomic_write import write_atomic
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
-from happy_light.importing import checks, copy_tables, install, source_files
+from happy_light.importing import checks, copy_tables, install, own_import, source_files
 from happy_light.importing.report import ProgressCallback, Report
 from happy_light.importing.sources import Source
+from happy_light.importing.staging import staging_of
 from happy_light.importing.tables import ESSENTIAL
-from happy_light.store import Transaction
+from happy_light.importing.targets import finish_file, new_file, open_target
+from happy_light.store import Transaction, open_readonly
 from happy_light.store.sqlite.dialect import DIALECT
 
 
@@ -44,7 +42,7 @@ def take_over(
             f"{source.name} is not a Happy server's database: it has no table {', '.join(sorted(missing))}."
         )
     with staging_of(settings, dry_run) as staging:
-        there = install.count_accounts(settings.database)
+        there = 0 if settings.postgres else install.count_accounts(settings.database)
         if there and not force and not dry_run:
             raise OperatorError(
                 f"{settings.data_dir} already has {there} account{'s' * (there > 1)}. --force replaces them (the old "
@@ -58,48 +56,39 @@ def take_over(
             report.notes.append("HANDY_MASTER_SECRET is another secret: unset it before the server starts.")
         if not dry_run:
             write_atomic(staging / install.SECRET, secret.encode())
+        if settings.postgres is not None:
+            _move_on(settings, staging, report, progress, dry_run, force)
+        elif not dry_run:
             install.install(settings, staging, report)
     return report
 
 
-@contextlib.contextmanager
-def staging_of(settings: Settings, dry_run: bool) -> Iterator[Path]:
-    """Yield a folder to build in; the data folder is locked meanwhile, except for a dry run. Raises OperatorError."""
-    if dry_run:
-        with tempfile.TemporaryDirectory(prefix="happy-import-") as temporary:
-            yield Path(temporary)
-        return
-    data_dir.create_private_dir(settings.data_dir)
-    folder = settings.database.parent / data_dir.IMPORTING  # on the disk of the database, which is the largest file
-    with data_dir.lock_data_dir(settings), pending_moves.staging_folder(settings.data_dir, folder) as staging:
-        yield staging
+def _move_on(
+    settings: Settings, staging: Path, report: Report, progress: ProgressCallback, dry_run: bool, force: bool
+) -> None:
+    """Move the database that was built to PostgreSQL, and what is beside it into the data folder."""
+    moved = Report(notes=report.notes)  # the tables of the source stay those of the other server
+    database = staging / install.DATABASE
+    with open_readonly(database) as built, open_target(settings, staging) as target:
+        own_import.fill(built, target, settings, moved, progress, dry_run=dry_run, force=force)
+        if not dry_run:
+            target.install(settings, staging, report)
 
 
 def _build(
     source: Source, staging: Path, secret: str, files: Path | None, progress: ProgressCallback, force: bool
 ) -> Report:
-    path = staging / install.DATABASE
-    store.create_or_migrate(path)
-    target = sqlite3.connect(path, isolation_level=None)
-    try:
-        # Nobody else reads this file, and it is deleted if anything fails: no journal is needed.
-        for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF", "cache_size = -64000"):
-            target.execute(f"PRAGMA {pragma}").fetchall()
-        target.execute("BEGIN")
+    with new_file(staging / install.DATABASE) as target:
+        tx = Transaction(target, DIALECT, now_ms())
         report = copy_tables.copy_all(source, target, progress)
         checks.check(source, target, report, progress)
         _check_secret(target, secret, report, force)
-        master_secret.record(Transaction(target, DIALECT, now_ms()), Keys(secret))
-        target.execute("COMMIT")
+        master_secret.record(tx, Keys(secret))
         if files is not None:
-            source_files.stage(files, staging, target, report, progress)
+            source_files.stage(source_files.files_of_others(files), staging, tx, report, progress)
         elif "UploadedFile" in report.tables and report.tables["UploadedFile"].taken:
             report.notes.append("No files folder was given (--files): avatars and attachments are missing.")
-        target.execute("PRAGMA journal_mode = WAL").fetchall()
-    except sqlite3.Error as error:
-        raise OperatorError(f"The new database cannot be written: {error}.") from error
-    finally:
-        target.close()
+        finish_file(target)
     return report
 
 

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
-from happy_light.blobs import keys
+from happy_light.blobs import FolderBlobs, keys
 from happy_light.blobs.folder import regular_files
 from happy_light.errors import OperatorError
 from happy_light.importing.report import ProgressCallback, Report
+from happy_light.store import ReadTransaction
 
-_OWNERS = {"public": "accounts", "sessions": "sessions"}
+_OWNERS = {"public": "accounts", "sessions": "sessions", "projects": "projects"}
 
 
-def stage(source: Path, staging: Path, target: sqlite3.Connection, report: Report, progress: ProgressCallback) -> None:
-    """Copy the files below `source` whose owner is in the database `target` to `staging`. Raises OperatorError."""
+def files_of_others(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of another server's folder with what their keys would be; not all of them are keys."""
+    for file, _ in regular_files(folder):
+        yield file.relative_to(folder).as_posix(), file
+
+
+def own_files(data_dir: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a data folder of ours with their keys."""
+    blobs = FolderBlobs(data_dir / "files", data_dir / "attachments")
+    for blob in blobs.walk():
+        yield blob.key, blobs.path_of(blob.key)
+
+
+def stage(
+    files: Iterator[tuple[str, Path]],
+    staging: Path,
+    target: ReadTransaction,
+    report: Report,
+    progress: ProgressCallback,
+) -> None:
+    """Copy the files whose owner is in the database `target` to `staging`. Raises OperatorError."""
     counts = {"public": 0, "attachments": 0, "bytes": 0, "left": 0}
     left: list[str] = []
-    for file, _ in regular_files(source):
-        key = file.relative_to(source).as_posix()
+    for key, file in files:
         if not keys.is_key(key) or not _has_owner(key, target):
             left.append(key)
             continue
@@ -41,8 +60,8 @@ def stage(source: Path, staging: Path, target: sqlite3.Connection, report: Repor
         )
 
 
-def _has_owner(key: str, target: sqlite3.Connection) -> bool:
+def _has_owner(key: str, target: ReadTransaction) -> bool:
     top, *rest = key.split("/")
     owner = rest[1] if top == "public" else rest[0]
     table = _OWNERS.get(top)
-    return table is not None and bool(target.execute(f"SELECT 1 FROM {table} WHERE id = ?", (owner,)).fetchone())
+    return table is not None and target.fetch_one(f"SELECT 1 FROM {table} WHERE id = ?", (owner,)) is not None

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from happy_light import store
 from happy_light.errors import OperatorError
 from happy_light.importing import sources
 from happy_light.importing.sources import Row, quote
@@ -18,22 +17,16 @@ class Sqlite:
     """A `Source` that opens the file for reading only."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OperatorError if it cannot be read or is a database of this program."""
+        """Open the file. Raises OperatorError if it cannot be read."""
         self.name = str(path)
         try:
             self._connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)
             self._connection.execute("PRAGMA query_only = ON")
             self._connection.execute("PRAGMA busy_timeout = 5000")
             self._connection.execute("BEGIN")  # one snapshot, even if its server is running
-            (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
             self._tables = self._find()
         except sqlite3.Error as error:
             raise OperatorError(f"{path} cannot be read: {error}.") from error
-        if owner == store.APPLICATION_ID:
-            raise OperatorError(
-                f"{path} is already a database of this program. To move it, copy the whole data folder (or use "
-                "backup and restore); for one account, use export and import."
-            )
 
     def _find(self) -> dict[str, set[str]]:
         names = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()

@@ -13,7 +13,7 @@ postgres/        the PostgreSQL engine, imported only when the settings name one
 
 from happy_light.store.database import Database
 from happy_light.store.engine import DiskUsage
-from happy_light.store.engines import engine_of, migrate, open_for_reading
+from happy_light.store.engines import engine_of, migrate, open_for_reading, require_postgres
 from happy_light.store.sqlite.engine import SqliteEngine
 from happy_light.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, create_or_migrate, open_readonly
 from happy_light.store.transaction import ReadTransaction, Row, Transaction
@@ -34,4 +34,5 @@ __all__ = [
     "migrate",
     "open_for_reading",
     "open_readonly",
+    "require_postgres",
 ]

@@ -18,7 +18,7 @@ def engine_of(settings: Settings) -> Engine:
     """Return the engine of the settings' database. Raises OperatorError if its library is not installed."""
     if settings.postgres is None:
         return SqliteEngine(settings.database)
-    _import_postgres()
+    require_postgres()
     from happy_light.store.postgres.engine import PostgresEngine
 
     return PostgresEngine(settings.postgres)
@@ -29,7 +29,7 @@ def migrate(settings: Settings) -> None:
     if settings.postgres is None:
         schema.create_or_migrate(settings.database)
     else:
-        _import_postgres().create_or_migrate(settings.postgres)
+        require_postgres().create_or_migrate(settings.postgres)
 
 
 @contextlib.contextmanager
@@ -42,12 +42,12 @@ def open_for_reading(settings: Settings) -> Iterator[ReadTransaction]:
         with schema.open_readonly(settings.database) as tx:
             yield tx
     else:
-        with _import_postgres().open_readonly(settings.postgres) as tx:
+        with require_postgres().open_readonly(settings.postgres) as tx:
             yield tx
 
 
-def _import_postgres() -> ModuleType:
-    """Import psycopg, which the light flavor has not. Raises OperatorError if it is not installed."""
+def require_postgres() -> ModuleType:
+    """Return the module postgres/schema.py. Raises OperatorError if psycopg is not installed."""
     try:
         from happy_light.store.postgres import schema as postgres_schema
     except ImportError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
@@ -49,6 +49,9 @@ class Dialect(Protocol):
     ) -> tuple[bytes, Any]:
         """Return the rows of `sql` as a JSON list of `kind`, and the aggregate `last` over them."""
 
+    def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
+        """Yield the rows of `sql` without loading all of them."""
+
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has; of a large one, an estimate if the engine has one."""
 
@@ -70,6 +73,10 @@ class ReadTransaction:
     def fetch_all(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Return every row."""
         return self._connection.execute(sql, args).fetchall()
+
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yield every row, however many there are; for commands, not for the short operations of a server."""
+        return self._dialect.stream(self._connection, sql, args)
 
     def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
         """Return the rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are no rows).

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import Pipeline, RawCursor
+from psycopg import Pipeline, RawCursor, RawServerCursor
 
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.postgres.errors import UNAVAILABLE, summary
@@ -31,9 +31,12 @@ STATEMENT_TIMEOUT: Final = 60_000  # ms
 IDLE_TIMEOUT: Final = 10_000  # ms after which PostgreSQL ends the transaction of a process that was stopped
 _RETRY_FIRST, _RETRY_LAST = 0.1, 3.0  # s between attempts to connect
 _PREPARED_MAX: Final = 500
+_FETCHED: Final = 500  # rows of a stream in one exchange
+APPLICATION: Final = "happy-server-light"
+"""The name under which PostgreSQL lists these connections."""
 # A peer that vanished without a word is noticed after 15 s.
 _PARAMETERS: Final[dict[str, Any]] = {
-    "connect_timeout": CONNECT_TIMEOUT, "application_name": "happy-server-light", "client_encoding": "utf8",
+    "connect_timeout": CONNECT_TIMEOUT, "application_name": APPLICATION, "client_encoding": "utf8",
     "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000,
 }  # fmt: skip
 # As SELECT set_config, not as `options` of the connection: poolers refuse those.
@@ -191,6 +194,13 @@ class PostgresConnection:
             self.raw.execute(statement.text, rows[0])
         else:
             self.raw.cursor().executemany(statement.text, rows)
+
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query inside a transaction, some hundred at a time."""
+        with RawServerCursor(self.raw, "stream") as cursor:
+            cursor.itersize = _FETCHED
+            cursor.execute(translate(sql).text, args, binary=True)
+            yield from cursor
 
     def wait(self) -> None:
         """Wait until everything that was sent is answered. Raises the first error."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
 
 from happy_light import json_codec
+from happy_light.store.postgres.connection import PostgresConnection
 from happy_light.store.transaction import Connection, Row
 
 _ESTIMATE_FROM: Final = 50_000  # rows from which a count is PostgreSQL's own estimate
@@ -30,6 +31,11 @@ class PostgresDialect:
         found = rows[0][-1] if rows and last != "NULL" else None
         build = _builder(kind, columns)
         return json_codec.encode([build(row) for row in rows]), found
+
+    def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
+        """Yield the rows of a cursor of PostgreSQL's, which is there in a transaction."""
+        assert isinstance(connection, PostgresConnection)
+        return connection.stream(sql, args)
 
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has; of a large one, what the last vacuum or analyze found."""

@@ -59,3 +59,11 @@ def translate(error: Exception) -> Exception:
         case psycopg.Error():
             return StatementError(summary(error))
     return error
+
+
+def reason(error: psycopg.Error) -> str:
+    """Return psycopg's reason in one line: the last, which is about the last address that was tried."""
+    if error.sqlstate:
+        return summary(error).removeprefix(f"{error.sqlstate} ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -13,9 +13,9 @@ from psycopg import errors
 
 from happy_light.config import PostgresUrl
 from happy_light.errors import OperatorError
-from happy_light.store.postgres.connection import SCHEMA, PostgresConnection, connect
+from happy_light.store.postgres.connection import APPLICATION, SCHEMA, PostgresConnection, connect
 from happy_light.store.postgres.dialect import DIALECT
-from happy_light.store.postgres.errors import summary
+from happy_light.store.postgres.errors import reason
 from happy_light.store.transaction import ReadTransaction
 from happy_light.store.version import SCHEMA_VERSION
 
@@ -29,7 +29,7 @@ MIGRATIONS: Final[dict[int, str]] = {
 }
 """The SQL that leads from version n to n + 1. Append only; schema_postgres.sql is the result of all of them."""
 _LOCK: Final = 0x48617079  # "Hapy": the advisory lock under which one process creates or migrates
-_VERSION: Final = "schema-version"  # key in `meta`
+VERSION_KEY: Final = "schema-version"  # key in `meta`
 
 
 def schema_sql() -> str:
@@ -45,12 +45,11 @@ def create_or_migrate(url: PostgresUrl) -> None:
     try:
         connection = connect(url.text, lock_timeout="0", statement_timeout="0", idle_in_transaction_session_timeout="0")
     except psycopg.Error as error:
-        raise OperatorError(f"The database {url} cannot be reached: {_reason(error)}.") from None
+        raise OperatorError(f"The database {url} cannot be reached: {reason(error)}.") from None
     try:
         check_server(connection, url)
         with connection.transaction():
-            connection.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
-            _migrate(connection, url)
+            migrate_inside(connection, url)
     except errors.InsufficientPrivilege as error:
         user, database = connection.info.user, connection.info.dbname
         raise OperatorError(
@@ -58,14 +57,14 @@ def create_or_migrate(url: PostgresUrl) -> None:
             f'let its owner run: GRANT CREATE ON DATABASE "{database}" TO "{user}".'
         ) from None
     except psycopg.Error as error:
-        raise OperatorError(f"The database {url} cannot be used: {_reason(error)}.") from None
+        raise OperatorError(f"The database {url} cannot be used: {reason(error)}.") from None
     finally:
         connection.close()
 
 
 @contextlib.contextmanager
-def open_readonly(url: PostgresUrl) -> Iterator[ReadTransaction]:
-    """Open the database for reads that see one moment, however long they take.
+def open_readonly(url: PostgresUrl, *, alone: bool = False) -> Iterator[ReadTransaction]:
+    """Open the database for reads that see one moment, however long they take; `alone` if no server may use it.
 
     Raises OperatorError if it has no schema of this program and version, or cannot be read.
     """
@@ -80,10 +79,12 @@ def open_readonly(url: PostgresUrl) -> Iterator[ReadTransaction]:
             newer = "install that version" if version and version > SCHEMA_VERSION else "start the server once"
             found = "no tables of happy-server-light" if not version else f"schema {version}"
             raise OperatorError(f"The database {url} has {found}, this version knows {SCHEMA_VERSION}; {newer}.")
+        if alone:
+            refuse_servers(connection, url)
         with connection.raw.transaction():
             yield ReadTransaction(connection, DIALECT)
     except psycopg.Error as error:
-        raise OperatorError(f"The database {url} cannot be read: {_reason(error)}.") from None
+        raise OperatorError(f"The database {url} cannot be read: {reason(error)}.") from None
     finally:
         connection.close()
 
@@ -103,6 +104,17 @@ def check_server(connection: psycopg.Connection[Any], url: PostgresUrl) -> None:
         raise OperatorError(f"The database {url} is a standby, which cannot be written; name the primary.")
 
 
+def refuse_servers(connection: PostgresConnection, url: PostgresUrl) -> None:
+    """Raise OperatorError if servers of this program are connected to the database."""
+    (others,) = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = ? "
+        "AND pid <> pg_backend_pid()",
+        (APPLICATION,),
+    ).fetchone()
+    if others:
+        raise OperatorError(f"A server uses the database {url}; stop it first.")
+
+
 def version_of(connection: psycopg.Connection[Any]) -> int | None:
     """Return the version of the schema; None if there is none, 0 if it is not one of this program."""
     (tables,) = _one(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)", SCHEMA)
@@ -110,16 +122,18 @@ def version_of(connection: psycopg.Connection[Any]) -> int | None:
         return None
     if _one(connection, "SELECT to_regclass($1)", f"{SCHEMA}.meta") == (None,):
         return 0
-    row = connection.execute(b"SELECT value FROM meta WHERE key = $1", (_VERSION,)).fetchone()
+    row = connection.execute(b"SELECT value FROM meta WHERE key = $1", (VERSION_KEY,)).fetchone()
     return int(row[0]) if row else 0
 
 
-def _migrate(connection: psycopg.Connection[Any], url: PostgresUrl) -> None:
+def migrate_inside(connection: psycopg.Connection[Any], url: PostgresUrl) -> None:
+    """Do what `create_or_migrate` does, inside the open transaction. Raises OperatorError, psycopg.Error."""
+    connection.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
     version = version_of(connection)
     if version is None:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}".encode())
         _run(connection, schema_sql())
-        connection.execute(b"INSERT INTO meta (key, value) VALUES ($1, $2)", (_VERSION, str(SCHEMA_VERSION)))
+        connection.execute(b"INSERT INTO meta (key, value) VALUES ($1, $2)", (VERSION_KEY, str(SCHEMA_VERSION)))
         log.info("created the schema %s in %s", SCHEMA, url)
         return
     if version == 0:
@@ -135,7 +149,7 @@ def _migrate(connection: psycopg.Connection[Any], url: PostgresUrl) -> None:
     for number in range(version, SCHEMA_VERSION):
         _run(connection, MIGRATIONS[number])
     if version < SCHEMA_VERSION:
-        connection.execute(b"UPDATE meta SET value = $2 WHERE key = $1", (_VERSION, str(SCHEMA_VERSION)))
+        connection.execute(b"UPDATE meta SET value = $2 WHERE key = $1", (VERSION_KEY, str(SCHEMA_VERSION)))
         log.info("migrated the database from schema %d to %d", version, SCHEMA_VERSION)
 
 
@@ -148,11 +162,3 @@ def _one(connection: psycopg.Connection[Any], sql: str, *args: Any) -> tuple[Any
     row: tuple[Any, ...] | None = connection.execute(sql.encode(), args).fetchone()
     assert row is not None
     return row
-
-
-def _reason(error: psycopg.Error) -> str:
-    """Return psycopg's reason in one line: the last, which is about the last address that was tried."""
-    if error.sqlstate:
-        return summary(error).removeprefix(f"{error.sqlstate} ")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

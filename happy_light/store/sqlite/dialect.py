@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.sqlite import json_rows
-from happy_light.store.transaction import Connection
+from happy_light.store.transaction import Connection, Row
 
 
 class SqliteDialect:
@@ -26,6 +26,12 @@ class SqliteDialect:
         except sqlite3.DataError:  # over 1 GB
             raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
         return b"[" + (rows or b"") + b"]", found
+
+    def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
+        """Yield the rows as SQLite finds them."""
+        cursor = connection.execute(sql, args)
+        while (row := cursor.fetchone()) is not None:
+            yield row
 
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has, which reads an index of it."""

@@ -106,6 +106,7 @@ def open_readonly(path: Path) -> Iterator[ReadTransaction]:
         if version != SCHEMA_VERSION:
             newer = "install that version" if version > SCHEMA_VERSION else "run `happy-server-light migrate` first"
             raise OperatorError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}; {newer}.")
+        connection.execute("BEGIN")  # one snapshot
         yield ReadTransaction(connection, DIALECT)
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
