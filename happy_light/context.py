@@ -65,7 +65,7 @@ class ServerContext:
         self.client_log = ClientLog(settings.data_dir / "clients.log")
         self.probes = Probes()
         self.backups = BackupState()
-        self.health = HealthCheck(database)
+        self.health = HealthCheck(database, {} if settings.bucket is None else {"bucket": self.blobs.check})
         self.documents = Documents(describe)
         self.web_app = WebApp(settings)
 

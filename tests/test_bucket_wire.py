@@ -7,18 +7,25 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import httpx
 import pytest
 
+from happy_light import config
+from happy_light.admin import doctor_bucket, leftovers, prune
+from happy_light.admin.progress import ignore_progress
+from happy_light.server import Server
 from tests.client import World
+from tests.commands import ok, run
 from tests.conftest import Process
 from tests.pictures import KINDS, Pictures, name
-from tests.services import Moto
+from tests.services import Moto, Rclone
+from tests.test_blobs import UUID
 from tests.test_bucket import SIZE_MAX, empty, environ, objects
 
 __all__ = ["empty"]
@@ -45,6 +52,11 @@ def stored(moto: Moto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
 async def world(stored: Process, empty: Moto) -> AsyncIterator[World]:
     async with World(stored.url) as world:
         yield world
+
+
+def flags(moto: Moto) -> dict[str, str]:
+    """Return the settings of moto's bucket by their names."""
+    return {name.lower(): value for name, value in environ(moto).items()}
 
 
 async def send(upload: dict[str, Any], content: bytes) -> int:
@@ -156,3 +168,112 @@ async def test_public_files_are_not_served_here(world: World, empty: Moto) -> No
     empty.client().put_object(Bucket=empty.bucket, Key=key, Body=b"x")
     answer = await world.http.get(f"/files/{key}")
     assert (answer.status_code, answer.json()) == (404, {"error": "Not found"})
+
+
+# ------------------------------------------------------------------------------------------- operation
+async def commands(stored: Process, moto: Moto, *arguments: str) -> Any:
+    return await ok(stored.folder, *arguments, **environ(moto))
+
+
+async def test_deleting_an_account_deletes_its_objects_and_commands_count_them(
+    stored: Process, world: World, empty: Moto
+) -> None:
+    alice, bob = await world.account(), await world.account()
+    kept = (await bob.session())["id"]
+    for account, id in ((alice, (await alice.session())["id"]), (bob, kept)):
+        body = {"filename": "a", "size": 5}
+        upload = await account.ok("POST", f"/v1/sessions/{id}/attachments/request-upload", body)
+        assert await send(upload, b"bytes") == 204
+    client = empty.client()
+    client.put_object(Bucket=empty.bucket, Key=f"public/users/{alice.id}/avatars/a.png", Body=b"123")
+
+    accounts = {account["id"]: account for account in await commands(stored, empty, "accounts", "list")}
+    assert (accounts[alice.id]["fileBytes"], accounts[bob.id]["fileBytes"]) == (8, 5)
+    sizes = (await commands(stored, empty, "stats"))["bytes"]
+    assert (sizes["files"], sizes["attachments"]) == (3, 10)
+    deleted = await commands(stored, empty, "accounts", "delete", alice.id, "--yes")
+    assert deleted["bytes"] == 8
+    async with asyncio.timeout(20):
+        while len(left := await asyncio.to_thread(objects, empty)) > 1:
+            await asyncio.sleep(0.02)
+    assert [key.partition("/attachments/")[0] for key in left] == [f"sessions/{kept}"]
+
+
+async def test_prune_deletes_what_nothing_refers_to(
+    inside: Callable[..., Awaitable[Server]], empty: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside(**flags(empty))
+    async with World(server.url) as world:
+        pictures = await Pictures.make(await world.account(), "sessions")
+        refs = []
+        for _ in range(2):
+            upload = (await pictures.request()).json()
+            assert await send(upload, b"picture") == 204
+            refs.append(upload["ref"])
+        assert (await pictures.activate(refs[1])).status_code == 200
+        gone = f"sessions/gone/attachments/{UUID}.enc"
+        empty.client().put_object(Bucket=empty.bucket, Key=gone, Body=b"12345")
+
+        async def run(dry_run: bool) -> tuple[int, int, int]:
+            pruned = await prune.prune(server.context, prune.PruneRequest(dry_run=dry_run), ignore_progress)
+            return pruned.orphaned_folders, pruned.unused_pictures, pruned.file_bytes
+
+        assert await run(False) == (0, 0, 0)  # nothing is old enough
+        monkeypatch.setattr(leftovers, "UNOWNED_AGE", -60.0)
+        monkeypatch.setattr(leftovers, "UNUSED_AGE", -60.0)
+        assert await run(True) == (1, 1, 12)
+        assert objects(empty).keys() == {*refs, gone}
+        assert await run(False) == (1, 1, 12)
+        assert objects(empty).keys() == {refs[1]}
+
+
+async def test_a_server_works_without_its_bucket_and_health_says_so(
+    inside: Callable[..., Awaitable[Server]], moto: Moto
+) -> None:
+    server = await inside(**{**flags(moto), "s3_endpoint": "http://127.0.0.1:9"})
+    async with World(server.url) as world:
+        alice = await world.account()
+        health = await world.http.get("/health")
+        assert (health.status_code, health.json()["status"], health.json()["missing"]) == (200, "ok", ["bucket"])
+        session = (await alice.session())["id"]
+        pictures = Pictures(alice, "sessions", session)
+        upload = (await pictures.request()).json()
+        assert (await pictures.activate(upload["ref"])).status_code == 503
+        assert (await alice.delete(f"/v1/sessions/{session}")).status_code == 200
+
+
+async def test_doctor_finds_what_is_wrong_with_a_bucket(moto: Moto, rclone: Rclone) -> None:
+    """Moto lets everybody list its buckets and checks no size; rclone lets nobody read, and takes no forms."""
+    levels = {}
+    resource = f"arn:aws:s3:::{moto.bucket}/public/*"
+    public = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [public]})
+    moto.client().put_bucket_policy(Bucket=moto.bucket, Policy=policy)
+    for service in (moto, rclone):
+        bucket = config.load(environ(service, S3_PUBLIC_URL=f"{service.url}/{service.bucket}"), {}).bucket
+        assert bucket is not None
+        levels[service.name] = {finding.name: finding.level for finding in doctor_bucket.check(bucket)}
+    assert levels["moto"] == {
+        "bucket": "ok", "bucket privacy": "problem", "bucket downloads": "ok", "bucket avatars": "ok",
+        "bucket uploads": "warning", "bucket origins": "ok",
+    }  # fmt: skip
+    assert levels["rclone"] == {
+        "bucket": "ok", "bucket privacy": "ok", "bucket downloads": "ok", "bucket avatars": "problem",
+        "bucket uploads": "problem", "bucket origins": "warning",
+    }  # fmt: skip
+    assert "doctor" not in str([*objects(moto), *objects(rclone)])
+
+
+async def test_backup_says_what_is_not_in_it(stored: Process, moto: Moto, tmp_path: Path) -> None:
+    result = await run(stored.folder, "backup", str(tmp_path / "archive"), **environ(moto))
+    assert result.status == 0
+    assert f"The files in the bucket happy at {moto.url} are not in it" in result.out
+
+
+async def test_doctor_of_a_bucket_that_is_away_is_a_finding(stored: Process, moto: Moto) -> None:
+    away = environ(moto, S3_ENDPOINT="http://127.0.0.1:9", HAPPY_SERVER_LIGHT_PUSH="false")
+    result = await run(stored.folder, "doctor", "--json", "--port", stored.url.rpartition(":")[2], **away)
+    assert result.status == 1
+    (finding,) = [finding for finding in result.json if finding["level"] != "ok"]
+    assert finding["name"] == "bucket"
+    assert "cannot be reached" in finding["text"]

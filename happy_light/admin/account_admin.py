@@ -18,11 +18,10 @@ from typing import Annotated, Any, Final
 from starlette.responses import Response
 
 from happy_light import store
-from happy_light.admin import folders
+from happy_light.admin import stored_files
 from happy_light.admin.account_list import Account, AccountList, find, list_accounts
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
 from happy_light.bus import AccountDeleted, SignedOut
-from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
@@ -117,17 +116,18 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
     prefixes = [f"sessions/{session_id}/" for session_id in sessions]
     prefixes += [f"projects/{project_id}/" for project_id in projects]
     for prefix in [*prefixes, f"public/users/{account_id}/"]:
-        size += await folders.delete_stored(context.blobs, prefix)
+        size += await stored_files.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
     context.bus.publish(AccountDeleted(account_id))
     log.info("account %s is deleted: %d messages, %d bytes of files", account_id, messages, size)
     return Deleted(account_id, messages, size)
 
 
-def _read_accounts(settings: Settings, only: str | None = None) -> list[Account]:
+def _read_accounts(context: ServerContext, only: str | None = None) -> list[Account]:
+    stored = list(context.blobs.walk_owners())
     # On a connection of its own: it reads the whole database, and clients' reads should not wait for that.
-    with store.open_for_reading(settings) as tx:
-        return list_accounts(tx, settings, only)
+    with store.open_for_reading(context.settings) as tx:
+        return list_accounts(tx, stored, only)
 
 
 async def _id_of(request: Request[Any, Any]) -> str:
@@ -140,12 +140,12 @@ async def _id_of(request: Request[Any, Any]) -> str:
 # --------------------------------------------------------------------------------------- endpoints
 async def get_accounts(request: Request[None, None]) -> AccountList:
     """List every account."""
-    return AccountList(await asyncio.to_thread(_read_accounts, request.context.settings))
+    return AccountList(await asyncio.to_thread(_read_accounts, request.context))
 
 
 async def get_account(request: Request[None, None]) -> Account:
     """Show one account."""
-    found = await asyncio.to_thread(_read_accounts, request.context.settings, await _id_of(request))
+    found = await asyncio.to_thread(_read_accounts, request.context, await _id_of(request))
     if not found:  # deleted meanwhile
         raise ApiError(UNKNOWN_ACCOUNT)
     return found[0]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from happy_light.admin.folders import account_files, project_files, session_files, size_of, subfolders
 from happy_light.auth.fingerprints import fingerprint, parse_fingerprint
-from happy_light.config import Settings
+from happy_light.blobs import StoredFiles
 from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
@@ -45,8 +44,11 @@ def find(tx: ReadTransaction, name: str) -> str | None:
     return None
 
 
-def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = None) -> list[Account]:
-    """Return every account, or the one with the id `only`. Reads the length of every message."""
+def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | None = None) -> list[Account]:
+    """Return every account, or the one with the id `only`, with `stored`, what is stored of all owners.
+
+    Reads the length of every message.
+    """
     sessions = _by_account(
         tx, "SELECT account_id, count(*), max(active_at), sum(length(metadata) + coalesce(length(agent_state), 0) "
         "+ coalesce(length(avatar_preview), 0)) FROM sessions WHERE account_id = coalesce(?, account_id) "
@@ -74,7 +76,7 @@ def list_accounts(tx: ReadTransaction, settings: Settings, only: str | None = No
         "GROUP BY account_id",
         only, 1,
     )  # fmt: skip
-    files = _file_sizes(tx, settings, only)
+    files = _file_sizes(tx, stored, only)
     accounts = []
     for id, key, username, first, last, created, updated in tx.fetch_all(
         "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts "
@@ -122,16 +124,14 @@ def _fingerprint(public_key: str) -> str:
     return "being deleted" if public_key.startswith("deleted ") else fingerprint(bytes.fromhex(public_key))
 
 
-def _file_sizes(tx: ReadTransaction, settings: Settings, only: str | None) -> dict[str, int]:
+def _file_sizes(tx: ReadTransaction, found: list[StoredFiles], only: str | None) -> dict[str, int]:
+    owners: dict[tuple[str, str], str] = {}
+    for table in ("sessions", "projects"):
+        rows = tx.fetch_all(f"SELECT id, account_id FROM {table} WHERE account_id = coalesce(?, account_id)", (only,))
+        owners |= {(table, id): account_id for id, account_id in rows}
     sizes: dict[str, int] = {}
-    for table, place in (("sessions", session_files(settings)), ("projects", project_files(settings))):
-        owners: dict[str, str] = dict(
-            tx.fetch_all(f"SELECT id, account_id FROM {table} WHERE account_id = coalesce(?, account_id)", (only,))
-        )
-        for folder in subfolders(place):
-            if folder.name in owners:
-                owner = owners[folder.name]
-                sizes[owner] = sizes.get(owner, 0) + size_of(folder)
-    for folder in subfolders(account_files(settings)):
-        sizes[folder.name] = sizes.get(folder.name, 0) + size_of(folder)
+    for files in found:
+        owner = files.owner if files.table == "accounts" else owners.get((files.table, files.owner))
+        if owner is not None:
+            sizes[owner] = sizes.get(owner, 0) + files.size
     return sizes

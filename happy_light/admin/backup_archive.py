@@ -23,8 +23,8 @@ from typing import IO, Final, cast
 import msgspec
 
 from happy_light import __version__, clock, json_codec, store
-from happy_light.admin.folders import files_in
 from happy_light.admin.progress import ProgressCallback, part_of
+from happy_light.admin.stored_files import files_in
 from happy_light.atomic_write import TEMPORARY_SUFFIX
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys

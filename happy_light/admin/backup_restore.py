@@ -19,8 +19,8 @@ from happy_light.admin.backup_archive import (
     is_secret_of,
     read_archive,
 )
-from happy_light.admin.folders import files_in
 from happy_light.admin.progress import ProgressCallback
+from happy_light.admin.stored_files import files_in
 from happy_light.auth import master_secret
 from happy_light.config import Settings
 from happy_light.errors import OperatorError

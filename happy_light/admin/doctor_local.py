@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from happy_light import store
-from happy_light.admin import doctor_postgres, prune
+from happy_light.admin import doctor_bucket, doctor_postgres, leftovers
 from happy_light.admin.finding import Finding
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
+from happy_light.blobs import Blobs, BucketError, blobs_of
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -98,21 +99,30 @@ def contents(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
     )  # fmt: skip
     yield _secret(tx, settings)
     yield clock(tx, now_ms())
-    yield _leftovers(tx, settings)
+    try:
+        yield from _files(tx, settings, blobs_of(settings))
+    except BucketError as error:
+        cure = "Look at the S3_ settings, and at the log of the S3 server."
+        yield Finding("bucket", "problem", f"{error}.", cure)
+
+
+def _files(tx: ReadTransaction, settings: Settings, blobs: Blobs) -> Iterator[Finding]:
+    """Check that every file that the database knows is there, and no other. Raises BucketError."""
+    if settings.bucket is not None:
+        yield from doctor_bucket.check(settings.bucket)
+    yield _leftovers(tx, settings, blobs)
+    stored = {blob.key for blob in blobs.walk()}
+    pictures = tx.fetch_all(
+        "SELECT avatar_ref FROM sessions WHERE avatar_ref IS NOT NULL UNION ALL "
+        "SELECT avatar_ref FROM projects WHERE avatar_ref IS NOT NULL"
+    )
     yield _listed(
         "pictures", "Every active picture is there.", "active pictures are missing", "Restore them from a backup.",
-        [
-            ref
-            for (ref,) in tx.fetch_all(
-                "SELECT avatar_ref FROM sessions WHERE avatar_ref IS NOT NULL UNION ALL "
-                "SELECT avatar_ref FROM projects WHERE avatar_ref IS NOT NULL"
-            )
-            if not (settings.attachments / ref).is_file()
-        ],
+        [ref for (ref,) in pictures if ref not in stored],
     )  # fmt: skip
     yield _listed(
         "files", "Every public file is there.", "public files are missing", "Restore them from a backup.",
-        [row[0] for row in tx.fetch_all("SELECT path FROM uploaded_files") if not (settings.files / row[0]).is_file()],
+        [path for (path,) in tx.fetch_all("SELECT path FROM uploaded_files") if path not in stored],
     )  # fmt: skip
 
 
@@ -168,12 +178,13 @@ def clock(tx: ReadTransaction, now: int) -> Finding:
     return Finding("clock", "ok", "The clock is not behind the database.")
 
 
-def _leftovers(tx: ReadTransaction, settings: Settings) -> Finding:
-    found = [*prune.orphaned_folders(tx, settings), *prune.unfinished_uploads(settings)]
+def _leftovers(tx: ReadTransaction, settings: Settings, blobs: Blobs) -> Finding:
+    found = [files.prefix for files in leftovers.without_owner(tx, leftovers.old_files(blobs))]
+    found += [path.name for path in leftovers.unfinished_uploads(settings)]
     finding = _listed(
         "leftovers", "No files are left of deleted sessions, projects and accounts, or of unfinished uploads.",
         "files or folders are left of deleted sessions, projects and accounts, or of unfinished uploads",
-        "happy-server-light prune", [path.name for path in found],
+        "happy-server-light prune", found,
     )  # fmt: skip
     if found:
         finding.level = "warning"

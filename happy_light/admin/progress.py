@@ -15,6 +15,7 @@ from typing import Any, Final
 from starlette.responses import StreamingResponse
 
 from happy_light import json_codec
+from happy_light.blobs import BucketError
 from happy_light.errors import ApiError, OperatorError, ServiceUnavailable
 from happy_light.wire import Outgoing
 
@@ -84,7 +85,7 @@ def _outcome(task: asyncio.Task[Any]) -> Any:
     """Return the last line of work that has ended."""
     try:
         return {"result": task.result()}
-    except (ApiError, OperatorError, ServiceUnavailable) as error:
+    except (ApiError, BucketError, OperatorError, ServiceUnavailable) as error:
         return Failed(str(error))
     except Exception:
         log.exception("work for an operator failed")

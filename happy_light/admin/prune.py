@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 from starlette.responses import Response
 
 from happy_light import clock, json_codec
-from happy_light.admin import folders
+from happy_light.admin import leftovers, stored_files
 from happy_light.admin.account_admin import DELETE_BATCH
-from happy_light.admin.folders import account_files, project_files, session_files
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
-from happy_light.atomic_write import TEMPORARY_SUFFIX
-from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.domains import auth, sessions
 from happy_light.http.request import Request
@@ -30,8 +25,6 @@ from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
-UNOWNED_AGE: Final = 3600.0  # s without a change, after which files without an owner and unfinished ones may go
-UNUSED_AGE: Final = 86_400.0  # s after which an uploaded picture may go that is not the active one
 INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
 _SCAN_BATCH: Final = 5_000  # messages looked at in one read
 
@@ -122,49 +115,6 @@ def delete_messages(tx: Transaction, keys: list[MessageKey], before: int) -> Non
     )
 
 
-def without_owner(tx: ReadTransaction, found: list[Path], table: str) -> list[Path]:
-    """Return the folders that are named after no row of the table."""
-    assert table in ("sessions", "projects", "accounts")
-    return [folder for folder in found if tx.fetch_one(f"SELECT 1 FROM {table} WHERE id = ?", (folder.name,)) is None]
-
-
-def orphaned_folders(tx: ReadTransaction, settings: Settings) -> list[Path]:
-    """Return the folders whose session, project or account is gone and that did not change for UNOWNED_AGE."""
-    limit = time.time() - UNOWNED_AGE
-    places = {"sessions": session_files, "projects": project_files, "accounts": account_files}
-    return [
-        folder
-        for table, place in places.items()
-        for folder in without_owner(tx, folders.subfolders(place(settings)), table)
-        if folder.stat().st_mtime < limit
-    ]
-
-
-def unfinished_uploads(settings: Settings) -> list[Path]:
-    """Return the temporary files of uploads that a crash ended and that did not change for UNOWNED_AGE."""
-    limit = time.time() - UNOWNED_AGE
-    return [
-        file
-        for place in (settings.attachments, settings.files)
-        for file in place.rglob(f".*{TEMPORARY_SUFFIX}")
-        if file.is_file() and file.stat().st_mtime < limit
-    ]
-
-
-def unused_pictures(tx: ReadTransaction, settings: Settings) -> list[Path]:
-    """Return the pictures that were uploaded before UNUSED_AGE and are not the active one of a session or project."""
-    limit = time.time() - UNUSED_AGE
-    found = []
-    for table, place in (("sessions", session_files(settings)), ("projects", project_files(settings))):
-        for file in place.glob("*/avatar/*.enc"):
-            if file.stat().st_mtime < limit:
-                ref = file.relative_to(settings.attachments).as_posix()
-                sql = f"SELECT 1 FROM {table} WHERE id = ? AND avatar_ref = ?"
-                if tx.fetch_one(sql, (file.parts[-3], ref)) is None:
-                    found.append(file)
-    return found
-
-
 def expired_auth_requests(tx: ReadTransaction, now: int) -> int:
     """Return how many requests to sign in have expired at `now` (ms)."""
     row = tx.fetch_one(
@@ -182,16 +132,7 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
         await _prune_sessions(context, now - request.sessions_inactive * 1000, pruned, progress)
     if request.messages_older is not None:
         await _prune_messages(context, now - request.messages_older * 1000, pruned, progress)
-    for folder in await database.read(orphaned_folders, context.settings):
-        pruned.orphaned_folders += 1
-        pruned.file_bytes += await asyncio.to_thread(folders.size_of if request.dry_run else folders.delete, folder)
-    unfinished = await asyncio.to_thread(unfinished_uploads, context.settings)
-    unused = await database.read(unused_pictures, context.settings)
-    pruned.unfinished_uploads, pruned.unused_pictures = len(unfinished), len(unused)
-    for file in (*unfinished, *unused):
-        pruned.file_bytes += file.stat().st_size
-        if not request.dry_run:
-            file.unlink(missing_ok=True)
+    await _prune_files(context, pruned)
     if request.dry_run:
         pruned.auth_requests = await database.read(expired_auth_requests, now)
         return pruned
@@ -199,6 +140,26 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
     while size := await database.write_for((), database.shrink):
         pruned.freed_bytes += size
     return pruned
+
+
+async def _prune_files(context: ServerContext, pruned: Pruned) -> None:
+    """Delete the files that nothing refers to. Raises OSError."""
+    blobs, database = context.blobs, context.database
+    for files in await database.read(leftovers.without_owner, await asyncio.to_thread(leftovers.old_files, blobs)):
+        pruned.orphaned_folders += 1
+        pruned.file_bytes += files.size
+        if not pruned.dry_run:
+            await asyncio.to_thread(blobs.remove_prefix, files.prefix)
+    for picture in await database.read(leftovers.not_active, await asyncio.to_thread(leftovers.old_pictures, blobs)):
+        pruned.unused_pictures += 1
+        pruned.file_bytes += picture.size
+        if not pruned.dry_run:
+            await asyncio.to_thread(blobs.remove, picture.key)
+    for file in await asyncio.to_thread(leftovers.unfinished_uploads, context.settings):
+        pruned.unfinished_uploads += 1
+        pruned.file_bytes += file.stat().st_size
+        if not pruned.dry_run:
+            file.unlink(missing_ok=True)
 
 
 async def _prune_sessions(context: ServerContext, before: int, pruned: Pruned, progress: ProgressCallback) -> None:
@@ -209,13 +170,13 @@ async def _prune_sessions(context: ServerContext, before: int, pruned: Pruned, p
         if pruned.dry_run:
             pruned.sessions += 1
             pruned.messages += messages
-            pruned.file_bytes += await folders.stored_size(context.blobs, prefix)
+            pruned.file_bytes += await stored_files.stored_size(context.blobs, prefix)
             continue
         while (count := await context.database.write(account_id, delete_inactive, session_id, before)) is not None:
             pruned.messages += count
             if count < DELETE_BATCH:
                 pruned.sessions += 1
-                pruned.file_bytes += await folders.delete_stored(context.blobs, prefix)
+                pruned.file_bytes += await stored_files.delete_stored(context.blobs, prefix)
                 break
 
 

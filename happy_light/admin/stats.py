@@ -9,7 +9,7 @@ import asyncio
 import time
 
 from happy_light import __version__
-from happy_light.admin.folders import size_of
+from happy_light.blobs import Blobs
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.counters import BOUNDS, Timing, client_type
@@ -23,7 +23,7 @@ TABLES = ("accounts", "sessions", "messages", "machines", "projects")
 
 
 class Disk(Outgoing):
-    """Bytes of the database, of its write-ahead log, of free pages in the database, and of the two folders of files."""
+    """Bytes of the database, of its write-ahead log, of free pages in it, of public files, and of encrypted ones."""
 
     database: int
     log: int
@@ -135,14 +135,24 @@ def _by_route(context: ServerContext) -> dict[tuple[str, str, int], Timing]:
     return merged
 
 
+def _stored(blobs: Blobs) -> tuple[int, int]:
+    """Return the bytes of public and of encrypted files. Raises OSError."""
+    public = encrypted = 0
+    for files in blobs.walk_owners():
+        if files.table == "accounts":
+            public += files.size
+        else:
+            encrypted += files.size
+    return public, encrypted
+
+
 # --------------------------------------------------------------------------------------- endpoints
 async def get(request: Request[None, None]) -> Stats:
     """Show what the server holds and does."""
     context = request.context
-    database, settings = context.database, context.settings
+    database = context.database
     stats = Stats(__version__, SCHEMA_VERSION, await database.row_counts(TABLES), await database.read(disk, database))
-    stats.bytes.files = await asyncio.to_thread(size_of, settings.files)
-    stats.bytes.attachments = await asyncio.to_thread(size_of, settings.attachments)
+    stats.bytes.files, stats.bytes.attachments = await asyncio.to_thread(_stored, context.blobs)
     if context.serving:
         stats.server = running(context)
     return stats

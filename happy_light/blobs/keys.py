@@ -57,6 +57,11 @@ def is_encrypted_name(name: str) -> bool:
     return _ENCRYPTED_NAME.fullmatch(name) is not None
 
 
+def is_picture(key: str) -> bool:
+    """Return whether `key` is that of a picture of a session or project."""
+    return "/avatar/" in key and _PRIVATE.fullmatch(key) is not None
+
+
 def check(key: str) -> None:
     """Raise InvalidKey unless `key` is one."""
     if not is_key(key):

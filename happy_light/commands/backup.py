@@ -99,6 +99,8 @@ def _back_up(settings: Settings, arguments: argparse.Namespace, destination: str
     text = f"{made.archive}: {output.size(result.bytes)}, {result.entries} files, read back and verified."
     if settings.postgres is not None:
         text += f"\nThe database itself is not in it: pg_dump backs up the schema happy_light of {settings.postgres}."
+    if settings.bucket is not None:
+        text += f"\nThe files in the bucket {settings.bucket} are not in it: back up the bucket with its own tools."
     if manifest.secret:
         text += "\nIt contains the master secret: whoever has it can sign in as any account. Keep it safe."
     if not arguments.quiet:

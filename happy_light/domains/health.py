@@ -39,6 +39,8 @@ class Health(Outgoing):
     error: str | msgspec.UnsetType = msgspec.UNSET
     backup: BackupHealth | msgspec.UnsetType = msgspec.UNSET
     """The last scheduled backup, if there was one."""
+    missing: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """What is away without which the server still works, such as `bucket`."""
 
 
 # --------------------------------------------------------------------------------------- endpoints
@@ -48,9 +50,10 @@ async def get_health(request: Request[None, None]) -> Health | Response:
     now = _iso(time.time())
     backup = _last_backup(request.context)
     problem = await request.context.health.problem()
+    missing = request.context.health.missing or msgspec.UNSET
     if problem:
-        return responses.json_response(503, Health("error", now, SERVICE, problem, backup))
-    return Health("ok", now, SERVICE, backup=backup)
+        return responses.json_response(503, Health("error", now, SERVICE, problem, backup, missing))
+    return Health("ok", now, SERVICE, backup=backup, missing=missing)
 
 
 def _last_backup(context: ServerContext) -> BackupHealth | msgspec.UnsetType:
