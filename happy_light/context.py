@@ -97,4 +97,5 @@ async def join_cluster(
     cluster = Cluster(url, server, bus, context.database, context.clients, context.keys.tokens, drop)
     await cluster.start()
     context.cluster = context.clients.others = cluster
+    context.health.parts["redis"] = cluster.check
     return cluster

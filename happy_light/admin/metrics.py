@@ -122,6 +122,9 @@ def _storage(context: ServerContext, records: dict[str, int], size: stats.Disk) 
     )
     commits.add_metric([], _buckets(database.commits), database.commits.seconds)
     yield commits
+    if context.settings.bucket is not None:
+        text = "Files and prefixes that are still to be deleted from the bucket"
+        yield GaugeMetricFamily("bucket_deletions_waiting", text, value=context.blobs.deletions_waiting)
 
 
 def _buckets(timing: Timing) -> list[tuple[str, float]]:

@@ -27,6 +27,11 @@ class Blobs(Protocol):
     Every method raises InvalidKey for a key or prefix that keys.py does not accept, before anything is touched.
     """
 
+    @property
+    def deletions_waiting(self) -> int:
+        """Return how many deletions are not done yet."""
+        ...
+
     async def put(self, key: str, content: AsyncIterator[bytes], size_max: int, *, overwrite: bool = True) -> int:
         """Store `content` under `key` and return its size in bytes; it is on disk then, and nothing is left otherwise.
 

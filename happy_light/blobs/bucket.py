@@ -156,7 +156,7 @@ class BucketBlobs:
 
     @property
     def deletions_waiting(self) -> int:
-        """How many keys and prefixes are still to be deleted."""
+        """Return how many keys and prefixes are still to be deleted."""
         return len(self._deletions)
 
     async def close(self, seconds: float) -> None:

@@ -34,6 +34,7 @@ class FolderBlobs:
     """The `Blobs` of the light server: public files below `files`, encrypted ones below `attachments`."""
 
     def __init__(self, files: Path, attachments: Path) -> None:
+        self.deletions_waiting: int = 0  # they are done at once
         self._roots: Final = {"files": files, "attachments": attachments}
 
     # ------------------------------------------------------------------------------------- places

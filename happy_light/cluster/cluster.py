@@ -47,6 +47,7 @@ from happy_light.cluster.redis_link import RedisLink
 from happy_light.cluster.remote_clients import RemoteClients
 from happy_light.cluster.updates import SWEEP_EVERY, UpdateFeed
 from happy_light.config import RedisUrl
+from happy_light.errors import ServiceUnavailable
 from happy_light.store import Database
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,11 @@ class Cluster:
         await self.link.start()
         self._spawn(self._live())
         self._spawn(self._sweep())
+
+    async def check(self) -> None:
+        """Raise ServiceUnavailable while Redis is away."""
+        if not self.link.is_connected:
+            raise ServiceUnavailable("Redis does not answer")
 
     async def close(self) -> None:
         """Leave; the sockets of this process must be closed by now."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from happy_light.errors import ServiceUnavailable
@@ -23,9 +23,9 @@ class HealthCheck:
     `parts`: the other parts by their names; each raises ServiceUnavailable while it is away.
     """
 
-    def __init__(self, database: Database, parts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    def __init__(self, database: Database, parts: dict[str, Callable[[], Awaitable[None]]]) -> None:
         self._database = database
-        self._parts = parts
+        self.parts = parts
         self._lock = asyncio.Lock()
         self._problem = ""
         self._missing: list[str] = []
@@ -45,7 +45,7 @@ class HealthCheck:
         return self._missing
 
     async def _check_parts(self) -> list[str]:
-        return [name for name, check in self._parts.items() if not await _works(check)]
+        return [name for name, check in self.parts.items() if not await _works(check)]
 
     async def _check(self) -> str:
         try:
