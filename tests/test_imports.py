@@ -59,6 +59,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "log_setup",
         "atomic_write",
         "sequencer",
+        "threads",
     ),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Final
 
-from happy_light import clock, store
+from happy_light import clock, store, threads
 from happy_light.admin import backup_folder, server_id
 from happy_light.config import Settings
 from happy_light.context import ServerContext
@@ -31,7 +31,7 @@ async def run_regularly(context: ServerContext) -> None:
     settings = context.settings
     if settings.backup_every is None:
         return
-    due = await asyncio.to_thread(_first_due, context, settings.backup_every)
+    due = await threads.run(_first_due, context, settings.backup_every)
     while True:
         left = due - time.time()
         if left > 0:
@@ -46,7 +46,7 @@ async def back_up(context: ServerContext) -> BackupResult:
     """Make a backup now. Its thread ends soon after a cancellation."""
     stopped = threading.Event()
     try:
-        return await asyncio.to_thread(_back_up, context.settings, stopped)
+        return await threads.run(_back_up, context.settings, stopped)
     finally:
         stopped.set()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from happy_light import data_dir, store
+from happy_light import data_dir, store, threads
 from happy_light.atomic_write import write_atomic
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -43,7 +43,7 @@ async def _rotate(settings: Settings) -> Rotated:
         await database.read(master_secret.finish_replacement, settings.secret_file)
         old = await database.read(_known_keys, settings)
         new = Keys(master_secret.new())
-        await asyncio.to_thread(write_atomic, master_secret.pending(settings.secret_file), new.secret.encode())
+        await threads.run(write_atomic, master_secret.pending(settings.secret_file), new.secret.encode())
         ids = await database.read(_account_ids)
         accounts, resealed, lost = await database.write_for(ids, replace_secret, old, new)
         await database.read(master_secret.finish_replacement, settings.secret_file)

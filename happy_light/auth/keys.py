@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from typing import Final
 
+from happy_light import threads
 from happy_light.auth.challenges import Challenges
 from happy_light.auth.sealing import Vault
 from happy_light.auth.tokens import Signer, Tokens
@@ -23,7 +23,7 @@ class Keys:
 
     async def warm(self) -> None:
         """Derive the key of the tokens on another thread (0.1 s), before the first request needs it."""
-        await asyncio.to_thread(self.tokens.signer.warm)
+        await threads.run(self.tokens.signer.warm)
 
     def check_value(self) -> str:
         """Return a value that stands for the secret and from which the secret cannot be found (64 hex digits)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +14,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from happy_light import threads
 
 _CHUNK: Final = 256 * 1024  # bytes read from disk at a time
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -72,7 +73,7 @@ class FileResponse(Response):
     async def _read(self, start: int, size: int) -> bytes:
         if self._content is not None:
             return self._content[start : start + size]
-        chunk = await asyncio.to_thread(os.pread, self._file.fileno(), size, start)
+        chunk = await threads.run(os.pread, self._file.fileno(), size, start)
         if not chunk:
             raise OSError("the file became shorter while it was sent")
         return chunk

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 from starlette.responses import Response
 
-from happy_light import atomic_write
+from happy_light import atomic_write, threads
 from happy_light.blobs import file_response, keys
 from happy_light.blobs.stored import BlobExists, BlobTooLarge, StoredBlob, StoredFiles
 from happy_light.errors import ServiceUnavailable
@@ -57,7 +57,7 @@ class FolderBlobs:
         """Store `content` with mode 0600, folders with 0700; see Blobs."""
         place = keys.disk_path(key)
         size = 0
-        creating = asyncio.ensure_future(asyncio.to_thread(self._create, place))
+        creating = asyncio.ensure_future(threads.run(self._create, place))
         try:
             with _logged(key):
                 target, file = await asyncio.shield(creating)
@@ -71,9 +71,9 @@ class FolderBlobs:
                     raise BlobTooLarge(f"The file is larger than {size_max} bytes")
                 with _logged(key):
                     # A buffered file's lock keeps a write that goes on after a cancellation and the close below apart.
-                    await asyncio.to_thread(file.write, chunk)
+                    await threads.run(file.write, chunk)
             with _logged(key):
-                await asyncio.to_thread(_publish, file, target, overwrite)
+                await threads.run(_publish, file, target, overwrite)
         finally:
             _discard(file)
         return size
@@ -100,7 +100,7 @@ class FolderBlobs:
     async def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, None if there is none."""
         place = keys.disk_path(key)
-        return await asyncio.to_thread(self._size, place)
+        return await threads.run(self._size, place)
 
     def _size(self, place: str) -> int | None:
         try:
@@ -112,7 +112,7 @@ class FolderBlobs:
     async def response(self, key: str, media_type: str, headers: Mapping[str, str]) -> Response | None:
         """Return an answer that sends a file; see Blobs."""
         place = keys.disk_path(key)
-        return await asyncio.to_thread(self._respond, place, media_type, headers)
+        return await threads.run(self._respond, place, media_type, headers)
 
     def _respond(self, place: str, media_type: str, headers: Mapping[str, str]) -> Response | None:
         try:
@@ -128,7 +128,7 @@ class FolderBlobs:
         """
         if not path or _NOT_BELOW.search(path):
             return None
-        return await asyncio.to_thread(self._respond_public, path, media_type, headers)
+        return await threads.run(self._respond_public, path, media_type, headers)
 
     def _respond_public(self, path: str, media_type: str, headers: Mapping[str, str]) -> Response | None:
         try:
@@ -175,12 +175,12 @@ class FolderBlobs:
     async def delete(self, key: str) -> None:
         """Delete a file if it exists; see Blobs."""
         keys.check(key)
-        await asyncio.to_thread(_log_errors, self.remove, key)
+        await threads.run(_log_errors, self.remove, key)
 
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every file whose key begins with `prefix`, and unfinished ones beside them; see Blobs."""
         keys.check_prefix(prefix)
-        await asyncio.to_thread(_log_errors, self.remove_prefix, prefix)
+        await threads.run(_log_errors, self.remove_prefix, prefix)
 
     def remove(self, key: str) -> None:
         """Delete a file now, if it exists. Raises InvalidKey, OSError."""

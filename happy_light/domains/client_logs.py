@@ -5,12 +5,12 @@ POST /logs-combined-from-cli-and-mobile-for-simple-ai-debugging   append an entr
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final, Literal
 
 import msgspec
 from starlette.responses import Response
 
+from happy_light import threads
 from happy_light.errors import FILE_NOT_FOUND, ServiceUnavailable
 from happy_light.http import responses
 from happy_light.http.request import Request
@@ -40,7 +40,7 @@ async def post(request: Request[LogEntry, None]) -> Success | Response:
         return responses.not_found(request.scope)
     entry = _ROUTE.decode_body(await request.read(ENTRY_MAX), request.header(b"content-type"))
     try:
-        await asyncio.to_thread(request.context.client_log.append, entry)
+        await threads.run(request.context.client_log.append, entry)
     except OSError as error:
         raise ServiceUnavailable(f"The log cannot be written: {error.strerror}") from error
     return Success()

@@ -8,10 +8,10 @@ GET    /v1/connect/tokens             list all tokens
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
+from happy_light import threads
 from happy_light.auth.sealing import Vault
 from happy_light.errors import UNKNOWN_VENDOR, ApiError
 from happy_light.http.request import Request
@@ -96,7 +96,7 @@ async def post_register(request: Request[NewVendorToken, None]) -> Success:
     """Store the token of a vendor, replacing an older one."""
     vendor = _vendor(request)
     path = _key_path(request.account_id, vendor)
-    encrypted = await asyncio.to_thread(request.context.keys.vault.seal, path, request.body.token)
+    encrypted = await threads.run(request.context.keys.vault.seal, path, request.body.token)
     return await request.context.database.write(request.account_id, store_token, vendor, encrypted)
 
 
@@ -104,7 +104,7 @@ async def get_token(request: Request[None, None]) -> FoundToken:
     """Return the token of a vendor, null if there is none."""
     vendor, vault = _vendor(request), request.context.keys.vault
     encrypted = (await request.context.database.read(read_tokens, request.account_id)).get(vendor)
-    return FoundToken(await asyncio.to_thread(decrypt_token, vault, request.account_id, vendor, encrypted))
+    return FoundToken(await threads.run(decrypt_token, vault, request.account_id, vendor, encrypted))
 
 
 async def get_tokens(request: Request[None, None]) -> VendorTokens:
@@ -112,7 +112,7 @@ async def get_tokens(request: Request[None, None]) -> VendorTokens:
     vault = request.context.keys.vault
     tokens = []
     for vendor, encrypted in (await request.context.database.read(read_tokens, request.account_id)).items():
-        token = await asyncio.to_thread(decrypt_token, vault, request.account_id, vendor, encrypted)
+        token = await threads.run(decrypt_token, vault, request.account_id, vendor, encrypted)
         if token is not None:
             tokens.append(VendorToken(vendor, token))
     return VendorTokens(tokens)

@@ -21,10 +21,11 @@ import msgspec
 from starlette.responses import Response
 
 from happy_light import wire
-from happy_light.bus import Audience, Muted, Unmuted, Update
+from happy_light.bus import Audience, Unmuted, Update
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import deleted_machines, sessions
+from happy_light.domains.presence.operations import Key
 from happy_light.domains.versioned import CompareAndSet, Stored, VersionMismatch, Write
 from happy_light.errors import MACHINE_NOT_FOUND, ApiError
 from happy_light.http.request import Request
@@ -314,9 +315,9 @@ async def post(request: Request[NewMachine, None]) -> Registration | Response:
 async def delete_machine(request: Request[None, None]) -> Success:
     """Delete a machine, its access keys and the sessions that it publishes."""
     context, account_id, machine_id = request.context, request.account_id, request.path["id"]
-    # Before the write, so that no heartbeat that arrives meanwhile is announced after the deletion.
-    context.bus.publish(Muted("machine", account_id, machine_id))
-    for session_id in await context.database.write(account_id, delete, machine_id):
+    write = context.database.write(account_id, delete, machine_id)
+    context.presence.mute(Key("machine", account_id, machine_id), write)
+    for session_id in await write:
         await context.blobs.delete_prefix(f"sessions/{session_id}/")  # after a crash, `prune` deletes them
     return Success()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import shlex
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from happy_light import __version__
+from happy_light import __version__, threads
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.http import addresses, forwarded
@@ -34,10 +33,10 @@ async def answer(request: Request[Any, Any]) -> Response:
     template, style, script = _parts()
     port: int = request.scope["server"][1]
     scan = url if not addresses.is_loopback_url(url) else next(iter(_for_phones(settings, port)), None)
-    qr = await asyncio.to_thread(_figure, scan) if scan else ""
+    qr = await threads.run(_figure, scan) if scan else ""
     problem = await request.context.health.problem()
     app = request.context.web_app
-    web_app = await asyncio.to_thread(build.is_there, settings)
+    web_app = await threads.run(build.is_there, settings)
     body = template.substitute(
         url=escape(url),
         explicit="no" if settings.public_url is None else "yes",

@@ -5,7 +5,6 @@ Nothing is cached between requests, so that a new build is served at once. Files
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
@@ -17,7 +16,7 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light import content_types
+from happy_light import content_types, threads
 from happy_light.blobs import file_response
 from happy_light.http import forwarded, responses
 from happy_light.http.request import Request
@@ -75,7 +74,7 @@ async def answer(request: Request[Any, Any]) -> Response:
         page = False
     else:
         return _not_found(request)
-    return await asyncio.to_thread(_respond, app.folder, path, page, request)
+    return await threads.run(_respond, app.folder, path, page, request)
 
 
 def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) -> Response:

@@ -6,13 +6,13 @@ GET /docs           routes, socket events and shapes on one page
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from typing import Annotated, Any
 
 from starlette.responses import HTMLResponse, Response
 
+from happy_light import threads
 from happy_light.domains.docs.page import STYLE
 from happy_light.http.request import Request
 from happy_light.http.router import Route
@@ -21,13 +21,13 @@ from happy_light.http.router import Route
 # --------------------------------------------------------------------------------------- endpoints
 async def get_json(request: Request[None, None]) -> Response:
     """Return the OpenAPI document."""
-    text = await asyncio.to_thread(request.context.documents.json)  # the first one takes some 50 ms
+    text = await threads.run(request.context.documents.json)  # the first one takes some 50 ms
     return Response(text, media_type="application/json; charset=utf-8")
 
 
 async def get_page(request: Request[None, None]) -> Response:
     """Return the HTML page."""
-    text = await asyncio.to_thread(request.context.documents.page)
+    text = await threads.run(request.context.documents.page)
     style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     headers = {
         "content-security-policy": f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; "

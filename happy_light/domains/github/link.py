@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 
-from happy_light import ids, json_codec
+from happy_light import ids, json_codec, threads
 from happy_light.blobs import keys as blob_keys
 from happy_light.bus import Audience, Update
 from happy_light.context import ServerContext
@@ -154,7 +153,7 @@ async def store_and_link(
 
 async def encrypt_token(context: ServerContext, account_id: str, token: str) -> bytes:
     """Return GitHub's token encrypted with a key of the account (docs/protocol.md, section 16)."""
-    return await asyncio.to_thread(context.keys.vault.seal, ["user", account_id, "github", "token"], token)
+    return await threads.run(context.keys.vault.seal, ["user", account_id, "github", "token"], token)
 
 
 async def _single(piece: bytes) -> AsyncIterator[bytes]:

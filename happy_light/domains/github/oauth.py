@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
+from happy_light import threads
 from happy_light.auth.tokens import Signer
 from happy_light.config import Settings
 from happy_light.context import ServerContext
@@ -133,7 +134,7 @@ async def _fetch_picture(context: ServerContext, url: str | None) -> Picture | N
     except NoAnswer as error:
         log.warning("an avatar cannot be fetched: %s", error)
         return None
-    return await asyncio.to_thread(inspection.read, answer.body) if answer.status == 200 else None
+    return await threads.run(inspection.read, answer.body) if answer.status == 200 else None
 
 
 # --------------------------------------------------------------------------------------- endpoints
@@ -143,7 +144,7 @@ async def get_params(request: Request[None, None]) -> SignInUrl:
     if not _is_configured(settings):
         raise ApiError(GITHUB_NOT_CONFIGURED)
     # On a worker thread: deriving the key takes about 0.1 s at its first use.
-    state = await asyncio.to_thread(make_state, request.context.keys.github, request.account_id)
+    state = await threads.run(make_state, request.context.keys.github, request.account_id)
     query = {
         "client_id": settings.github_client_id, "redirect_uri": settings.github_redirect_url, "scope": SCOPE,
         "state": state,
@@ -159,7 +160,7 @@ async def get_callback(request: Request[None, CallbackQuery]) -> Response:
     if query.code is None or query.state is None:
         raise BadRequest("code and state are required")
     try:
-        account_id = await asyncio.to_thread(account_of_state, request.context.keys.github, query.state)
+        account_id = await threads.run(account_of_state, request.context.keys.github, query.state)
         if account_id is None or not await request.context.database.read(account_exists, account_id):
             raise _SignInError("invalid_state")
         if not _is_configured(request.context.settings):

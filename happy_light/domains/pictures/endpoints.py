@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import uuid
@@ -11,6 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from happy_light import threads
 from happy_light.blobs import BlobExists, Blobs
 from happy_light.domains import uploads
 from happy_light.domains.avatar import Avatar
@@ -87,7 +87,7 @@ class PictureEndpoints:
             )
         except BlobExists:
             assert owner.upload_exists is not None
-            if not await asyncio.to_thread(_has_digest, blobs, key, digest.digest()):
+            if not await threads.run(_has_digest, blobs, key, digest.digest()):
                 raise ApiError(owner.upload_exists) from None
         return Uploaded()
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from happy_light.bus import Muted
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains.presence.operations import Key, clamp_time, end_session
@@ -73,14 +72,14 @@ def session_end(context: ServerContext, client: Client, data: SessionEnd) -> asy
     at = clamp_time(data.time)
     if at is None:
         raise ApiError(ErrorResponse(400, "Too old"))
-    # Before the write, so that no heartbeat that arrives meanwhile revives the session.
-    context.bus.publish(Muted("session", client.account_id, data.sid))
 
     def operation(tx: Transaction, account_id: str) -> Ok:
         end_session(tx, account_id, data.sid, at)
         return Ok()
 
-    return context.database.write(client.account_id, operation)
+    write = context.database.write(client.account_id, operation)
+    context.presence.mute(Key("session", client.account_id, data.sid), write)
+    return write
 
 
 def connected(context: ServerContext, client: Client) -> None:

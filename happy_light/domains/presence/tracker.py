@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from happy_light.bus import Bus, Elsewhere, Muted, SetInactive, Unmuted
@@ -26,7 +27,7 @@ from happy_light.domains.presence.operations import (
     set_inactive,
     store_heartbeats,
 )
-from happy_light.errors import ServiceUnavailable
+from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.store import Database
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ EXPIRE_INTERVAL: Final = 60.0  # s between two searches for what is silent
 MUTE_LIFETIME: Final = 60.0  # s for which heartbeats of an ended session are ignored
 SECOND_LOOK: Final = 1.0  # s after which a socket that seemed to remain in another process is looked for again
 WRITE_MAX: Final = 200  # sessions and machines in one write, which locks the rows of their accounts
-CACHE_MAX: Final = 100_000  # entries of each map; beyond them the oldest is dropped
+CACHE_MAX: Final = 100_000  # sessions and machines whose heartbeats are kept; beyond them the oldest is dropped
+MUTED_MAX: Final = 10_000  # muted sessions and machines of one account; beyond them its oldest is dropped
 
 _CLEAN_DISCONNECTS: Final = ("client disconnect", "transport close")
 """The engine's reasons for a disconnect that the client wanted, as opposed to a lost network."""
@@ -72,7 +74,8 @@ class PresenceTracker:
         self.stopping = False
         """Set when the server stops: sockets that disconnect from then on are not announced."""
         self._entries: dict[Key, _Entry] = {}
-        self._muted: dict[Key, float] = {}
+        self._muted: dict[str, dict[Key, float]] = {}
+        """By account: until when what it has ended is muted, in monotonic s; the oldest first."""
         self._graces: dict[Key, asyncio.TimerHandle] = {}
         self._second_looks: dict[Key, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,7 +141,9 @@ class PresenceTracker:
                 await self._expire_silent()
         now = time.monotonic()
         self._entries = {key: entry for key, entry in self._entries.items() if entry.last > now - SILENCE_MAX / 1000}
-        self._muted = {key: until for key, until in self._muted.items() if until > now}
+        for muted in list(self._muted.values()):
+            for key in [key for key, until in muted.items() if until <= now]:
+                self._end_mute(key)
 
     async def _expire_silent(self) -> None:
         for part in _parts(await self._database.read(find_silent)):
@@ -151,31 +156,48 @@ class PresenceTracker:
         self._entries.pop(Key(message.kind, message.account_id, message.id), None)
 
     # ------------------------------------------------------------------------------------- muting
-    def _mute(self, message: Muted) -> None:
-        """Ignore heartbeats of what is about to end or be deleted.
+    def mute(self, key: Key, write: asyncio.Future[Any]) -> None:
+        """Ignore the heartbeats of what a write, queued just now, ends or deletes: none may revive it afterwards.
 
-        The message is published before the write that ends it, so that no heartbeat after that write revives it.
+        If the write finds that the account has no such session or machine, nothing of it is kept.
         """
+        self._bus.publish(Muted(*key))
+        write.add_done_callback(partial(self._forget_unknown, key))
+
+    def _forget_unknown(self, key: Key, write: asyncio.Future[Any]) -> None:
+        if not write.cancelled() and isinstance(write.exception(), ApiError):
+            self._bus.publish(Unmuted(*key))
+
+    def _mute(self, message: Muted) -> None:
         key = Key(message.kind, message.account_id, message.id)
         self._generation += 1
         self._entries.pop(key, None)
-        if len(self._muted) >= CACHE_MAX:
-            self._muted.pop(next(iter(self._muted)))
-        self._muted[key] = time.monotonic() + MUTE_LIFETIME
+        muted = self._muted.setdefault(key.account_id, {})
+        muted.pop(key, None)
+        if len(muted) >= MUTED_MAX:
+            del muted[next(iter(muted))]
+        muted[key] = time.monotonic() + MUTE_LIFETIME
 
     def _unmute(self, message: Unmuted) -> None:
         """Accept heartbeats of what was loaded or registered again."""
         key = Key(message.kind, message.account_id, message.id)
         self._generation += 1
-        self._muted.pop(key, None)
         self._entries.pop(key, None)
+        self._end_mute(key)
+
+    def _end_mute(self, key: Key) -> None:
+        muted = self._muted.get(key.account_id)
+        if muted is not None:
+            muted.pop(key, None)
+            if not muted:
+                del self._muted[key.account_id]
 
     def _is_muted(self, key: Key) -> bool:
-        until = self._muted.get(key)
+        until = self._muted.get(key.account_id, {}).get(key)
         if until is None:
             return False
         if until < time.monotonic():
-            del self._muted[key]
+            self._end_mute(key)
             return False
         return True
 

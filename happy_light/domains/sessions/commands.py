@@ -13,7 +13,7 @@ from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import versioned
 from happy_light.domains.avatar import Avatar
-from happy_light.domains.presence.operations import end_session
+from happy_light.domains.presence.operations import Key, end_session
 from happy_light.domains.sessions.queries import COLUMNS, ListedSession, listed_session, read
 from happy_light.domains.versioned import CompareAndSet, VersionMismatch, Write
 from happy_light.errors import (
@@ -316,16 +316,17 @@ async def post_update(request: Request[SessionChange, None]) -> StoredValues | S
 
 async def post_archive(request: Request[Any, None]) -> Success:
     """Make a session inactive; its heartbeats are ignored for 60 s, until the session is loaded again."""
-    # Before the write, so that no heartbeat that arrives meanwhile revives the session.
-    request.context.bus.publish(Muted("session", request.account_id, request.path["id"]))
-    return await request.context.database.write(request.account_id, archive, request.path["id"])
+    write = request.context.database.write(request.account_id, archive, request.path["id"])
+    request.context.presence.mute(Key("session", request.account_id, request.path["id"]), write)
+    return await write
 
 
 async def delete_session(request: Request[None, None]) -> Success:
     """Delete a session with its messages, usage reports, access keys, attachments and pictures."""
     session_id = request.path["id"]
-    request.context.bus.publish(Muted("session", request.account_id, session_id))
-    answer = await request.context.database.write(request.account_id, delete, session_id)
+    write = request.context.database.write(request.account_id, delete, session_id)
+    request.context.presence.mute(Key("session", request.account_id, session_id), write)
+    answer = await write
     await request.context.blobs.delete_prefix(f"sessions/{session_id}/")  # after a crash, `prune` deletes them
     return answer
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
-from happy_light import clock
+from happy_light import clock, threads
 from happy_light.config import PostgresUrl
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.engine import DiskUsage
@@ -69,7 +69,7 @@ class PostgresEngine:
 
     async def open(self) -> tuple[PostgresWriter, list[PostgresReader]]:
         """Create or migrate the schema and connect. Raises OperatorError if the database cannot be used."""
-        await asyncio.to_thread(create_or_migrate, self.url)
+        await threads.run(create_or_migrate, self.url)
         self._writer = PostgresWriter(self.url.text)
         self._readers = [PostgresReader(self.url.text, f"reader-{number}") for number in range(READERS)]
         self._upkeep = PostgresConnection(self.url.text, readonly=False)

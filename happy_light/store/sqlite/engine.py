@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import math
@@ -11,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from pathlib import Path
 from typing import Final, TypeVar
 
+from happy_light import threads
 from happy_light.bus import Committed
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.store.engine import ADVANCE, DiskUsage
@@ -131,7 +131,7 @@ class SqliteEngine:
 
     async def open(self) -> tuple[SqliteWriter, list[SqliteReader]]:
         """Create or migrate the file and connect to it. Raises OperatorError if the file cannot be used."""
-        await asyncio.to_thread(create_or_migrate, self.path)  # may take minutes; signals are handled meanwhile
+        await threads.run(create_or_migrate, self.path)  # may take minutes; signals are handled meanwhile
         try:
             async with contextlib.AsyncExitStack() as opened:  # a thread that is left keeps the process alive
                 self._writer = await SqliteConnection.open(self.path, "writer", _WRITER_PRAGMAS)
@@ -186,7 +186,7 @@ class SqliteEngine:
 
     async def check(self) -> None:
         """Look at the file on another thread, since a disk can hang."""
-        await asyncio.to_thread(self._file.check)
+        await threads.run(self._file.check)
 
     def disk_usage(self, tx: ReadTransaction) -> DiskUsage:
         """Return the sizes of the file, its log and its free pages."""
