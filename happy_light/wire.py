@@ -6,7 +6,7 @@ Names on the wire are camelCase; fields of type `bytes` are standard base64 with
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -14,6 +14,8 @@ import msgspec
 SafeInt = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 NonEmptyStr = Annotated[str, msgspec.Meta(min_length=1)]
+ID_MAX: Final = 256  # characters of an id that a client sends
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_MAX)]
 Base64 = Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 

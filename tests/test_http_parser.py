@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator
 import httptools
 import pytest
 
-from happy_light.stack import http1, httptools_connection, httptools_parser, hypercorn_server
+from happy_light.stack import http1, httptools_connection, httptools_parser, hypercorn_protocol
 from tests.http_edge import Edge
 
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-HEAD_MAX = hypercorn_server.HEAD_MAX
+HEAD_MAX = hypercorn_protocol.HEAD_MAX
 
 
 @pytest.fixture

@@ -60,14 +60,15 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "atomic_write",
         "sequencer",
         "threads",
+        "pace",
     ),
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
-    "hypercorn": {"stack/hypercorn_server.py"},
+    "hypercorn": {"stack/hypercorn_protocol.py", "stack/hypercorn_server.py"},
     "h11": {
         "stack/http1.py",
-        "stack/hypercorn_server.py",
+        "stack/hypercorn_protocol.py",
         "stack/httptools_connection.py",
         "stack/httptools_parser.py",
     },

@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from happy_light import pace
 from happy_light.clients import client
 from happy_light.errors import ApiError
 from happy_light.http import addresses, limits
-from happy_light.http import body as body_module
 from happy_light.server import Server
 from tests.client import Socket, World, b64
 from tests.conftest import Start
@@ -213,8 +213,8 @@ async def test_an_accounts_bodies_in_memory_are_bounded(start: Start) -> None:
 async def test_a_body_that_does_not_go_on_is_refused_and_a_slow_one_is_not(
     inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_module, "PERIOD", 1.0)
-    monkeypatch.setattr(body_module, "PERIOD_BYTES", 10)
+    monkeypatch.setattr(pace, "PERIOD", 1.0)
+    monkeypatch.setattr(pace, "PERIOD_BYTES", 10)
     async with World((await inside()).url) as world:
         alice = await world.account()
         body = b'{"tag":"t","metadata":"slow"}'

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from happy_light import pace
 from happy_light.domains import kv
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
-from happy_light.http import body as http_body
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World
@@ -111,7 +111,7 @@ async def test_over_http_when_the_client_leaves(server: Server, whole: bool) -> 
 
 
 async def test_over_http_when_the_body_takes_too_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_body, "PERIOD", 0.3)
+    monkeypatch.setattr(pace, "PERIOD", 0.3)
     async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]

@@ -21,6 +21,7 @@ from happy_light import store
 from happy_light.admin import stored_files
 from happy_light.admin.account_list import Account, AccountList, find, list_accounts
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
+from happy_light.auth.authentication import DELETED
 from happy_light.bus import AccountDeleted, SignedOut
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
@@ -75,8 +76,8 @@ def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int
     Returns the ids of its sessions and of its projects, and how many messages it has.
     """
     changed = tx.execute(
-        "UPDATE accounts SET public_key = 'deleted ' || id, token_generation = token_generation + 1, tokens_since = ?, "
-        "username = NULL WHERE id = ?",
+        f"UPDATE accounts SET public_key = '{DELETED}' || id, token_generation = token_generation + 1, "
+        "tokens_since = ?, username = NULL WHERE id = ?",
         (_NEVER, account_id),
     )
     if not changed:

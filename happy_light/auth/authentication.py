@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from happy_light.auth.tokens import Claims, Tokens
+from happy_light.errors import ServiceUnavailable
 from happy_light.store import Database, ReadTransaction
+
+DELETED: Final = "deleted "
+"""What the public key of an account begins with while it is being deleted."""
 
 
 async def authenticate(database: Database, tokens: Tokens, token: str) -> str | None:
@@ -27,6 +33,19 @@ async def authenticate(database: Database, tokens: Tokens, token: str) -> str | 
         # An account was signed out or deleted during the read, and it may be this one: read again.
     tokens.remember(token, claims)
     return claims.account_id
+
+
+async def still_exists(database: Database, account_id: str) -> bool:
+    """Whether the account is neither deleted nor being deleted; True if that cannot be found out."""
+    try:
+        return await database.read(_exists, account_id)
+    except ServiceUnavailable:
+        return True
+
+
+def _exists(tx: ReadTransaction, account_id: str) -> bool:
+    row = tx.fetch_one("SELECT public_key FROM accounts WHERE id = ?", (account_id,))
+    return row is not None and not row[0].startswith(DELETED)
 
 
 def _accepts(tx: ReadTransaction, claims: Claims) -> bool:

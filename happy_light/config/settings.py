@@ -117,6 +117,10 @@ class Settings:
     stranger_connections: int = setting(
         _LIMITS, "100", types.count, "socket connections of one address that have not signed in yet; 0: any number",
         "HAPPY_SERVER_LIGHT_STRANGER_CONNECTIONS")
+    address_connections: int = setting(
+        _LIMITS, "1000", types.count,
+        "connections of one address, signed in or not; this computer and trusted proxies are not counted; "
+        "0: up to half of all", "HAPPY_SERVER_LIGHT_ADDRESS_CONNECTIONS")
     account_sockets: int = setting(
         _LIMITS, "5000", types.count, "sockets of one account at a time; 0: any number",
         "HAPPY_SERVER_LIGHT_ACCOUNT_SOCKETS")
@@ -127,7 +131,8 @@ class Settings:
         _LIMITS, "1000", types.count, "RPC methods that one socket may register; 0: any number",
         "HAPPY_SERVER_LIGHT_ACCOUNT_METHODS")
     account_bodies: int = setting(
-        _LIMITS, "400000000", types.count, "bytes of request bodies of one account in memory at once; 0: any number",
+        _LIMITS, "400000000", types.count,
+        "bytes of requests and answers of one account in memory at once; 0: any number",
         "HAPPY_SERVER_LIGHT_ACCOUNT_BODIES")
 
     tls_cert: Path | None = setting(_TLS, None, types.path, "certificate chain (PEM) to serve HTTPS with", "TLS_CERT")

@@ -26,7 +26,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Outgoing, Version
+from happy_light.wire import Id, Incoming, Outgoing, Version
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -75,8 +75,8 @@ class AccessKeyMismatch(VersionMismatch, kw_only=True):
 class AccessKeyId(Incoming):
     """The payload of `access-key-get`."""
 
-    session_id: NonEmptyStr
-    machine_id: NonEmptyStr
+    session_id: Id
+    machine_id: Id
 
 
 class AccessKeyAck(Outgoing):

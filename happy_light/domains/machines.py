@@ -34,7 +34,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import ReadTransaction, Row, Transaction
-from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
+from happy_light.wire import Base64, Id, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -124,7 +124,7 @@ class DeleteMachineUpdate(Outgoing, tag_field="t", tag="delete-machine"):
 class UpdateMetadata(Incoming):
     """The payload of `machine-update-metadata`."""
 
-    machine_id: NonEmptyStr
+    machine_id: Id
     metadata: str
     expected_version: SafeInt
 
@@ -132,7 +132,7 @@ class UpdateMetadata(Incoming):
 class UpdateState(Incoming):
     """The payload of `machine-update-state`."""
 
-    machine_id: NonEmptyStr
+    machine_id: Id
     daemon_state: str
     expected_version: SafeInt
 

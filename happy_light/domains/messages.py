@@ -27,7 +27,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Outgoing
+from happy_light.wire import Id, Incoming, NonEmptyStr, Outgoing
 
 LIST_MAX: Final = 150
 """Messages that GET /v1/sessions/:id/messages lists at most."""
@@ -118,7 +118,7 @@ class OneOrManyMessages(Incoming):
 class SocketMessage(Incoming):
     """The payload of `message`; a localId that is empty or not a string counts as none."""
 
-    sid: NonEmptyStr
+    sid: Id
     message: str
     local_id: Any = None
 

@@ -24,7 +24,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import success_error
 from happy_light.store import ReadTransaction, Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Outgoing
+from happy_light.wire import Id, Incoming, NonEmptyStr, Outgoing
 
 SECONDS: Final = {"hour": 3600, "day": 86_400}
 _DOUBLE_MAX: Final = sys.float_info.max
@@ -78,7 +78,7 @@ class UsageReport(Incoming):
     key: NonEmptyStr
     tokens: dict[str, float]
     cost: dict[str, float]
-    session_id: str | None = None
+    session_id: Id | None = None
 
 
 class ReportAck(Outgoing):

@@ -11,8 +11,17 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from happy_light import json_codec
+from happy_light.auth.authentication import still_exists
 from happy_light.context import ServerContext
-from happy_light.errors import REGISTRATION_CLOSED, ApiError, BadRequest, OperatorError, ServiceUnavailable
+from happy_light.errors import (
+    INVALID_TOKEN,
+    REGISTRATION_CLOSED,
+    ApiError,
+    BadRequest,
+    OperatorError,
+    ServiceUnavailable,
+)
 from happy_light.http.body import SIZE_MAX, ClientGone
 from happy_light.http.conditional import answer_conditionally
 from happy_light.http.forwarded import printable_address
@@ -47,11 +56,14 @@ class HttpApplication:
             if request.has_unread_body:
                 await request.discard_body()
             if isinstance(response, Response):
+                request.reserve_answer(len(response.body))
                 status = response.status_code
                 await response(scope, receive, send)
             else:
+                body = json_codec.encode(response)
+                request.reserve_answer(len(body))
                 status = 200
-                await send_json(send, response)
+                await send_json(send, body)
         except (ApiError, BadRequest) as error:
             response = refusal(error) if isinstance(error, ApiError) else failure(error.status, str(error))
             status = response.status_code
@@ -59,7 +71,7 @@ class HttpApplication:
         except ClientGone:
             return
         finally:
-            request.release_body()
+            request.release()
         # Clients choose unknown methods and paths freely, so these are no labels of metrics.
         method, path = (method, route.path) if route is not None else ("any", "none")
         client = request.header(b"x-happy-client")
@@ -100,12 +112,14 @@ class HttpApplication:
         Raises BadRequest with 408 or 413, and ApiError with 413, when the body has not been read, and ClientGone.
         """
         try:
-            return await self._call(request, route)
+            answer = await self._call(request, route)
+            if not isinstance(answer, Response):  # others hold files, and were authorized when they were made
+                await request.check_still_signed_in()
+            return answer
         except ApiError as error:
             if error.response.status == 413 and request.has_unread_body:
                 raise
-            self._log_refusal(request, route, error)
-            return refusal(error)
+            return await self._refuse(request, route, error)
         except BadRequest as error:
             if error.status in (408, 413):
                 raise
@@ -120,9 +134,23 @@ class HttpApplication:
             return failure(503, str(error))
         except ClientGone:
             raise
-        except Exception:
-            log.exception("%s %s", route.method, route.path)
+        except MemoryError:
+            return failure(503, "The server has too little memory for this request")
+        except Exception as error:
+            if request.account_id and not await still_exists(self.context.database, request.account_id):
+                return await self._refuse(request, route, ApiError(INVALID_TOKEN))
+            log.error("%s %s", route.method, route.path, exc_info=error)
             return failure(500, "An unexpected error occurred")
+
+    async def _refuse(self, request: Request[Any, Any], route: Route, error: ApiError) -> Response:
+        """Return the answer of a refusal; that of a sign-out if the account was signed out or deleted meanwhile."""
+        if request.account_id and error.response is not INVALID_TOKEN:
+            try:
+                await request.check_still_signed_in()
+            except ApiError as signed_out:
+                error = signed_out
+        self._log_refusal(request, route, error)
+        return refusal(error)
 
     async def _call(self, request: Request[Any, Any], route: Route) -> Any:
         """Check the request and call the endpoint."""

@@ -9,10 +9,9 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from happy_light.errors import BadRequest
+from happy_light.pace import Pace
 
 SIZE_MAX: Final = 100 * 1024 * 1024  # bytes (docs/protocol.md section 1.2)
-PERIOD: Final = 30.0  # s in which PERIOD_BYTES must arrive, or the rest of the body
-PERIOD_BYTES: Final = 64 * 1024
 _DECLARING: Final = frozenset((b"content-length", b"transfer-encoding"))
 
 
@@ -41,7 +40,7 @@ class BodyReader:
         self._check_size(self._declared, limit)
         pieces: list[bytes] = []
         size = 0
-        pace = _Pace()
+        pace = Pace()
         try:
             # One timer for the whole body, since most bodies have arrived already and a timer costs more than that.
             async with asyncio.timeout_at(pace.deadline) as timer:
@@ -64,7 +63,7 @@ class BodyReader:
         """Yield the body in pieces, as they arrive. Raises as `read`; the caller's own time does not count."""
         self._check_size(self._declared, limit)
         size = 0
-        pace = _Pace()
+        pace = Pace()
         while self.unread:
             try:
                 async with asyncio.timeout_at(pace.deadline):
@@ -78,7 +77,7 @@ class BodyReader:
             pace.extend(size)
             yielded = _now()
             yield piece
-            pace.deadline += _now() - yielded
+            pace.postpone(_now() - yielded)
 
     async def discard(self) -> None:
         """Read the rest of the body and drop it, because Hypercorn blocks on a connection with much unread.
@@ -100,24 +99,6 @@ class BodyReader:
     def _check_size(self, size: int, limit: int) -> None:
         if size > limit:
             raise BadRequest(f"The body is larger than {limit} bytes", 413)
-
-
-class _Pace:
-    """The deadline of a body, which moves by PERIOD whenever PERIOD_BYTES more have arrived since it last moved."""
-
-    __slots__ = ("_extended_at", "deadline")
-
-    def __init__(self) -> None:
-        self.deadline = _now() + PERIOD
-        self._extended_at = 0  # bytes
-
-    def extend(self, size: int) -> bool:
-        """Move the deadline if enough has arrived; `size` is that of the body so far. Return whether it moved."""
-        if size - self._extended_at < PERIOD_BYTES:
-            return False
-        self._extended_at = size
-        self.deadline = _now() + PERIOD
-        return True
 
 
 def _now() -> float:

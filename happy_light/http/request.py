@@ -61,14 +61,14 @@ class Request(Generic[B, Q]):
         the account has too many bytes of bodies in memory and with 401 if it was signed out meanwhile, ClientGone.
         """
         body = await self._body_reader.read(limit, self._reserve)
-        await self._check_still_signed_in()
+        await self.check_still_signed_in()
         return body
 
     async def stream(self, limit: int = SIZE_MAX) -> AsyncIterator[bytes]:
         """Yield the body in pieces, as they arrive. Raises as `read`, but for the bytes in memory."""
         async for piece in self._body_reader.stream(limit):
             yield piece
-        await self._check_still_signed_in()
+        await self.check_still_signed_in()
 
     @property
     def has_unread_body(self) -> bool:
@@ -79,8 +79,18 @@ class Request(Generic[B, Q]):
         """Read the rest of the body and drop it. Raises BadRequest with 408, and ClientGone."""
         await self._body_reader.discard()
 
-    def release_body(self) -> None:
-        """End the reservation of memory for the body, once the request is answered."""
+    def reserve_answer(self, size: int) -> None:
+        """Reserve memory for an answer of so many bytes beside the body. Raises ApiError (429) for a GET.
+
+        The answer to a write is never refused, since the write is done. Strangers get no large answers but files.
+        """
+        limits = self.context.limits
+        if size > limits.BODY_FREE and self.account_id:
+            (limits.reserve_body if self.scope["method"] == "GET" else limits.hold_body)(self.account_id, size)
+            self._reserved += size
+
+    def release(self) -> None:
+        """End the reservations of memory, once the request is answered."""
         if self._reserved:
             self.context.limits.release_body(self.account_id, self._reserved)
             self._reserved = 0
@@ -90,7 +100,7 @@ class Request(Generic[B, Q]):
             self.context.limits.reserve_body(self.account_id, size - self._reserved)
             self._reserved = size
 
-    async def _check_still_signed_in(self) -> None:
-        """Repeat the authentication if any account was signed out or deleted while the body arrived."""
+    async def check_still_signed_in(self) -> None:
+        """Repeat the authentication if any account was signed out or deleted meanwhile. Raises ApiError (401)."""
         if self._revocations is not None and self._revocations != self.context.keys.tokens.revocations:
             await self.authenticate()

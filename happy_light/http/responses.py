@@ -20,9 +20,8 @@ _JSON: Final = "application/json; charset=utf-8"
 _DRAIN: Final = 5.0  # s in which the rest of a refused body may arrive before the connection is cut
 
 
-async def send_json(send: Send, value: Any) -> None:
-    """Send a value as JSON with status 200."""
-    body = json_codec.encode(value)
+async def send_json(send: Send, body: bytes) -> None:
+    """Send JSON with status 200."""
     headers = [(b"content-type", _JSON.encode()), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

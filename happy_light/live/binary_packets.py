@@ -41,13 +41,14 @@ class BinaryPacket:
             raise PacketError(f"not a packet with attachments: {type(error).__name__}") from None
         if not 0 < self._packet.attachment_count <= ATTACHMENTS_MAX:
             raise PacketError("the number of attachments is missing or too large")
-        self._size = 0
+        self.size = len(payload)
+        """How many bytes have arrived of it."""
 
     def add(self, attachment: bytes) -> SocketPacket | None:
         """Return the packet, if this was its last attachment. Raises PacketError."""
         packet: Any = self._packet
-        self._size += len(attachment)
-        if self._size > SIZE_MAX:
+        self.size += len(attachment)
+        if self.size > SIZE_MAX:
             raise PacketError("the attachments are too large")
         try:
             if not packet.add_attachment(attachment):

@@ -12,15 +12,22 @@ from typing import Any
 import msgspec
 
 from happy_light import json_codec
+from happy_light.auth.authentication import still_exists
 from happy_light.clients import CallFailed, Client
 from happy_light.context import ServerContext
-from happy_light.errors import ApiError, BadRequest, ServiceUnavailable
+from happy_light.errors import INVALID_TOKEN, ApiError, BadRequest, ServiceUnavailable
+from happy_light.http.limits import Limits
 from happy_light.live.acks import ok_error
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[ServerContext, Client, Any], Awaitable[Any] | Any]
 """Takes the context, the client that sent the event and its data; returns the ack, or an awaitable of it."""
+
+
+_EXPECTED = (
+    ApiError, msgspec.ValidationError, UnicodeError, RecursionError, BadRequest, ServiceUnavailable, CallFailed,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,11 @@ class Dispatcher:
         self._context = context
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def dispatch(self, client: Client, event: str, arguments: list[Any], id: int | None) -> None:
-        """Run the handler of an event; its ack is sent whatever happens. `id` is None if no ack is wanted."""
+    def dispatch(self, client: Client, event: str, arguments: list[Any], id: int | None, size: int = 0) -> None:
+        """Run the handler of an event; its ack is sent whatever happens. `id` is None if no ack is wanted.
+
+        `size` is that of the packet in bytes, which count as the account's until the handler has finished.
+        """
         handler = self.events.get(event)
         if handler is None:
             self._context.counters.event("unknown")
@@ -74,7 +84,45 @@ class Dispatcher:
             return
         if handler.limited:
             client.begin_write()
-        result.add_done_callback(partial(_acknowledge, client, handler, event, id))
+        held = size if size > Limits.BODY_FREE else 0
+        if held:
+            self._context.limits.hold_body(client.account_id, held)
+        result.add_done_callback(partial(self._finished, client, handler, event, id, held))
+
+    def _finished(
+        self,
+        client: Client,
+        handler: EventHandler,
+        event: str,
+        id: int | None,
+        held: int,
+        result: asyncio.Future[Any],
+    ) -> None:
+        """Send the ack of a result that was waited for."""
+        if handler.limited:
+            client.end_write()
+        if held:
+            self._context.limits.release_body(client.account_id, held)
+        if result.cancelled():
+            client.acknowledge(id, handler.refuse("Cancelled"))
+            return
+        error = result.exception()
+        if error is None:
+            client.acknowledge(id, result.result())
+        elif is_expected(error):
+            client.acknowledge(id, handler.refuse(error_text(event, error)))
+        else:
+            self.spawn(self._fail(client, handler, event, id, error))
+
+    async def _fail(
+        self, client: Client, handler: EventHandler, event: str, id: int | None, error: BaseException
+    ) -> None:
+        """Refuse what has failed without a known reason: its account may have been deleted meanwhile."""
+        if await still_exists(self._context.database, client.account_id):
+            text = error_text(event, error)
+        else:
+            text = INVALID_TOKEN.error
+        client.acknowledge(id, handler.refuse(text))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside everything else, until it ends or the server stops."""
@@ -89,17 +137,9 @@ class Dispatcher:
             task.cancel()
 
 
-def _acknowledge(
-    client: Client, handler: EventHandler, event: str, id: int | None, result: asyncio.Future[Any]
-) -> None:
-    """Send the ack of a result that was waited for."""
-    if handler.limited:
-        client.end_write()
-    if result.cancelled():
-        client.acknowledge(id, handler.refuse("Cancelled"))
-        return
-    error = result.exception()
-    client.acknowledge(id, result.result() if error is None else handler.refuse(error_text(event, error)))
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is a refusal, and no fault of the server."""
+    return isinstance(error, _EXPECTED)
 
 
 def error_text(event: str, error: BaseException) -> str:

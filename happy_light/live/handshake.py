@@ -12,11 +12,11 @@ from happy_light.auth.authentication import authenticate
 from happy_light.clients import Client, ClientKind, DisconnectReason, Transport
 from happy_light.clients.recovery import Recovered
 from happy_light.context import ServerContext
+from happy_light.wire import ID_MAX
 
 log = logging.getLogger(__name__)
 
 HAPPY_CLIENT_MAX: Final = 100  # characters of `happyClient` that are kept
-ID_MAX: Final = 256  # characters of a session's or machine's id
 
 
 class ConnectRefused(Exception):

@@ -118,6 +118,8 @@ class PollingTransport(Transport):
     def hand_over(self) -> tuple[Client | None, list[Packet]]:
         """End without a word; return the client, if it is connected, and the packets that wait for it."""
         client, self.client = self.client, None
+        if client is not None:
+            self._release_incomplete(client)
         packets, self._packets, self._unread = self._packets, [], 0
         self.probe = None
         self._finish("server disconnect")  # which no client hears of

@@ -58,7 +58,7 @@ class PollingRequests:
             await refuse_body(request, failure(error.status, str(error)), send)
             return
         finally:
-            request.release_body()
+            request.release()
         headers = [(b"content-type", _TEXT), (b"content-length", b"%d" % len(content)), *_cors(scope)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -17,7 +17,7 @@ from happy_light.live.polling_requests import PollingRequests, parse_query, refu
 from happy_light.live.transport import Connections
 from happy_light.live.upgrade import UpgradingTransport
 from happy_light.live.websocket import WebSocketTransport
-from happy_light.stack.hypercorn_server import TAKE_OVER
+from happy_light.stack.hypercorn_protocol import TAKE_OVER
 
 PATH: Final = "/v1/updates"
 
@@ -49,11 +49,11 @@ class SocketServer:
             return
         begun: list[WebSocketTransport] = []
 
-        def begin(writer: asyncio.StreamWriter) -> asyncio.Protocol:
+        def begin(writer: asyncio.StreamWriter, closed: Callable[[], None]) -> asyncio.Protocol:
             if isinstance(polling, PollingTransport):
-                begun.append(UpgradingTransport(self.connections, polling, writer))
+                begun.append(UpgradingTransport(self.connections, polling, writer, closed))
             else:
-                begun.append(WebSocketTransport(self.connections, limits.address(scope), writer))
+                begun.append(WebSocketTransport(self.connections, limits.address(scope), writer, closed))
             return begun[0]
 
         if "sid" in query and not (isinstance(polling, PollingTransport) and polling.probe is None):

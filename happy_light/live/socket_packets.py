@@ -35,6 +35,10 @@ class SocketPacket(NamedTuple):
 class IncompletePacket(Protocol):
     """A packet whose attachments are still to come (binary_packets.py)."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes have arrived of it."""
+
     def add(self, attachment: bytes) -> SocketPacket | None:
         """Return the packet, if this was its last attachment. Raises PacketError."""
 

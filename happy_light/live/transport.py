@@ -16,7 +16,7 @@ from happy_light import json_codec
 from happy_light.clients import Client, DisconnectReason
 from happy_light.clients.packets import Packet
 from happy_light.clients.timeouts import Timeouts
-from happy_light.errors import ServiceUnavailable
+from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.live import socket_packets
 from happy_light.live.dispatch import Dispatcher
@@ -61,6 +61,15 @@ class Connections:
         for timeouts in (self.connect_timeouts, self.ping_intervals, self.ping_timeouts):
             timeouts.clear()
 
+    def drop_stranger(self) -> bool:
+        """Cut off the connection that has gone without a CONNECT for longest; return whether there was one."""
+        while len(self.connect_timeouts):
+            transport = self.connect_timeouts.oldest()
+            transport.drop()
+            if transport.holds_connection:
+                return True
+        return False
+
     def open_packet(self, transport: Transport, upgrades: list[str]) -> Packet:
         """Return the OPEN packet that begins a connection."""
         settings = {
@@ -76,9 +85,13 @@ class Connections:
 class Transport(ABC):
     """One connection. `address` is where it comes from, as `Limits.address` has it."""
 
+    holds_connection = False
+    """Whether it has a network connection of its own."""
+
     __slots__ = (
         "__weakref__",
         "_binary",
+        "_counted",
         "_received",
         "_waiting",
         "address",
@@ -100,6 +113,7 @@ class Transport(ABC):
         self.verification: asyncio.Task[None] | None = None
         """What verifies that token."""
         self._binary: IncompletePacket | None = None
+        self._counted = 0  # bytes of incomplete packets that are counted as the account's
 
     # ------------------------------------------------------------------------------ for subclasses
     @abstractmethod
@@ -140,6 +154,11 @@ class Transport(ABC):
     def _drop_unread(self) -> None:
         if not self.closed:
             log.warning("a client does not read what is sent to it; its connection is closed")
+            self.drop()
+
+    def drop(self) -> None:
+        """End the connection at once, and throw away what is on its way."""
+        if not self.closed:
             self._finish("server disconnect")
             self._abort()
 
@@ -154,7 +173,7 @@ class Transport(ABC):
             start = payload.find(b"[", 2, 22)
             if start == 2 or (start > 2 and payload[2:start].isdigit()):
                 id = int(payload[2:start]) if start > 2 else None
-                self._event(client, id, socket_packets.decode_json(payload, start))
+                self._event(client, id, socket_packets.decode_json(payload, start), len(payload))
                 return
         if not payload.isascii():
             payload.decode()  # raises what the docstring says
@@ -184,8 +203,36 @@ class Transport(ABC):
             raise PacketError("an attachment of no packet")
         packet = self._binary.add(payload)
         if packet is not None:
+            size = self._binary.size
             self._binary = None
-            self._handle(packet)
+            self._handle(packet, size)
+        self.count_incomplete()
+
+    @property
+    def incomplete(self) -> int:
+        """How many bytes of packets that are not complete are in memory."""
+        return 0 if self._binary is None else self._binary.size
+
+    def count_incomplete(self) -> None:
+        """Count them as the account's. Raises PacketError if it has too many; those of strangers are few anyway."""
+        client, size = self.client, self.incomplete
+        if client is None or (size <= Limits.BODY_FREE and not self._counted):
+            return
+        limits = self.connections.limits
+        size = size if size > Limits.BODY_FREE else 0
+        if size > self._counted:
+            try:
+                limits.reserve_body(client.account_id, size - self._counted)
+            except ApiError as error:
+                raise PacketError(str(error)) from None
+        else:
+            limits.release_body(client.account_id, self._counted - size)
+        self._counted = size
+
+    def _release_incomplete(self, client: Client) -> None:
+        if self._counted:
+            self.connections.limits.release_body(client.account_id, self._counted)
+            self._counted = 0
 
     def _count_unauthenticated(self, size: int) -> None:
         self._received += size + _PACKET_COST
@@ -196,7 +243,7 @@ class Transport(ABC):
         if self._binary is not None:
             raise PacketError("a packet in the place of an attachment")
         if not socket_packets.has_attachments(payload):
-            self._handle(socket_packets.decode(payload))
+            self._handle(socket_packets.decode(payload), len(payload))
         elif self.client is None:
             raise PacketError("attachments before CONNECT")
         else:
@@ -204,8 +251,8 @@ class Transport(ABC):
 
             self._binary = BinaryPacket(payload)
 
-    def _handle(self, packet: SocketPacket) -> None:
-        """Handle one whole Socket.IO packet."""
+    def _handle(self, packet: SocketPacket, size: int) -> None:
+        """Handle one whole Socket.IO packet of so many bytes."""
         client, data = self.client, packet.data
         if packet.kind == socket_packets.CONNECT_ERROR:
             raise PacketError("a client sends no CONNECT_ERROR")
@@ -222,13 +269,13 @@ class Transport(ABC):
             self._disconnect("client disconnect")
             self._expect_connect()
         elif packet.kind in (socket_packets.EVENT, socket_packets.BINARY_EVENT):
-            self._event(client, packet.id, data)
+            self._event(client, packet.id, data, size)
         elif packet.id is not None:
             client.answered(packet.id, data if isinstance(data, list) else [])
 
-    def _event(self, client: Client, id: int | None, data: Any) -> None:
+    def _event(self, client: Client, id: int | None, data: Any, size: int) -> None:
         if isinstance(data, list) and data and isinstance(data[0], str):
-            self.connections.dispatcher.dispatch(client, data[0], data[1:], id)
+            self.connections.dispatcher.dispatch(client, data[0], data[1:], id, size)
 
     # ----------------------------------------------------------------------------------- handshake
     def _connect(self, auth: Any) -> None:
@@ -322,7 +369,7 @@ class Transport(ABC):
 
     def malformed(self, error: Exception) -> None:
         """End the connection, whose client has sent something that is no packet."""
-        log.info("a client sent a malformed packet (%s); its connection is closed", error)
+        log.info("a client's packet is refused (%s); its connection is closed", error)
         self.end("server disconnect")
 
     def end(self, reason: DisconnectReason, code: int = 1000) -> None:
@@ -347,4 +394,5 @@ class Transport(ABC):
     def _disconnect(self, reason: DisconnectReason) -> None:
         client, self.client = self.client, None
         if client is not None:
+            self._release_incomplete(client)
             self.connections.handshake.leave(client, reason)

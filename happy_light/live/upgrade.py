@@ -7,6 +7,7 @@ then on the websocket carries the connection.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from happy_light.clients import DisconnectReason
@@ -26,8 +27,14 @@ class UpgradingTransport(WebSocketTransport):
 
     __slots__ = ("_polling",)
 
-    def __init__(self, connections: Connections, polling: PollingTransport, writer: asyncio.StreamWriter) -> None:
-        super().__init__(connections, polling.address, writer)
+    def __init__(
+        self,
+        connections: Connections,
+        polling: PollingTransport,
+        writer: asyncio.StreamWriter,
+        lost: Callable[[], None],
+    ) -> None:
+        super().__init__(connections, polling.address, writer, lost)
         self._polling: PollingTransport | None = polling
 
     def begin(self) -> None:

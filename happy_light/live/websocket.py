@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from happy_light.clients import DisconnectReason
@@ -26,16 +27,20 @@ _INVALID_DATA: Final = 1007  # text that is not UTF-8
 
 
 class WebSocketTransport(Transport, asyncio.Protocol):
-    """A websocket. `writer` is what the HTTP server had of it."""
+    """A websocket. `writer` is what the HTTP server had of it; `lost` is called when its connection is closed."""
 
-    __slots__ = ("_close_timer", "_congested", "_frames", "_network", "_writer")
+    holds_connection = True
+    __slots__ = ("_close_timer", "_congested", "_frames", "_lost", "_network", "_writer")
 
-    def __init__(self, connections: Connections, address: str, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, connections: Connections, address: str, writer: asyncio.StreamWriter, lost: Callable[[], None]
+    ) -> None:
         self._frames = FrameReader(UNAUTHENTICATED_MAX)
         super().__init__(connections, address)
         self._writer: asyncio.StreamWriter | None = writer  # kept, since its end would close the connection
         self._network = writer.transport
         self._network.set_write_buffer_limits(high=WRITE_HIGH)
+        self._lost = lost
         self._congested = False
         self._close_timer: asyncio.TimerHandle | None = None
 
@@ -76,6 +81,8 @@ class WebSocketTransport(Transport, asyncio.Protocol):
                 if message is None:
                     break
                 opcode, payload = message
+                if self._counted:
+                    self.count_incomplete()  # without this message, which is counted with its event
                 if opcode == frames.TEXT:
                     self.receive(payload)
                 elif opcode == frames.BINARY:
@@ -84,6 +91,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
                     self.send(frames.pong(payload))
                 elif opcode == frames.CLOSE:
                     self._close_received(payload)
+            self.count_incomplete()
         except FrameError as error:
             log.info("a client sent a malformed or too large websocket frame (%s)", error)
             self.end("transport error", error.code)
@@ -106,6 +114,11 @@ class WebSocketTransport(Transport, asyncio.Protocol):
         if not self._network.is_closing():
             self._network.resume_reading()  # type: ignore[attr-defined]
             self._handle_messages()
+
+    @property
+    def incomplete(self) -> int:
+        """How many bytes of packets that are not complete are in memory."""
+        return super().incomplete + self._frames.buffered
 
     def _set_limit(self, size: int) -> None:
         self._frames.max_size = size
@@ -134,6 +147,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._writer = None
+        self._lost()
 
     def _finish(self, reason: DisconnectReason) -> None:
         super()._finish(reason)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from happy_light.config import Settings
 from happy_light.server.server import Server
+from happy_light.stack.accepting import raise_handle_limit
 
 GC_THRESHOLD: Final = 20_000  # objects allocated before the next search for cycles
 
@@ -24,6 +25,7 @@ def run(settings: Settings, ready: Callable[[Server], None], clean_up: Callable[
 
     `ready` is called once requests are answered; `clean_up` before a second signal ends the process at once.
     """
+    raise_handle_limit()
     runner: Callable[[Any], Any] = asyncio.run
     with contextlib.suppress(ImportError):
         import uvloop

@@ -27,6 +27,7 @@ from happy_light.server.binding import answers_unix, bind, bind_metrics, bind_un
 from happy_light.server.side_listener import SideListener
 from happy_light.server.tunnel import Tunnel
 from happy_light.stack import hypercorn_server
+from happy_light.stack.accepting import Room, connections_max
 from happy_light.store import Database, engine_of
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,10 @@ class Server:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
         self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
+        self._config.room = Room(
+            connections_max(), self.settings.address_connections, self.context.limits.connection_key
+        )
+        self._config.room.make_room.append(self.app.live.connections.drop_stranger)
         self._serve_metrics()
         jobs = [asyncio.create_task(self._serve_admin_api())]
         jobs += [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]

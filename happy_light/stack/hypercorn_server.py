@@ -14,35 +14,28 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import h11
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
-from happy_light.stack import http1
+from happy_light.pace import Pace
+from happy_light.stack.accepting import Listener, Room
+from happy_light.stack.hypercorn_protocol import HttpProtocol, MakeProtocol
+
+log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
-HEAD_MAX: Final = 64 * 1024  # bytes of a request's head
 _RECEIVE_MAX: Final = 64 * 1024  # bytes that are taken from a connection at once
-_HELD_MAX: Final = 64 * 1024  # bytes of answers that wait for the rest
-
-TakeOver = Callable[[Callable[[asyncio.StreamWriter], asyncio.Protocol]], Awaitable[bool]]
-"""Accept a websocket and give its connection to the protocol that is made for it.
-
-Returns whether it was given: not if the client has left meanwhile. It is the ASGI extension TAKE_OVER.
-"""
-TAKE_OVER: Final = "happy_light.take_over"
+_HELD_MAX: Final = 64 * 1024  # bytes of answers that wait for the rest, or for the client to read them
+_WRITE_MAX: Final = 256 * 1024  # bytes of a large answer that are written at once
+_LOOK_EVERY: Final = 5.0  # s between two looks at how much a client has read
+_CLOSE_MAX: Final = 30.0  # s that a client gets to read the end of what it was sent
+SIDE_CONNECTIONS_MAX: Final = 64  # connections of the admin API, and of the metrics
 
 
 class Serving(Config):
@@ -50,10 +43,20 @@ class Serving(Config):
 
     def __init__(self) -> None:
         super().__init__()
+        self.room = Room(SIDE_CONNECTIONS_MAX)
+        """The connections that are open, websockets included."""
         self.transports: set[asyncio.WriteTransport] = set()
-        self.idle: set[Idleness] = set()
+        self.idle: dict[Idleness, None] = {}
+        """The connections without a request, the one that has had none for longest first."""
         self.ending = False
         """Whether a connection is closed as soon as it is idle."""
+
+    def drop_idle(self) -> bool:
+        """Cut off the connection that has been idle for longest; return whether there was one."""
+        for idleness in self.idle:
+            idleness.cut()
+            return True
+        return False
 
 
 def settings_of(settings: Settings) -> Serving:
@@ -89,28 +92,27 @@ async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]])
     application = ASGIWrapper(app)
     connections: set[asyncio.Task[Any]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, closed: Callable[[], None]) -> None:
         task = asyncio.current_task()
         assert task is not None
         connections.add(task)
         task.add_done_callback(connections.discard)
-        await Connection(application, loop, config, context, reader, writer).run()
+        await Connection(application, loop, config, context, reader, writer, closed).run()
 
     tls = config.create_ssl_context() if config.ssl_enabled else None
     handshake = None if tls is None else config.ssl_handshake_timeout
     sockets = config.create_sockets()
-    servers = [
-        await asyncio.start_server(
-            connected, backlog=config.backlog, ssl=tls, sock=socket, ssl_handshake_timeout=handshake
-        )
-        for socket in (sockets.insecure_sockets if tls is None else sockets.secure_sockets)
+    config.room.make_room.insert(0, config.drop_idle)
+    listeners = [
+        Listener(listening, connected, config.room, tls, handshake)
+        for listening in (sockets.insecure_sockets if tls is None else sockets.secure_sockets)
     ]
     try:
         await until()
     finally:
         await context.terminated.set()
-        for server in servers:
-            server.close()
+        for listener in listeners:
+            listener.close()
         config.ending = True
         for idleness in list(config.idle):
             idleness.expire()
@@ -129,6 +131,7 @@ class Connection:
         context: WorkerContext,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        closed: Callable[[], None],
     ) -> None:
         self.config = config
         self.loop = loop
@@ -136,10 +139,13 @@ class Connection:
         self._context = context
         self._reader = reader
         self._writer = writer
+        self._closed = closed
         self._idleness = Idleness(self)
         self._protocol: HttpProtocol | None = None
         self._held: list[bytes] = []
         self._held_size = 0
+        self._written = 0  # bytes
+        self._pace: Pace | None = None  # of the answer that the client is waited for to read
         self._given_away = False
 
     async def run(self) -> None:
@@ -160,6 +166,8 @@ class Connection:
         finally:
             self.config.transports.discard(transport)
             await self._close()
+            if not self._given_away:
+                self._closed()
             self._protocol = None  # which holds this connection: what was received does not wait for the collector
 
     async def _read(self) -> None:
@@ -177,6 +185,7 @@ class Connection:
         """Write what the protocol has for the client: pieces of an answer that come within one step at once."""
         if isinstance(event, Updated):
             if event.idle:
+                self._pace = None
                 self._idleness.begin()
             else:
                 self._idleness.end()
@@ -189,21 +198,47 @@ class Connection:
             if self._protocol is not None:
                 await self._protocol.handle(Closed())
         elif isinstance(event, RawData) and event.data:
-            if not self._held:
-                self.loop.call_soon(self.flush)
-            self._held.append(event.data)
-            self._held_size += len(event.data)
-            if self._held_size > _HELD_MAX:
-                self.flush()
+            await self._send(event.data)
+
+    async def _send(self, data: bytes) -> None:
+        """Write a piece of an answer; what is large goes out as it is read, since the transport would copy it."""
+        if len(data) > _HELD_MAX:
+            self.flush()
+            view = memoryview(data)
+            for start in range(0, len(data), _WRITE_MAX):
                 await self._drain()
+                if self._writer.is_closing():
+                    return
+                self._write(view[start : start + _WRITE_MAX])
+            return
+        if not self._held:
+            self.loop.call_soon(self.flush)
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size + self._writer.transport.get_write_buffer_size() > _HELD_MAX:
+            self.flush()
+            await self._drain()
 
     async def _drain(self) -> None:
-        """Wait while the client does not read."""
+        """Wait while the client does not read; cut it off if it reads too slowly."""
+        transport = self._writer.transport
+        if transport.get_write_buffer_size() <= _HELD_MAX and not transport.is_closing():
+            return
+        pace = self._pace = self._pace or Pace()
         try:
-            await self._writer.drain()
+            while not transport.is_closing():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(pace.deadline, self.loop.time() + _LOOK_EVERY)):
+                        await self._writer.drain()
+                    return
+                pace.extend(self._written - transport.get_write_buffer_size())
+                if pace.is_over:
+                    log.info("a client does not read its answer; its connection is closed")
+                    transport.abort()
         except (ConnectionError, RuntimeError):
-            if self._protocol is not None:
-                await self._protocol.handle(Closed())
+            pass
+        if self._protocol is not None:
+            await self._protocol.handle(Closed())
 
     def flush(self) -> None:
         """Write what is held."""
@@ -211,9 +246,13 @@ class Connection:
             data = b"".join(self._held)
             self._held.clear()
             self._held_size = 0
-            self._writer.write(data)
+            self._write(data)
 
-    def give(self, make: Callable[[asyncio.StreamWriter], asyncio.Protocol]) -> bool:
+    def _write(self, data: bytes | memoryview) -> None:
+        self._written += len(data)
+        self._writer.write(data)
+
+    def give(self, make: MakeProtocol) -> bool:
         """Give the connection to the protocol that `make` returns for its writer; return whether it was possible.
 
         The protocol has to keep the writer: a StreamWriter closes its connection when nobody refers to it.
@@ -224,9 +263,13 @@ class Connection:
             return False
         streams = transport.get_protocol()
         self._given_away = True
-        transport.set_protocol(make(self._writer))
+        transport.set_protocol(make(self._writer, self._closed))
         streams.connection_lost(None)  # ends `run`
         return True
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._writer.transport.abort()
 
     async def close_idle(self) -> None:
         """Close it, while no request is under way."""
@@ -242,9 +285,11 @@ class Connection:
         self.flush()
         with contextlib.suppress(NotImplementedError, OSError, RuntimeError):
             self._writer.write_eof()  # not with TLS
-        with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):  # OSError: TimeoutError, too
             self._writer.close()
-            await self._writer.wait_closed()
+            async with asyncio.timeout(_CLOSE_MAX):
+                await self._writer.wait_closed()
+        self._writer.transport.abort()
 
 
 class Idleness:
@@ -260,7 +305,8 @@ class Idleness:
     def begin(self) -> None:
         """Count the connection as idle from now on."""
         self._since = self._connection.loop.time()
-        self._idle.add(self)
+        self._idle.pop(self, None)
+        self._idle[self] = None
         if self._connection.config.ending:
             self.expire()
         elif self._timer is None:
@@ -269,17 +315,22 @@ class Idleness:
     def end(self) -> None:
         """Count the connection as busy."""
         self._since = None
-        self._idle.discard(self)
+        self._idle.pop(self, None)
 
     def forget(self) -> None:
         """Stop the timer: the connection has ended."""
-        self._idle.discard(self)
+        self._idle.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
 
+    def cut(self) -> None:
+        """Close the connection without waiting for anything."""
+        self._idle.pop(self, None)
+        self._connection.abort()
+
     def expire(self) -> None:
         """Close the connection."""
-        self._idle.discard(self)
+        self._idle.pop(self, None)
         if self._end is None:  # a task of its own, since the connection's may be at its end
             self._end = self._connection.loop.create_task(self._connection.close_idle())
 
@@ -290,109 +341,3 @@ class Idleness:
             self._timer = loop.call_later(left, self._check)
         else:
             self.expire()
-
-
-class HttpProtocol(H11Protocol):
-    """HTTP/1.1 that stays with it, and whose websockets can be handed over."""
-
-    def __init__(
-        self,
-        owner: Connection,
-        app: ASGIWrapper,
-        context: WorkerContext,
-        tasks: TaskGroup,
-        tls: bool,
-        client: tuple[str, int] | None,
-        server: tuple[str, int] | None,
-    ) -> None:
-        state = ConnectionState(LifespanState({}))
-        super().__init__(app, owner.config, context, tasks, state, tls, client, server, owner.protocol_send)
-        self._owner = owner
-        self.connection = http1.events.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of an answer; the same as the library's, but for the class of events."""
-        if isinstance(event, Body):
-            await self._send_h11_event(http1.events.Data(data=event.data))
-        elif isinstance(event, EndBody):
-            await self._send_h11_event(http1.events.EndOfMessage())
-        elif isinstance(event, Response) and event.status_code >= 200:
-            headers = [*event.headers, *self.config.response_headers("h11")]
-            await self._send_h11_event(http1.events.Response(headers=headers, status_code=event.status_code))
-        else:
-            await super().stream_send(event)
-
-    async def handle(self, event: Event) -> None:
-        """Take what was received, or that the connection has ended."""
-        await super().handle(event)
-        if isinstance(event, Closed):
-            await self.end()
-
-    async def end(self) -> None:
-        """Read nothing more; else the next request, if it is here, waits for the end of this answer for ever."""
-        self.connection = http1.EndedConnection()  # type: ignore[assignment]
-        await self.can_read.set()
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Look for no HTTP/2: no client of ours asks for it over plain HTTP, and odd settings are a traceback."""
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        """Begin an answer; the same as the library's, but for the class of websockets."""
-        headers = list(request.headers)
-        settings = (self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send)
-        if _asks_for_websocket(request.method, headers):
-            self.stream = WebSocketStream(self._owner, self.app, *settings, STREAM_ID)  # type: ignore[arg-type]
-            assert not isinstance(self.connection, H11WSConnection)
-            self.connection = H11WSConnection(self.connection)
-        else:
-            self.stream = HTTPStream(self.app, *settings, STREAM_ID)
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=headers,
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
-
-
-def _asks_for_websocket(method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether a request asks for a websocket (RFC 6455, section 4.2.1)."""
-    upgrade = connection = b""
-    for name, value in headers:
-        if name == b"upgrade":
-            upgrade = value.strip().lower()
-        elif name == b"connection":
-            connection = value.lower()
-    tokens = [token.strip() for token in connection.split(b",")]
-    return method == b"GET" and upgrade == b"websocket" and b"upgrade" in tokens
-
-
-class WebSocketStream(WSStream):
-    """A websocket until it is accepted; the application can have its connection then."""
-
-    def __init__(self, owner: Connection, app: ASGIWrapper, *args: Any) -> None:
-        super().__init__(self._offer, *args)  # type: ignore[arg-type]  # called like an ASGIWrapper
-        self._owner: Connection | None = owner
-        self._application: ASGIWrapper | None = app
-
-    async def _offer(self, scope: Any, *args: Any) -> None:
-        """Run the application; its scope has the extension TAKE_OVER."""
-        application, self._application = self._application, None
-        assert application is not None
-        scope["extensions"][TAKE_OVER] = self._take_over
-        try:
-            await application(scope, *args)
-        finally:  # so that no cycle keeps the stream in memory
-            del scope["extensions"][TAKE_OVER]
-            self.app = self._owner = None  # type: ignore[assignment]
-
-    async def _take_over(self, make: Callable[[asyncio.StreamWriter], asyncio.Protocol]) -> bool:
-        """Accept the websocket and give its connection away; see TakeOver."""
-        assert self._owner is not None
-        self.handshake.extensions = None  # else permessage-deflate: 100 KB a connection, for ciphertext
-        await self.app_send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-        self.closed = True  # as far as this class is concerned: it has nothing more to send
-        return self._owner.give(make)

@@ -27,7 +27,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version
+from happy_light.wire import Id, Incoming, Outgoing, SafeInt, Success, Version
 
 # max_length as well, because `$` in the pattern also matches before a final line feed.
 Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)]
@@ -79,7 +79,7 @@ class NewPart(Incoming):
 class SocketArtifactChange(Incoming):
     """The payload of `artifact-update`: header, body or both."""
 
-    artifact_id: NonEmptyStr
+    artifact_id: Id
     header: NewPart | None = None
     body: NewPart | None = None
 

@@ -14,7 +14,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error
 from happy_light.store import ReadTransaction
-from happy_light.wire import Incoming, NonEmptyStr, Outgoing
+from happy_light.wire import Id, Incoming, Outgoing
 
 LIST_MAX: Final = 200
 """Artifacts that a list holds at most."""
@@ -55,7 +55,7 @@ class Artifact(SocketArtifact):
 class ArtifactId(Incoming):
     """The payload of `artifact-read` and `artifact-delete`."""
 
-    artifact_id: NonEmptyStr
+    artifact_id: Id
 
 
 class ArtifactAck(Outgoing):

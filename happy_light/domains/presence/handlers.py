@@ -18,14 +18,14 @@ from happy_light.errors import ApiError, ErrorResponse
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import Transaction
-from happy_light.wire import Incoming, NonEmptyStr, Ok
+from happy_light.wire import Id, Incoming, Ok
 
 
 # -------------------------------------------------------------------------------------------- wire
 class SessionHeartbeat(Incoming):
     """The payload of `session-alive`; time in ms."""
 
-    sid: NonEmptyStr
+    sid: Id
     time: int | float
     thinking: Any = None
 
@@ -33,14 +33,14 @@ class SessionHeartbeat(Incoming):
 class SessionEnd(Incoming):
     """The payload of `session-end`; time in ms."""
 
-    sid: NonEmptyStr
+    sid: Id
     time: int | float
 
 
 class MachineHeartbeat(Incoming):
     """The payload of `machine-alive`; time in ms."""
 
-    machine_id: NonEmptyStr
+    machine_id: Id
     time: int | float
 
 

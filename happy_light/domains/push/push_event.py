@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from happy_light import json_codec
 from happy_light.bus import Audience, Ephemeral
 from happy_light.clock import now_ms
 from happy_light.context import ServerContext
@@ -19,6 +20,8 @@ from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
+
+MESSAGE_MAX: Final = 4096  # bytes of a message; Expo refuses larger ones
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -62,8 +65,9 @@ async def push(context: ServerContext, account_id: str, session_id: str, event: 
         return PushResult("no_tokens")
     if not context.settings.push_enabled:
         return PushResult("failed", reason="push-disabled")
-    data = {"sessionId": session_id, **(event.data or {}), "kind": event.kind}
-    message = {"title": event.title, "body": event.body, "data": data, "sound": "default", "channelId": "messages"}
+    message = _message(session_id, event)
+    if len(json_codec.encode(message)) > MESSAGE_MAX:
+        return PushResult("failed", reason="too-large")
     outcomes = await sending.send(context, receivers, message)
     unregistered = [token for token, reason in outcomes.items() if reason == sending.DEVICE_NOT_REGISTERED]
     if unregistered:
@@ -76,6 +80,20 @@ async def push(context: ServerContext, account_id: str, session_id: str, event: 
     if delivered:
         return PushResult("partial", tokens=len(receivers), delivered=delivered, reason=reason)
     return PushResult("failed", reason=reason)
+
+
+def _message(session_id: str, event: PushEvent) -> dict[str, Any]:
+    """Return the message for the phones: without the event's `data` if it would be too large with it."""
+    message: dict[str, Any] = {
+        "title": event.title, "body": event.body, "data": {"sessionId": session_id, "kind": event.kind},
+        "sound": "default", "channelId": "messages",
+    }  # fmt: skip
+    if event.data:
+        whole = {**message, "data": {"sessionId": session_id, **event.data, "kind": event.kind}}
+        if len(json_codec.encode(whole)) <= MESSAGE_MAX:
+            return whole
+        log.info("the data of a push of session %s is left out: the message would be too large", session_id)
+    return message
 
 
 # --------------------------------------------------------------------------------------- endpoints

@@ -28,7 +28,7 @@ from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import result_error_silent
 from happy_light.store import Transaction
-from happy_light.wire import Base64, Incoming, NonEmptyStr, Outgoing, SafeInt, Success, Version, Versioned
+from happy_light.wire import Base64, Id, Incoming, Outgoing, SafeInt, Success, Version, Versioned
 
 
 # -------------------------------------------------------------------------------------------- wire
@@ -117,7 +117,7 @@ class DeleteSessionUpdate(Outgoing, tag_field="t", tag="delete-session"):
 class UpdateMetadata(Incoming):
     """The payload of `update-metadata`."""
 
-    sid: NonEmptyStr
+    sid: Id
     metadata: str
     expected_version: SafeInt
 
@@ -125,7 +125,7 @@ class UpdateMetadata(Incoming):
 class UpdateState(Incoming):
     """The payload of `update-state`."""
 
-    sid: NonEmptyStr
+    sid: Id
     agent_state: str | None
     expected_version: SafeInt
 
