@@ -242,3 +242,20 @@ async def test_push_can_be_disabled_by_a_setting(start: Start) -> None:
             assert await alice.ok("POST", path, EVENT) == failed
             assert [data["type"] for _, data in await ui.heard("ephemeral")] == ["session-event"]
             assert expo.got == []
+
+
+async def test_data_that_makes_a_message_too_large_for_expo_is_left_out(start: Start) -> None:
+    async with VendorServer(tickets(lambda _: OK)) as expo:
+        server = start(HAPPY_SERVER_LIGHT_EXPO_URL=f"{expo.url}/push/send")
+        async with World(server.url) as world:
+            alice, path = await with_tokens(world, "phone-token-1")
+            session = path.split("/")[3]
+            for size, kept in ((3_000, True), (4_000, False), (1_000_000, False)):
+                expo.got.clear()
+                data = {"x": "y" * size}
+                assert (await alice.ok("POST", path, {**EVENT, "data": data}))["result"] == "sent"
+                ((_, (message,)),) = expo.got
+                assert message["data"] == {"sessionId": session, **(data if kept else {}), "kind": "done"}
+            # Control characters take six bytes each.
+            answer = await alice.ok("POST", path, {**EVENT, "title": "\x01" * 200, "body": "\x01" * 500})
+            assert answer == {"success": True, "result": "failed", "reason": "too-large"}

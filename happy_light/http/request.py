@@ -48,11 +48,11 @@ class Request(Generic[B, Q]):
         if header is None or not header.startswith("Bearer "):
             raise ApiError(MISSING_AUTHORIZATION)
         tokens = self.context.keys.tokens
-        self._revocations = tokens.revocations
+        revocations = tokens.revocations
         account_id = await authenticate(self.context.database, tokens, header[7:])
         if account_id is None:
             raise ApiError(INVALID_TOKEN)
-        self.account_id = account_id
+        self.account_id, self._revocations = account_id, revocations
 
     async def read(self, limit: int = SIZE_MAX) -> bytes:
         """Return the whole body.
