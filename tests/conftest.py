@@ -28,12 +28,12 @@ _SERVERS = {"processes", "start"}  # the fixtures that start servers
 class Process:
     """A running server. `log` is what it wrote to stderr. `handles` is how many files it may have open."""
 
-    def __init__(self, folder: Path, *arguments: str, handles: int | None = None, **environ: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, handles: str = "", **environ: str) -> None:
         self.folder = folder
         self.log: list[str] = []
         self.printed: list[str] = []
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        limited = ["sh", "-c", f'ulimit -n {handles}; exec "$0" "$@"'] if handles is not None else []
+        limited = ["sh", "-c", f'ulimit -n {handles}; exec "$0" "$@"'] if handles else []
         self.process = subprocess.Popen(
             [*limited, sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder), *arguments],
             env={

@@ -216,7 +216,7 @@ def few_handles(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     def start(**environ: str) -> Process:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[0], 4096), before[1]))
-        running.append(Process(tmp_path / f"data{len(running)}", handles=256, **environ))
+        running.append(Process(tmp_path / f"data{len(running)}", handles="256", **environ))
         return running[-1]
 
     yield start
