@@ -10,14 +10,13 @@ DELETE /admin/api/accounts/:account            delete an account, its data and i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import Annotated, Any, Final
 
 from starlette.responses import Response
 
-from happy_light import store
+from happy_light import store, threads
 from happy_light.admin import stored_files
 from happy_light.admin.account_list import Account, AccountList, find, list_accounts
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
@@ -141,12 +140,12 @@ async def _id_of(request: Request[Any, Any]) -> str:
 # --------------------------------------------------------------------------------------- endpoints
 async def get_accounts(request: Request[None, None]) -> AccountList:
     """List every account."""
-    return AccountList(await asyncio.to_thread(_read_accounts, request.context))
+    return AccountList(await threads.run(_read_accounts, request.context))
 
 
 async def get_account(request: Request[None, None]) -> Account:
     """Show one account."""
-    found = await asyncio.to_thread(_read_accounts, request.context, await _id_of(request))
+    found = await threads.run(_read_accounts, request.context, await _id_of(request))
     if not found:  # deleted meanwhile
         raise ApiError(UNKNOWN_ACCOUNT)
     return found[0]

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from starlette.responses import Response
 
-from happy_light import clock, json_codec
+from happy_light import clock, json_codec, threads
 from happy_light.admin import leftovers, stored_files
 from happy_light.admin.account_admin import DELETE_BATCH
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
@@ -145,17 +145,17 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
 async def _prune_files(context: ServerContext, pruned: Pruned) -> None:
     """Delete the files that nothing refers to. Raises OSError."""
     blobs, database = context.blobs, context.database
-    for files in await database.read(leftovers.without_owner, await asyncio.to_thread(leftovers.old_files, blobs)):
+    for files in await database.read(leftovers.without_owner, await threads.run(leftovers.old_files, blobs)):
         pruned.orphaned_folders += 1
         pruned.file_bytes += files.size
         if not pruned.dry_run:
-            await asyncio.to_thread(blobs.remove_prefix, files.prefix)
-    for picture in await database.read(leftovers.not_active, await asyncio.to_thread(leftovers.old_pictures, blobs)):
+            await threads.run(blobs.remove_prefix, files.prefix)
+    for picture in await database.read(leftovers.not_active, await threads.run(leftovers.old_pictures, blobs)):
         pruned.unused_pictures += 1
         pruned.file_bytes += picture.size
         if not pruned.dry_run:
-            await asyncio.to_thread(blobs.remove, picture.key)
-    for file in await asyncio.to_thread(leftovers.unfinished_uploads, context.settings):
+            await threads.run(blobs.remove, picture.key)
+    for file in await threads.run(leftovers.unfinished_uploads, context.settings):
         pruned.unfinished_uploads += 1
         pruned.file_bytes += file.stat().st_size
         if not pruned.dry_run:

@@ -5,10 +5,9 @@ GET    /admin/api/stats   records, sizes, and what the running server counts
 
 from __future__ import annotations
 
-import asyncio
 import time
 
-from happy_light import __version__
+from happy_light import __version__, threads
 from happy_light.blobs import Blobs
 from happy_light.clients import Client
 from happy_light.context import ServerContext
@@ -152,7 +151,7 @@ async def get(request: Request[None, None]) -> Stats:
     context = request.context
     database = context.database
     stats = Stats(__version__, SCHEMA_VERSION, await database.row_counts(TABLES), await database.read(disk, database))
-    stats.bytes.files, stats.bytes.attachments = await asyncio.to_thread(_stored, context.blobs)
+    stats.bytes.files, stats.bytes.attachments = await threads.run(_stored, context.blobs)
     if context.serving:
         stats.server = running(context)
     return stats

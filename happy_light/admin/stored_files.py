@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from happy_light import threads
 from happy_light.blobs import Blobs, InvalidKey
 
 
@@ -17,7 +17,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 async def stored_size(blobs: Blobs, prefix: str) -> int:
     """Return the bytes of all files under a prefix such as `sessions/<id>/`; 0 if it is not one, or on an error."""
-    return await asyncio.to_thread(_sum_sizes, blobs, prefix)
+    return await threads.run(_sum_sizes, blobs, prefix)
 
 
 async def delete_stored(blobs: Blobs, prefix: str) -> int:

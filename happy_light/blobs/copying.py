@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from happy_light import threads
 from happy_light.blobs import Blobs
 from happy_light.blobs.stored import StoredBlob
 
@@ -32,7 +33,7 @@ async def copy(source: Blobs, target: Blobs, on_copied: Callable[[Copied], None]
     """
     copied = Copied()
     found = source.walk()
-    while some := await asyncio.to_thread(lambda: list(itertools.islice(found, AT_ONCE))):
+    while some := await threads.run(lambda: list(itertools.islice(found, AT_ONCE))):
         ended = await asyncio.gather(*(_copy(source, target, blob) for blob in some), return_exceptions=True)
         for size in ended:
             if isinstance(size, BaseException):
@@ -46,7 +47,7 @@ async def copy(source: Blobs, target: Blobs, on_copied: Callable[[Copied], None]
 
 async def _copy(source: Blobs, target: Blobs, blob: StoredBlob) -> int | None:
     """Copy a file and return its size in bytes; None if it was deleted meanwhile."""
-    file = await asyncio.to_thread(source.open, blob.key)
+    file = await threads.run(source.open, blob.key)
     if file is None:
         return None
     with contextlib.closing(file):
@@ -54,5 +55,5 @@ async def _copy(source: Blobs, target: Blobs, blob: StoredBlob) -> int | None:
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(file.read, _PIECE):
+    while piece := await threads.run(file.read, _PIECE):
         yield piece
