@@ -73,6 +73,14 @@ CapabilityBoundingSet={capabilities}
 AmbientCapabilities={capabilities}
 """
 
+_OF_INSTANCE = ("port", "metrics_port", "data_dir")
+"""Settings that a template sets by the name of the instance."""
+_INSTANCE = """\
+# The instance is named after its port; happy-server-light@3005 has its metrics at port 13005.
+Environment=PORT=%i
+Environment=METRICS_PORT=1%i
+"""
+
 _USER = """\
 # Secrets and further settings, one NAME=value a line; the file may be missing.
 EnvironmentFile=-%E/happy-server-light/environment
@@ -81,13 +89,22 @@ EnvironmentFile=-%E/happy-server-light/environment
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", action="store_true", help="for the whole computer instead of this user")
+    parser.add_argument(
+        "--template", action="store_true",
+        help="for the whole computer, and for several processes: happy-server-light@3005, happy-server-light@3006, …",
+    )  # fmt: skip
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Print the unit; how to install it goes to stderr, so that stdout can be redirected to a file."""
     program = _program()
-    print(unit(settings, program, arguments.system), end="")
-    if not arguments.system:
+    print(unit(settings, program, arguments.system, arguments.template), end="")
+    if arguments.template:
+        steps = [
+            "happy-server-light systemd --template | sudo tee /etc/systemd/system/happy-server-light@.service",
+            "sudo systemctl daemon-reload && sudo systemctl enable --now happy-server-light@{3005,3006}",
+        ]
+    elif not arguments.system:
         steps = [
             "happy-server-light systemd > ~/.config/systemd/user/happy-server-light.service",
             "systemctl --user daemon-reload && systemctl --user enable --now happy-server-light",
@@ -99,7 +116,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             "sudo systemctl daemon-reload && sudo systemctl enable --now happy-server-light",
         ]
     print("\n".join(["Install it with:", *(f"  {step}" for step in steps)]), file=sys.stderr)
-    if arguments.system and program[0].startswith(("/home/", "/root/")):
+    if (arguments.system or arguments.template) and program[0].startswith(("/home/", "/root/")):
         print(
             f"A system service cannot read {program[0]}; install the program outside of home folders first "
             "(pipx install --global, or a venv in /opt).",
@@ -107,20 +124,29 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         )
 
 
-def unit(settings: Settings, program: list[str], system: bool) -> str:
-    """Return the unit. Settings given as flags go into its command line; others stay where they are set."""
+def unit(settings: Settings, program: list[str], system: bool, template: bool = False) -> str:
+    """Return the unit. Settings given as flags go into its command line; others stay where they are set.
+
+    In a template, the name after the @ is the port, and each process has a data folder and a metrics port of its own.
+    """
     flags: list[str] = []
     for row in config.SETTINGS:
-        if settings.origins.get(row.name) == row.option:
+        if settings.origins.get(row.name) == row.option and not (template and row.name in _OF_INSTANCE):
             flags += [row.option, config.display(row, getattr(settings, row.name))]
     # A port below 1024 needs a capability that a dynamic user does not have.
     capabilities = "CAP_NET_BIND_SERVICE" if 0 < settings.port < 1024 else ""
-    name = "happy-server-light.service"
+    name = f"happy-server-light{'@' if template else ''}.service"
+    hardening = _SYSTEM.format(capabilities=capabilities) if system or template else _USER
+    if template:
+        hardening = hardening.replace("StateDirectory=happy-server-light\n", "StateDirectory=happy-server-light/%i\n")
+        hardening = hardening.replace(
+            "DATA_DIR=%S/happy-server-light\n", f"DATA_DIR=%S/happy-server-light/%i\n{_INSTANCE}"
+        )
     return _UNIT.format(
-        where=f"/etc/systemd/system/{name}" if system else f"~/.config/systemd/user/{name}",
+        where=f"/etc/systemd/system/{name}" if system or template else f"~/.config/systemd/user/{name}",
         start=" ".join(map(_quote, [*program, "serve", *flags])),
-        hardening=(_SYSTEM.format(capabilities=capabilities) if system else _USER) + _HARDENING,
-        target="multi-user.target" if system else "default.target",
+        hardening=hardening + _HARDENING,
+        target="multi-user.target" if system or template else "default.target",
     )
 
 

@@ -90,6 +90,9 @@ class Settings:
         "HANDY_MASTER_SECRET", secret=True, shown="generated")
     host: str = setting(_SERVER, "127.0.0.1", types.text, "bind address; 0.0.0.0 for the local network", "HOST")
     port: int = setting(_SERVER, "3005", types.port, "port; 0 picks a free one and prints it", "PORT")
+    reuse_port: bool = setting(
+        _SERVER, "false", types.flag, "let several processes of this user listen on the same port (SO_REUSEPORT)",
+        "HAPPY_SERVER_LIGHT_REUSE_PORT")
     public_url: str | None = setting(
         _SERVER, None, types.url, "the URL that clients use, if it is not the bind address (behind a proxy)",
         "PUBLIC_URL", shown="derived")

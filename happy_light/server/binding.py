@@ -11,14 +11,17 @@ from happy_light.errors import OperatorError
 from happy_light.stack.hypercorn_server import BACKLOG
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `host` and `port` (0: any free one). Raises OperatorError."""
+def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """Return a socket that listens on `host` and `port` (0: any free one). Raises OperatorError.
+
+    `reuse_port`: other processes may listen there too, and the kernel gives each of them some of the connections.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise OperatorError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
     try:
-        return _listen(*found[0])
+        return _listen(*found[0], reuse_port=reuse_port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             text = f"Port {port} of {host} is taken; stop what uses it, or choose another with --port (0: any)."
@@ -66,11 +69,18 @@ def answers_unix(path: Path) -> bool:
 
 
 def _listen(
-    family: socket.AddressFamily, kind: socket.SocketKind, protocol: int, name: str, address: tuple[object, ...]
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    protocol: int,
+    name: str,
+    address: tuple[object, ...],
+    reuse_port: bool = False,
 ) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:

@@ -57,7 +57,7 @@ class Server:
             opened.enter_context(data_dir.lock_data_dir(settings, shared=settings.redis_url is not None))
             data_dir.refuse_unfinished(settings)
             self._config = hypercorn_server.settings_of(settings)
-            self.socket = bind(settings.host, settings.port)
+            self.socket = bind(settings.host, settings.port, settings.reuse_port)
             opened.callback(self.socket.close)
             self.host, self.port = self.socket.getsockname()[:2]
             bus = Bus() if settings.redis_url is None else SharedBus()
