@@ -110,6 +110,13 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light", "AmbientCapabilities=CAP_NET_BIND_SERVICE",
     ):  # fmt: skip
         assert f"{line}\n" in system
+    template = command(tmp_path, "systemd", "--template", "--port", "4000", "--log-level", "debug").stdout
+    assert f"ExecStart={program} -m happy_light serve --log-level debug\n" in template
+    for line in (
+        "Environment=PORT=%i", "Environment=METRICS_PORT=1%i", "StateDirectory=happy-server-light/%i",
+        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light/%i", "WantedBy=multi-user.target",
+    ):  # fmt: skip
+        assert f"{line}\n" in template
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here to judge them")
     for form, text in (("--user", user), ("--system", system)):

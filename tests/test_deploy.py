@@ -8,25 +8,31 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from happy_light.errors import OperatorError
+from happy_light.server import binding
 from tests.client import World
-from tests.conftest import Process
+from tests.conftest import Process, Start
+from tests.services import Redis
 from tests.test_start import free_port
 from tests.test_tls import certificate, sockets_work
 
+pytest_plugins = ["tests.service_fixtures"]
 pytestmark = pytest.mark.slow
 
 DEPLOY = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text("utf-8")
 
+FULL = (Path(__file__).parent.parent / "docs" / "full.md").read_text("utf-8")
 
-def snippet(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", DEPLOY, re.DOTALL)
+
+def snippet(language: str, page: str = DEPLOY) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -86,17 +92,16 @@ async def works_through(url: str, server: Process, context: ssl.SSLContext) -> N
         await sockets_work(url, context, account.token)
 
 
-async def test_nginx(server: Process, tmp_path: Path) -> None:
-    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
-        pytest.skip("nginx is not installed")
+@asynccontextmanager
+async def through_nginx(site: str, tmp_path: Path) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
+    """Run nginx with a site of the documentation; yield its URL, and what its certificate is trusted with."""
     cert, key = certificate(tmp_path)
     port = free_port()
     site = put(
-        snippet("nginx"),
+        site,
         ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
         ("/etc/letsencrypt/live/happy.example/fullchain.pem", str(cert)),
         ("/etc/letsencrypt/live/happy.example/privkey.pem", str(key)),
-        ("http://127.0.0.1:3005", server.url),
     )
     folders = "".join(
         f"{name}_temp_path {tmp_path}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -107,7 +112,41 @@ async def test_nginx(server: Process, tmp_path: Path) -> None:
     )
     arguments = ("nginx", "-e", f"{tmp_path}/error.log", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf")
     with running(port, *arguments, folder=tmp_path) as url:
-        await works_through(url, server, ssl.create_default_context(cafile=str(cert)))
+        yield url, ssl.create_default_context(cafile=str(cert))
+
+
+async def test_nginx(server: Process, tmp_path: Path) -> None:
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("nginx is not installed")
+    site = put(snippet("nginx"), ("http://127.0.0.1:3005", server.url))
+    async with through_nginx(site, tmp_path) as (url, context):
+        await works_through(url, server, context)
+
+
+def test_processes_share_a_port_only_if_both_say_so() -> None:
+    with binding.bind("127.0.0.1", 0, reuse_port=True) as first:
+        port = first.getsockname()[1]
+        binding.bind("127.0.0.1", port, reuse_port=True).close()
+        with pytest.raises(OperatorError, match="taken"):
+            binding.bind("127.0.0.1", port)
+
+
+async def test_nginx_before_two_processes(
+    start: Start, database_url: str, start_redis: Callable[..., Redis], tmp_path: Path
+) -> None:
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("nginx is not installed")
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": start_redis().url}
+    first, second = (start(folder=tmp_path / name, **settings) for name in ("first", "second"))
+    upstream = put(
+        snippet("nginx", FULL),
+        ("127.0.0.1:3005", first.url.removeprefix("http://")), ("127.0.0.1:3006", second.url.removeprefix("http://")),
+    )  # fmt: skip
+    site = upstream + put(snippet("nginx"), ("http://127.0.0.1:3005", "http://happy"))
+    async with through_nginx(site, tmp_path) as (url, context):
+        await works_through(url, first, context)
+        second.kill()
+        await sockets_work(url, context)
 
 
 async def test_caddy(server: Process, tmp_path: Path) -> None:

@@ -139,9 +139,8 @@ def unit(settings: Settings, program: list[str], system: bool, template: bool = 
     hardening = _SYSTEM.format(capabilities=capabilities) if system or template else _USER
     if template:
         hardening = hardening.replace("StateDirectory=happy-server-light\n", "StateDirectory=happy-server-light/%i\n")
-        hardening = hardening.replace(
-            "DATA_DIR=%S/happy-server-light\n", f"DATA_DIR=%S/happy-server-light/%i\n{_INSTANCE}"
-        )
+        data_dir = "DATA_DIR=%S/happy-server-light"
+        hardening = hardening.replace(f"{data_dir}\n", f"{data_dir}/%i\n{_INSTANCE}")
     return _UNIT.format(
         where=f"/etc/systemd/system/{name}" if system or template else f"~/.config/systemd/user/{name}",
         start=" ".join(map(_quote, [*program, "serve", *flags])),
