@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import Any
 
 from happy_light.data_dir import socket_address
 from happy_light.errors import OperatorError
@@ -21,7 +22,7 @@ def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
     except OSError as error:
         raise OperatorError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
     try:
-        return _listen(*found[0], reuse_port=reuse_port)
+        return _listen(found[0], reuse_port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             text = f"Port {port} of {host} is taken; stop what uses it, or choose another with --port (0: any)."
@@ -34,7 +35,7 @@ def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
 
 def bind_metrics(host: str, port: int) -> socket.socket:
     """Return a socket that listens on `host` and `port`. Raises OSError."""
-    return _listen(*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0])
+    return _listen(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0])
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -69,14 +70,11 @@ def answers_unix(path: Path) -> bool:
 
 
 def _listen(
-    family: socket.AddressFamily,
-    kind: socket.SocketKind,
-    protocol: int,
-    name: str,
-    address: tuple[object, ...],
-    reuse_port: bool = False,
+    found: tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]], reuse_port: bool = False
 ) -> socket.socket:
-    listener = socket.socket(family, kind, protocol)
+    """Return a socket that listens at what getaddrinfo found. Raises OSError."""
+    *kind, _, address = found
+    listener = socket.socket(*kind)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
