@@ -224,6 +224,12 @@ async def test_commands_on_postgres(start: Start, database_url: str, tmp_path: P
             doctor = await run(folder, "doctor", "--json", DATABASE_URL=database_url)
             found = {one["name"]: one["level"] for one in doctor.json}
             assert found["database"] == found["connections"] == found["secret"] == found["numbering"] == "ok", doctor
+    exported = await run(folder, "export", alice.id, str(tmp_path / "account"), "--json", DATABASE_URL=database_url)
+    assert exported.status == 0 and exported.json["counts"]["sessions"] == 1, exported
+    elsewhere = await run(tmp_path / "elsewhere", "import", str(tmp_path / "account"), HANDY_MASTER_SECRET="")
+    assert elsewhere.status == 0, elsewhere
+    here = await run(folder, "import", str(tmp_path / "account"), DATABASE_URL=database_url)
+    assert here.status == 2 and "cannot be imported into PostgreSQL" in here.err
     made = await run(folder, "backup", str(archive), DATABASE_URL=database_url)
     assert made.status == 0 and "pg_dump" in made.out
     restored = await run(tmp_path / "restored", "restore", str(archive), DATABASE_URL=database_url)

@@ -23,8 +23,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Write the file whole or not at all, while a server may run. Raises OperatorError."""
     from happy_light.importing import account_export
 
-    if settings.postgres is not None:
-        raise OperatorError("An account cannot be exported from PostgreSQL yet; only from a folder with SQLite.")
     file: Path = arguments.file
     if file.exists():
         raise OperatorError(f"{file} exists already; choose another name.")

@@ -11,16 +11,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
-from happy_light.blobs import FolderBlobs, InvalidKey, keys
+from happy_light.blobs import Blobs, InvalidKey, blobs_of, keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
 from happy_light.importing.export_file import FORMAT
+from happy_light.importing.own_tables import own_tables
+from happy_light.store import SCHEMA_VERSION, ReadTransaction, open_for_reading
 
 TABLES: Final = {
     "github_users": "id = (SELECT github_user_id FROM accounts WHERE id = :id)",
@@ -49,34 +50,24 @@ def write(settings: Settings, wanted: str, out: IO[bytes]) -> Counter[str]:
 
     `wanted` is its id, public key (hex) or username. Raises OperatorError.
     """
-    if not settings.database.exists():
-        raise OperatorError(f"There is no database in {settings.data_dir}; choose the folder with --data-dir.")
-    connection = sqlite3.connect(f"{settings.database.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    try:
-        connection.execute("PRAGMA busy_timeout = 5000")
-        connection.execute("BEGIN")
-        return _write(connection, FolderBlobs(settings.files, settings.attachments), wanted, out)
-    except sqlite3.Error as error:
-        raise OperatorError(f"The database {settings.database} cannot be read: {error}.") from error
-    finally:
-        connection.close()
+    with open_for_reading(settings) as tx:
+        return _write(tx, blobs_of(settings), wanted, out)
 
 
-def _find(connection: sqlite3.Connection, wanted: str) -> tuple[str, str]:
+def _find(tx: ReadTransaction, wanted: str) -> tuple[str, str]:
     """Return the id and the public key of an account. Raises OperatorError."""
-    row = connection.execute(
+    row = tx.fetch_one(
         "SELECT id, public_key FROM accounts WHERE id = ? OR public_key = ? OR username = ?",
         (wanted, wanted.upper(), wanted),
-    ).fetchone()
+    )
     if row is None:
         raise OperatorError(f"There is no account {wanted!r}; give its id, its public key (hex) or its username.")
     return row[0], row[1]
 
 
-def _write(connection: sqlite3.Connection, blobs: FolderBlobs, wanted: str, out: IO[bytes]) -> Counter[str]:
-    account_id, public_key = _find(connection, wanted)
-    (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    check = connection.execute("SELECT value FROM meta WHERE key = 'secret_check'").fetchone()
+def _write(tx: ReadTransaction, blobs: Blobs, wanted: str, out: IO[bytes]) -> Counter[str]:
+    account_id, public_key = _find(tx, wanted)
+    check = tx.fetch_one("SELECT value FROM meta WHERE key = 'secret_check'")
     digest, counts = hashlib.sha256(), Counter[str]()
 
     def put(value: Any) -> None:
@@ -85,16 +76,17 @@ def _write(connection: sqlite3.Connection, blobs: FolderBlobs, wanted: str, out:
         out.write(line)
 
     put({
-        "happyServerLight": FORMAT, "schema": schema, "account": account_id, "publicKey": public_key,
+        "happyServerLight": FORMAT, "schema": SCHEMA_VERSION, "account": account_id, "publicKey": public_key,
         "secretCheck": check and check[0], "at": now_ms(),
     })  # fmt: skip
+    columns = {table.name: table.columns for table in own_tables()}
     for table, where in TABLES.items():
-        cursor = connection.execute(f"SELECT * FROM {table} WHERE {where}", {"id": account_id})
-        names = [column[0] for column in cursor.description]
-        for row in cursor:
+        names = columns[table]
+        sql = f"SELECT {', '.join(names)} FROM {table} WHERE {where.replace(':id', '?')}"
+        for row in tx.stream(sql, (account_id,) * where.count(":id")):
             put({"table": table, "row": dict(zip(names, map(_jsonable, row), strict=True))})
             counts[table] += 1
-    for key in _keys(connection, blobs, account_id):
+    for key in _keys(tx, blobs, account_id):
         content = _read(blobs, key)
         if content is not None:
             put({"file": keys.disk_path(key), "bytes": base64.b64encode(content).decode()})
@@ -107,20 +99,20 @@ def _jsonable(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _keys(connection: sqlite3.Connection, blobs: FolderBlobs, account_id: str) -> Iterator[str]:
+def _keys(tx: ReadTransaction, blobs: Blobs, account_id: str) -> Iterator[str]:
     """Yield the keys of the account's files. A path in the database that is not a file of its own is left out."""
-    for (path,) in connection.execute("SELECT path FROM uploaded_files WHERE account_id = ?", (account_id,)):
+    for (path,) in tx.fetch_all("SELECT path FROM uploaded_files WHERE account_id = ?", (account_id,)):
         if keys.is_public_key_of(account_id, path):
             yield path
     for owner in ("sessions", "projects"):
-        for (id,) in connection.execute(f"SELECT id FROM {owner} WHERE account_id = ?", (account_id,)).fetchall():
+        for (id,) in tx.fetch_all(f"SELECT id FROM {owner} WHERE account_id = ?", (account_id,)):
             try:
                 yield from sorted(blob.key for blob in blobs.walk(f"{owner}/{id}/"))
             except (InvalidKey, OSError):  # not an id of ours; a symbolic link in place of the folder
                 continue
 
 
-def _read(blobs: FolderBlobs, key: str) -> bytes | None:
+def _read(blobs: Blobs, key: str) -> bytes | None:
     """Return a file; None if it was deleted meanwhile, was never uploaded, or lies behind a symbolic link."""
     try:
         file = blobs.open(key)
