@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock binary crash fuzz load soak
+.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock binary crash fuzz attack load soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ crash: .venv/made ## kill a server 100 times under load and look for every ackno
 
 fuzz: .venv/made ## five minutes of whatever clients could send; FUZZ=seconds for another time
 	$(BIN)/python -m tests.hardness.fuzz $(FUZZ)
+
+attack: .venv/made ## misbehaving clients, a minute of each, beside normal ones
+	$(BIN)/python -m tests.hardness.attack
 
 load: .venv/made ## print what idle sockets, heartbeats and reconnects cost
 	$(BIN)/python -m tests.hardness.load

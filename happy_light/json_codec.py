@@ -11,6 +11,8 @@ import msgspec
 # The second look runs in Python on the event loop, so its input is bounded: 128 KiB take at most about 25 ms.
 _LENIENT_MAX: Final = 128 * 1024  # bytes of text that is parsed a second time
 _CONVERT_MAX: Final = 1024 * 1024  # bytes of text that is decoded and converted a second time
+_TRIAL_MIN: Final = 1024 * 1024  # bytes of text from which on it is tried whether there is memory for its values
+_TRIAL_FACTOR: Final = 3  # bytes of values for one of text
 _WHOLE_MAX: Final = 10_000  # values in which floats are replaced by integers
 
 encode = msgspec.json.Encoder().encode
@@ -22,8 +24,9 @@ def decode(raw: bytes | memoryview | str) -> Any:
 
     JSON that JavaScript writes and msgspec refuses is accepted up to 128 KiB: half a surrogate pair, from a text
     that was cut in the middle of an emoji, becomes U+FFFD, and a number that no double holds becomes infinity.
-    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError.
+    Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or MemoryError.
     """
+    _require_memory(len(raw))
     try:
         return _decode(raw)
     except msgspec.DecodeError as error:
@@ -36,6 +39,12 @@ def decode(raw: bytes | memoryview | str) -> Any:
             return _without_surrogates(json.loads(text, parse_constant=_refuse_constant))
         except ValueError:
             raise error from None
+
+
+def _require_memory(size: int) -> None:
+    """Raise MemoryError if a text of so many bytes cannot be decoded: the decoder's own failure ends the process."""
+    if size > _TRIAL_MIN:
+        bytearray(_TRIAL_FACTOR * size)
 
 
 def convert(value: Any, kind: type[Any]) -> Any:
@@ -58,6 +67,7 @@ def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
     strict = msgspec.json.Decoder(kind).decode
 
     def decode_as_kind(raw: bytes) -> Any:
+        _require_memory(len(raw))
         try:
             return strict(raw)
         except msgspec.DecodeError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+
 import msgspec
+import psutil
 import pytest
 
 from happy_light import json_codec
@@ -34,3 +37,17 @@ def test_what_is_large_gets_no_second_look(raw: bytes) -> None:
 def test_large_texts_are_decoded_all_the_same() -> None:
     raw = b'{"version":1,"x":"' + b"x" * 5_000_000 + b'"}'
     assert json_codec.decoder(Example)(raw).version == 1
+
+
+def test_a_text_that_there_is_no_memory_for_is_not_decoded() -> None:
+    """Under a limit of memory the decoder itself would end the process."""
+    text = b'["' + b"x" * 40_000_000 + b'"]'
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (now + 60_000_000, before[1]))
+    try:
+        with pytest.raises(MemoryError):
+            json_codec.decode(text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert len(json_codec.decode(text)[0]) == 40_000_000

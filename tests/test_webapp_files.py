@@ -172,3 +172,18 @@ def test_only_regular_files_are_opened(server: Process, folder: Path) -> None:
     assert is_app(ask(server, "/" + "x" * 3000))
     assert is_app(ask(server, "/%ff%fe"))
     assert is_app(ask(server, "/canvaskit.wasm/"))
+
+
+def test_dot_files_are_served_only_if_the_index_page_names_them(server: Process, folder: Path) -> None:
+    for name in (".git/config", ".env", "assets/.git/config", ".routes.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("secret")
+        assert ask(server, f"/{name}").status == 404, name
+    index = folder / "index.html"
+    before = index.read_bytes()
+    index.write_bytes(before + b'<script src="/.routes.json"></script>')
+    answer = ask(server, "/.routes.json")
+    assert (answer.status, answer.body) == (200, b"secret")
+    index.write_bytes(before)
+    for name in (".git/config", ".env", "assets/.git/config", ".routes.json"):
+        (folder / name).unlink()

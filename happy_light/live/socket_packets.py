@@ -76,5 +76,5 @@ def decode_json(payload: bytes, start: int) -> Any:
     """Return the JSON value that begins at `start`. Raises PacketError."""
     try:
         return json_codec.decode(memoryview(payload)[start:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise PacketError(f"not JSON: {type(error).__name__}") from None

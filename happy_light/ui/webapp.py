@@ -83,6 +83,8 @@ def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) ->
         file = below(folder, path)
     except OutsideError:
         return _not_found(request)
+    if file is not None and _is_hidden(path) and not _is_linked(folder, path):
+        return _not_found(request)
     answer = None
     if file is not None and file.name == INDEX:
         answer = _page(file, request)
@@ -95,6 +97,23 @@ def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) ->
             return _not_found(request)
         answer = _page(file, request) if file is not None else None
     return answer or _not_found(request)
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a decoded path leads to or through a dot file that a build does not mean to publish.
+
+    Scripts name files below the folders of a build, also dot files (assets/node_modules/.pnpm/…); .git is never one.
+    """
+    parts = [part for part in path.split("/") if part.startswith(".") and part not in (".", ".well-known")]
+    return any(part.startswith(".git") for part in parts) or (bool(parts) and not path.startswith(_HASHED_FOLDERS))
+
+
+def _is_linked(folder: Path, path: str) -> bool:
+    """Whether the index page names the path."""
+    try:
+        return path.strip("/").encode() in (folder / INDEX).read_bytes()
+    except OSError:
+        return False
 
 
 def _page(file: Path, request: Request[Any, Any]) -> Response | None:
