@@ -16,10 +16,12 @@ from tests import other_servers
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Start
 from tests.importing import ONE, SESSION, imported, refused, signed_in
-from tests.service_fixtures import database_url, databases
+from tests.service_fixtures import database_url, databases, moto
+from tests.services import Moto
+from tests.test_bucket import environ
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite_only]
-__all__ = ["database_url", "databases"]
+__all__ = ["database_url", "databases", "moto"]
 
 FILE = "happy-server-light.sqlite"
 BY_FILE = {"HANDY_MASTER_SECRET": ""}
@@ -181,3 +183,24 @@ async def test_the_originals_tables_in_the_same_database_come_over(
     assert "SessionMessage" not in ours["tables"] and ours["tables"]["messages"]["taken"] == 12
     theirs = (f"{database_url}?schema=public", "--secret", other_servers.SECRET, "--files", files)
     assert imported(*theirs, "--data-dir", tmp_path / "theirs")["tables"]["SessionMessage"]["taken"] == 12
+
+
+def test_files_go_into_the_bucket_if_there_is_one(old: Path, tmp_path: Path, moto: Moto) -> None:
+    light = tmp_path / "light"
+    imported(old, "--data-dir", light)
+    for source, folder in ((old, tmp_path / "theirs"), (light, tmp_path / "ours"), (light, light)):
+        for key in keys(moto):
+            moto.client().delete_object(Bucket=moto.bucket, Key=key)
+        if folder == light:
+            shutil.move(light / FILE, tmp_path / "moved.sqlite")
+            source = tmp_path / "moved.sqlite"
+        done = imported(source, "--data-dir", folder, "--files", old / "files" if source == old else light,
+                        "--secret", other_servers.SECRET, **environ(moto))  # fmt: skip
+        assert done["files"]["public"] == 2 and done["files"]["attachments"] == 1
+        assert len(keys(moto)) == 3 and f"sessions/{SESSION}/attachments/" in "".join(keys(moto))
+        assert folder == light or not (folder / "attachments").exists()
+
+
+def keys(moto: Moto) -> list[str]:
+    """Return what is in the bucket."""
+    return [one["Key"] for one in moto.client().list_objects_v2(Bucket=moto.bucket).get("Contents", [])]

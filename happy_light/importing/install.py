@@ -5,23 +5,26 @@ What was there is kept under another name.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 from happy_light import pending_moves, store
 from happy_light.auth import master_secret
-from happy_light.blobs import FolderBlobs
+from happy_light.blobs import BucketError, FolderBlobs, blobs_of
 from happy_light.config import Settings
-from happy_light.errors import OperatorError
+from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.importing.report import Report
 
 DATABASE: Final = "database"
 SECRET: Final = "master-secret"  # noqa: S105 the name of a file
 _FOLDERS: Final = ("files", "attachments")
+_UPLOAD_END: Final = 5.0  # s that the end of the connections to a bucket may take
 
 
 def count_accounts(database: Path) -> int:
@@ -47,6 +50,7 @@ def count_accounts(database: Path) -> int:
 
 def install(settings: Settings, staging: Path, report: Report) -> None:
     """Move what `staging` holds of files, attachments, secret and database into place. Raises OperatorError."""
+    upload(settings, staging)
     moves: list[tuple[Path, Path]] = []
     if settings.database.exists():
         _checkpoint(settings.database)
@@ -61,8 +65,34 @@ def install(settings: Settings, staging: Path, report: Report) -> None:
 
 def install_beside(settings: Settings, staging: Path, report: Report) -> None:
     """Move what `staging` holds of files, attachments and secret, but no database. Raises OperatorError."""
+    upload(settings, staging)
     moves = [*_folders(settings, staging), *_secret(settings, staging, report)]
     pending_moves.run(settings.data_dir, "an import", moves, staging)
+
+
+def upload(settings: Settings, staging: Path) -> None:
+    """Put what `staging` holds of files into the bucket, if the settings name one. Raises OperatorError."""
+    if settings.bucket is None:
+        return
+    try:
+        asyncio.run(_upload(settings, staging))
+    except (BucketError, ServiceUnavailable) as error:
+        raise OperatorError(f"The files cannot be put into the bucket: {error}.") from error
+    for name in _FOLDERS:
+        shutil.rmtree(staging / name, ignore_errors=True)
+
+
+async def _upload(settings: Settings, staging: Path) -> None:
+    async def content(path: Path) -> AsyncIterator[bytes]:
+        yield await asyncio.to_thread(path.read_bytes)
+
+    blobs, staged = blobs_of(settings), FolderBlobs(*(staging / name for name in _FOLDERS))
+    try:
+        for blob in staged.walk():
+            path = staged.path_of(blob.key)
+            await blobs.put(blob.key, content(path), path.stat().st_size)
+    finally:
+        await blobs.close(_UPLOAD_END)
 
 
 def _folders(settings: Settings, staging: Path) -> list[tuple[Path, Path]]:

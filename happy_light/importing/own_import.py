@@ -59,7 +59,8 @@ def take_over(
     with staging_of(settings, dry_run) as staging, open_target(settings, staging) as target:
         report = Report()
         fill(source, target, settings, report, progress, dry_run=dry_run, force=force)
-        if files is not None and files.resolve() != settings.data_dir.resolve():
+        in_place = files is not None and files.resolve() == settings.data_dir.resolve() and settings.bucket is None
+        if files is not None and not in_place:
             source_files.stage(source_files.own_files(files), staging, target.tx, report, progress)
         if not dry_run:
             write_atomic(staging / install.SECRET, secret.encode())
