@@ -124,6 +124,7 @@ ABOUT_THE_FILE = {  # commands that a SQLite file has and PostgreSQL does not, o
     "admin/backup_archive.py",
     "admin/doctor_local.py",
     "admin/prune.py",
+    "commands/import_.py",
 }
 
 
