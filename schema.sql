@@ -25,7 +25,8 @@ CREATE TABLE accounts (
     tokens_since     INTEGER NOT NULL DEFAULT 0,     -- s; for tokens that carry no generation: older ones are invalid
     created_at       INTEGER NOT NULL,
     updated_at       INTEGER NOT NULL,
-    token_generation INTEGER NOT NULL DEFAULT 0      -- how often it was signed out everywhere; tokens carry it
+    token_generation INTEGER NOT NULL DEFAULT 0,     -- how often it was signed out everywhere; tokens carry it
+    label            TEXT                            -- what the operator calls it
 ) STRICT;
 -- A user search is a prefix search without regard to case.
 CREATE INDEX accounts_by_username ON accounts (lower(username));

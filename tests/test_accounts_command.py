@@ -170,3 +170,21 @@ async def test_a_killed_servers_socket_does_not_keep_commands_from_working(proce
     process.kill()
     assert (process.folder / "admin.sock").exists()
     await ok(process.folder, "accounts", "sign-out", alice.id)
+
+
+async def test_a_label_is_in_lists_and_in_the_log_of_what_operators_do(process: Process, own: World) -> None:
+    alice = await own.account()
+
+    done = await ok(process.folder, "accounts", "label", alice.id, " Mum's phone ")
+
+    assert done == {"id": alice.id, "label": "Mum's phone"}
+    assert (await ok(process.folder, "accounts", "show", alice.id))["label"] == "Mum's phone"
+    assert "Mum's phone" in (await run(process.folder, "accounts", "list")).out
+    await ok(process.folder, "accounts", "sign-out", alice.id)
+    await process.wait_for_log(f"account {alice.id} (Mum's phone) is signed out everywhere")
+    for wrong in ("x" * 101, "two\nlines"):
+        refused = await run(process.folder, "accounts", "label", alice.id, wrong)
+        assert (refused.status, refused.out) == (2, "")
+        assert refused.err == "happy-server-light: A label has at most 100 characters, all of them printable.\n"
+    assert (await ok(process.folder, "accounts", "label", alice.id, ""))["label"] is None
+    assert (await ok(process.folder, "accounts", "show", alice.id))["label"] is None

@@ -3,6 +3,7 @@
 GET    /admin/api/accounts                     every account, the newest activity first
 GET    /admin/api/accounts/:account            one account
 POST   /admin/api/accounts/:account/sign-out   make every token of an account invalid and close its sockets
+PUT    /admin/api/accounts/:account/label      give an account a name for operators
 DELETE /admin/api/accounts/:account            delete an account, its data and its files
 
 `:account` is an id, username, public key (hex or base64) or fingerprint.
@@ -18,7 +19,7 @@ from starlette.responses import Response
 
 from happy_light import store, threads
 from happy_light.admin import stored_files
-from happy_light.admin.account_list import Account, AccountList, find, list_accounts
+from happy_light.admin.account_list import Account, AccountList, description, find, list_accounts
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
 from happy_light.auth.authentication import DELETED
 from happy_light.bus import AccountDeleted, SignedOut
@@ -27,16 +28,31 @@ from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import Transaction
-from happy_light.wire import Outgoing
+from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_ACCOUNT: Final = ErrorResponse(404, "No account has this id, username, public key or fingerprint")
+WRONG_LABEL: Final = ErrorResponse(400, "A label has at most 100 characters, all of them printable")
+LABEL_MAX: Final = 100  # characters
 DELETE_BATCH: Final = 2_000  # messages deleted in one transaction, so that other writes do not wait long
 _NEVER: Final = 2**53  # s; later than every token is issued
 
 
 # -------------------------------------------------------------------------------------------- wire
+class Label(Incoming):
+    """PUT /admin/api/accounts/:account/label: what the operator calls the account; "" for nothing."""
+
+    label: str
+
+
+class Labelled(Outgoing):
+    """The answer of PUT /admin/api/accounts/:account/label."""
+
+    id: str
+    label: str | None
+
+
 class AccountSignedOut(Outgoing):
     """The answer of POST /admin/api/accounts/:account/sign-out."""
 
@@ -67,6 +83,12 @@ def sign_out(tx: Transaction, account_id: str) -> None:
     if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
     tx.execute("DELETE FROM auth_requests WHERE account_id = ?", (account_id,))
+
+
+def set_label(tx: Transaction, account_id: str, label: str | None) -> None:
+    """Store what the operator calls the account; None for nothing. Raises ApiError."""
+    if not tx.execute("UPDATE accounts SET label = ? WHERE id = ?", (label, account_id)):
+        raise ApiError(UNKNOWN_ACCOUNT)
 
 
 def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int]:
@@ -106,6 +128,7 @@ def delete_account(tx: Transaction, account_id: str) -> None:
 
 async def delete_everything(context: ServerContext, account_id: str, progress: ProgressCallback) -> Deleted:
     """Delete an account in batches. What is left after an interruption is deleted by the next call."""
+    name = await context.database.read(description, account_id)
     sessions, projects, total = await context.database.write(account_id, disable)
     context.bus.publish(SignedOut(account_id))
     messages = size = 0
@@ -119,7 +142,7 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
         size += await stored_files.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
     context.bus.publish(AccountDeleted(account_id))
-    log.info("account %s is deleted: %d messages, %d bytes of files", account_id, messages, size)
+    log.info("account %s is deleted: %d messages, %d bytes of files", name, messages, size)
     return Deleted(account_id, messages, size)
 
 
@@ -156,8 +179,20 @@ async def post_sign_out(request: Request[None, None]) -> AccountSignedOut:
     account_id = await _id_of(request)
     await request.context.database.write(account_id, sign_out)
     request.context.bus.publish(SignedOut(account_id))
-    log.info("account %s is signed out everywhere", account_id)
+    name = await request.context.database.read(description, account_id)
+    log.info("account %s is signed out everywhere", name)
     return AccountSignedOut(account_id)
+
+
+async def put_label(request: Request[Label, None]) -> Labelled:
+    """Give an account a name for operators."""
+    label = request.body.label.strip() or None
+    if label is not None and (len(label) > LABEL_MAX or not label.isprintable()):
+        raise ApiError(WRONG_LABEL)
+    account_id = await _id_of(request)
+    await request.context.database.write(account_id, set_label, label)
+    log.info("account %s has the label %r", account_id, label or "")
+    return Labelled(account_id, label)
 
 
 async def delete(request: Request[None, None]) -> Response:
@@ -171,6 +206,10 @@ routes = [
     Route("GET", _PATH, get_account, answer=Account, errors=[UNKNOWN_ACCOUNT], public=True),
     Route(
         "POST", f"{_PATH}/sign-out", post_sign_out, answer=AccountSignedOut, errors=[UNKNOWN_ACCOUNT], public=True
+    ),
+    Route(
+        "PUT", f"{_PATH}/label", put_label, body=Label, answer=Labelled, errors=[UNKNOWN_ACCOUNT, WRONG_LABEL],
+        public=True,
     ),
     Route(
         "DELETE", _PATH, delete, answer=Annotated[Progress | Failed | DeletionDone, NDJSON],

@@ -13,6 +13,7 @@ class Account(Outgoing):
 
     id: str
     fingerprint: str
+    label: str | None
     username: str | None
     name: str | None
     created_at: int
@@ -42,6 +43,12 @@ def find(tx: ReadTransaction, name: str) -> str | None:
         if _fingerprint(public_key) == wanted:
             return str(id)
     return None
+
+
+def description(tx: ReadTransaction, account_id: str) -> str:
+    """Return the id of an account, with its label if it has one, for the log."""
+    row = tx.fetch_one("SELECT label FROM accounts WHERE id = ?", (account_id,))
+    return account_id if row is None or row[0] is None else f"{account_id} ({row[0]})"
 
 
 def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | None = None) -> list[Account]:
@@ -78,8 +85,8 @@ def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | No
     )  # fmt: skip
     files = _file_sizes(tx, stored, only)
     accounts = []
-    for id, key, username, first, last, created, updated in tx.fetch_all(
-        "SELECT id, public_key, username, first_name, last_name, created_at, updated_at FROM accounts "
+    for id, key, label, username, first, last, created, updated in tx.fetch_all(
+        "SELECT id, public_key, label, username, first_name, last_name, created_at, updated_at FROM accounts "
         "WHERE id = coalesce(?, id)",
         (only,),
     ):
@@ -93,6 +100,7 @@ def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | No
             Account(
                 id=id,
                 fingerprint=_fingerprint(key),
+                label=label,
                 username=username,
                 name=" ".join(filter(None, (first, last))) or None,
                 created_at=created,

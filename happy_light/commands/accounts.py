@@ -1,4 +1,4 @@
-"""`accounts`: list and show accounts, let keys in, sign accounts out, delete them."""
+"""`accounts`: list, show and label accounts, let keys in, sign accounts out, delete them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("account", help="an id, username, public key (hex or base64) or fingerprint")
+    parser.add_argument("text", help='what to call it, for instance "Mum\'s phone"; "" removes the label')
+    add_json(parser)
+
+
 def _add_delete(parser: argparse.ArgumentParser) -> None:
     _add_account(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
@@ -39,12 +45,12 @@ def _add_delete(parser: argparse.ArgumentParser) -> None:
 
 def _call(
     settings: Settings, method: str, account: str, answer: type[T], action: str = "",
-    progress: ProgressCallback | None = None,
+    body: Any = None, progress: ProgressCallback | None = None,
 ) -> T:  # fmt: skip
     from happy_light.admin import client
 
     more: dict[str, Any] = {} if progress is None else {"progress": progress}
-    return client.call(settings, method, f"{_PATH}/{quote(account, safe='')}{action}", answer=answer, **more)
+    return client.call(settings, method, f"{_PATH}/{quote(account, safe='')}{action}", body, answer=answer, **more)
 
 
 def list_accounts(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -83,6 +89,15 @@ def sign_out(settings: Settings, arguments: argparse.Namespace) -> None:
     output.show(arguments, done, f"{done.id} is signed out everywhere.")
 
 
+def label(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Give an account a name for operators. Raises OperatorError."""
+    from happy_light.admin.account_admin import Label, Labelled
+
+    done = _call(settings, "PUT", arguments.account, Labelled, "/label", Label(arguments.text))
+    text = f"{done.id} has no label." if done.label is None else f"{done.id} is called {done.label}."
+    output.show(arguments, done, text)
+
+
 def delete(settings: Settings, arguments: argparse.Namespace) -> None:
     """Delete an account after a confirmation; end the process with 1 without one. Raises OperatorError."""
     from happy_light.admin.account_admin import Deleted
@@ -112,7 +127,8 @@ def _table(accounts: list[Account]) -> str:
     for each in accounts:
         lines.append(
             (
-                each.id, each.fingerprint, each.username or each.name or "-", str(each.sessions), str(each.messages),
+                each.id, each.fingerprint, each.label or each.username or each.name or "-", str(each.sessions),
+                str(each.messages),
                 output.size(each.database_bytes), output.size(each.file_bytes), output.day(each.last_active_at),
             )
         )  # fmt: skip
@@ -124,6 +140,7 @@ def _details(account: Account) -> str:
         [
             ("Account", account.id),
             ("Fingerprint", account.fingerprint),
+            ("Label", account.label or "-"),
             ("Username", account.username or "-"),
             ("Name", account.name or "-"),
             ("Created", output.day(account.created_at)),
@@ -141,7 +158,7 @@ def _details(account: Account) -> str:
 
 command = Command(
     name="accounts",
-    help="list and show accounts, let keys in, sign accounts out, delete them",
+    help="list, show and label accounts, let keys in, sign accounts out, delete them",
     subcommands=(
         Command(name="list", help="list every account, the newest activity first", run=list_accounts, add=add_json),
         Command(name="show", help="show one account", run=show, add=_add_account),
@@ -152,6 +169,7 @@ command = Command(
             name="sign-out", help="make every token of an account invalid; its clients have to sign in again",
             run=sign_out, add=_add_account,
         ),
+        Command(name="label", help="give an account a name that only operators see", run=label, add=_add_label),
         Command(name="delete", help="delete an account with all its data and files", run=delete, add=_add_delete),
     ),
 )  # fmt: skip

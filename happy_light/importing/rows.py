@@ -79,8 +79,11 @@ class AccountRow(Row):
     updated_at: Time
     tokens_since: Version = 0
     token_generation: Version = 0
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
 
     def __post_init__(self) -> None:
+        if self.label is not None and not self.label.isprintable():
+            raise InvalidRow("label: it has characters that cannot be printed")
         if self.avatar is not None:
             avatar: Avatar = check_json("avatar", self.avatar, Avatar)
             check_public_key("avatar", self.id, avatar.path)

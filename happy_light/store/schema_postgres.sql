@@ -36,7 +36,8 @@ CREATE TABLE accounts (
     tokens_since     bigint NOT NULL DEFAULT 0,      -- s; for tokens that carry no generation: older ones are invalid
     created_at       bigint NOT NULL,
     updated_at       bigint NOT NULL,
-    token_generation bigint NOT NULL DEFAULT 0       -- how often it was signed out everywhere; tokens carry it
+    token_generation bigint NOT NULL DEFAULT 0,      -- how often it was signed out everywhere; tokens carry it
+    label            text COLLATE "C"                -- what the operator calls it
 );
 
 -- A user search is a prefix search without regard to case.

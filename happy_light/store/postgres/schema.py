@@ -26,6 +26,7 @@ FIRST_VERSION: Final = 4
 """The first schema that there was on PostgreSQL."""
 MIGRATIONS: Final[dict[int, str]] = {
     4: "ALTER TABLE accounts ADD COLUMN token_generation bigint NOT NULL DEFAULT 0;",
+    5: 'ALTER TABLE accounts ADD COLUMN label text COLLATE "C";',
 }
 """The SQL that leads from version n to n + 1. Append only; schema_postgres.sql is the result of all of them."""
 _LOCK: Final = 0x48617079  # "Hapy": the advisory lock under which one process creates or migrates

@@ -72,6 +72,7 @@ MIGRATIONS: Final[dict[int, str]] = {
     2: _PORTABLE_INDEXES,
     3: _PROJECTS,
     4: "ALTER TABLE accounts ADD COLUMN token_generation INTEGER NOT NULL DEFAULT 0;",
+    5: "ALTER TABLE accounts ADD COLUMN label TEXT;",
 }
 """The SQL that leads from version n to n + 1. Append only; schema.sql is the result of all of them."""
 
