@@ -17,6 +17,7 @@ from happy_light.commands import (
     completion,
     doctor,
     export,
+    files,
     health,
     import_,
     migrate,
@@ -38,7 +39,7 @@ COMMANDS: tuple[Command, ...] = tuple(
     module.command
     for module in (
         serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, secret, doctor,
-        stats, prune, import_, export, completion,
+        stats, prune, import_, export, files, completion,
     )
 )  # fmt: skip
 

@@ -19,13 +19,14 @@ import pytest
 from happy_light import config
 from happy_light.admin import doctor_bucket, leftovers, prune
 from happy_light.admin.progress import ignore_progress
+from happy_light.blobs import FolderBlobs
 from happy_light.server import Server
 from tests.client import World
 from tests.commands import ok, run
 from tests.conftest import Process
 from tests.pictures import KINDS, Pictures, name
 from tests.services import Moto, Rclone
-from tests.test_blobs import UUID
+from tests.test_blobs import UUID, content
 from tests.test_bucket import SIZE_MAX, empty, environ, objects
 
 __all__ = ["empty"]
@@ -277,3 +278,17 @@ async def test_doctor_of_a_bucket_that_is_away_is_a_finding(stored: Process, mot
     (finding,) = [finding for finding in result.json if finding["level"] != "ok"]
     assert finding["name"] == "bucket"
     assert "cannot be reached" in finding["text"]
+
+
+async def test_files_are_uploaded_and_downloaded_by_a_command(tmp_path: Path, empty: Moto) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    key = f"sessions/s/avatar/{UUID}.enc"
+    await FolderBlobs(there / "files", there / "attachments").put(key, content(b"bytes"), 5)
+    assert await ok(there, "files", "upload", **environ(empty)) == {"files": 1, "bytes": 5}
+    assert objects(empty) == {key: 5}
+    assert await ok(back, "files", "download", **environ(empty)) == {"files": 1, "bytes": 5}
+    assert (back / "attachments" / key).read_bytes() == b"bytes"
+    away = await run(there, "files", "upload", **environ(empty, S3_ENDPOINT="http://127.0.0.1:9"))
+    assert (away.status, "run the command again" in away.err) == (2, True)
+    unset = await run(there, "files", "upload")
+    assert (unset.status, "No bucket is set" in unset.err) == (2, True)

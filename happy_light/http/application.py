@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from happy_light import json_codec
@@ -56,7 +56,8 @@ class HttpApplication:
             if request.has_unread_body:
                 await request.discard_body()
             if isinstance(response, Response):
-                request.reserve_answer(len(response.body))
+                if not isinstance(response, StreamingResponse):  # which is not in memory as a whole
+                    request.reserve_answer(len(response.body))
                 status = response.status_code
                 await response(scope, receive, send)
             else:
