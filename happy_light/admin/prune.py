@@ -25,6 +25,7 @@ from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
+JUMP_MAX: Final = 30 * 86_400  # s that the clock may be ahead of the newest time in the database
 INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
 _SCAN_BATCH: Final = 5_000  # messages looked at in one read
 
@@ -194,6 +195,33 @@ async def _prune_messages(context: ServerContext, before: int, pruned: Pruned, p
         pruned.messages += len(old)
 
 
+def clock_jumped_from(tx: Transaction, now: int) -> int | None:
+    """Return the newest time in the database (ms) if the clock, at `now`, has left it far behind, else None.
+
+    It is remembered, since what clients do next has the time of the same clock.
+    """
+    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'clock_jumped_from'")
+    if row is not None:
+        newest = int(row[0])
+    else:
+        times = tx.fetch_one(
+            "SELECT (SELECT max(updated_at) FROM accounts), (SELECT max(updated_at) FROM sessions), "
+            "(SELECT max(active_at) FROM sessions)"
+        )
+        newest = max((time for time in times or () if time is not None), default=now)
+    if now - newest <= JUMP_MAX * 1000:
+        trust_clock(tx)
+        return None
+    if row is None:
+        tx.execute("INSERT INTO meta (key, value) VALUES ('clock_jumped_from', ?)", (str(newest),))
+    return newest
+
+
+def trust_clock(tx: Transaction) -> None:
+    """Forget that the clock may be wrong."""
+    tx.execute("DELETE FROM meta WHERE key = 'clock_jumped_from'")
+
+
 async def run_regularly(context: ServerContext) -> None:
     """Delete every INTERVAL what the settings ask for; return at once if they ask for nothing."""
     settings = context.settings
@@ -202,8 +230,15 @@ async def run_regularly(context: ServerContext) -> None:
         return
     while True:
         try:
-            pruned = await prune(context, request, ignore_progress)
-            log.info("pruned: %s", json_codec.encode(pruned).decode())
+            if await context.database.write_for((), clock_jumped_from, clock.now_ms()) is None:
+                pruned = await prune(context, request, ignore_progress)
+                log.info("pruned: %s", json_codec.encode(pruned).decode())
+            else:
+                log.error(
+                    "nothing is pruned: the clock is more than %d days ahead of everything in the database; set it, or "
+                    "if it is right, run `happy-server-light prune` once",
+                    JUMP_MAX // 86_400,
+                )
         except Exception:
             log.exception("pruning failed; it is tried again in %d h", INTERVAL // 3600)
         await asyncio.sleep(INTERVAL)
@@ -211,7 +246,9 @@ async def run_regularly(context: ServerContext) -> None:
 
 # --------------------------------------------------------------------------------------- endpoints
 async def post(request: Request[PruneRequest, None]) -> Response:
-    """Prune and report the progress."""
+    """Prune and report the progress. Who asks for it knows what time it is."""
+    if not request.body.dry_run:
+        await request.context.database.write_for((), trust_clock)
     return stream(partial(prune, request.context, request.body))
 
 
