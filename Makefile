@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock binary crash fuzz attack load soak
+.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock binary crash fuzz attack load soak chaos
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ test-postgres: .venv/made ## run the quick tests that have a server with one tha
 
 crash: .venv/made ## kill a server 100 times under load and look for every acknowledged write
 	$(BIN)/python -m tests.hardness.crash 100
+
+chaos: .venv/made ## ten minutes of kills, stops and outages below a server of three processes; CHAOS=seconds
+	$(BIN)/python -m tests.hardness.chaos $(CHAOS)
 
 fuzz: .venv/made ## five minutes of whatever clients could send; FUZZ=seconds for another time
 	$(BIN)/python -m tests.hardness.fuzz $(FUZZ)

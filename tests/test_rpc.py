@@ -252,6 +252,7 @@ async def test_app_state_decides_whether_a_push_is_needed(world: World) -> None:
     event = {"kind": "done", "title": "t", "body": "b"}
 
     async def result() -> str:
+        await asyncio.sleep(Socket.lag)
         answer: str = (await alice.ok("POST", f"/v1/sessions/{session}/push-event", event))["result"]
         return answer
 
