@@ -94,8 +94,10 @@ async def join_cluster(
         raise OperatorError(
             "REDIS_URL needs a library that is not installed; install it with: pip install 'happy-server-light[full]'."
         ) from None
-    cluster = Cluster(url, server, bus, context.database, context.clients, context.keys.tokens, drop)
+    clients, window = context.clients, context.settings.recovery_window
+    cluster = Cluster(url, server, bus, context.database, clients, context.keys.tokens, drop, window)
     await cluster.start()
-    context.cluster = context.clients.others = cluster
+    context.cluster = clients.others = cluster
     context.health.parts["redis"] = cluster.check
+    clients.recovery = cluster.recovery
     return cluster

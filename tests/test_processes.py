@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests import commands
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Process, Start
 from tests.services import Redis
+from tests.test_recovery import Connected
 
 pytest_plugins = ["tests.service_fixtures"]
 
@@ -182,6 +184,59 @@ async def test_a_sign_out_holds_in_all_processes(pair: Server) -> None:
         await asyncio.gather(*(socket.dropped.wait() for socket in sockets))
     for account in (pair.first, pair.second):
         assert (await account.get("/v1/sessions")).status_code == 401
+
+
+# ------------------------------------------------------------------------------------------ recovery
+async def received(account: Account, *, session: str, **auth: Any) -> Connected:
+    """Open a connection that has received a message."""
+    connected = await Connected.open(account, **auth)
+    await account.send(session, "before")
+    while "before" not in connected.local_ids:
+        await connected.receive()
+    return connected
+
+
+@pytest.mark.parametrize("end", ["cut", "alive", "killed"])
+async def test_a_client_continues_in_the_other_process(pair: Server, end: str) -> None:
+    """Its connection was cut, or seems to be alive, or its process was killed."""
+    session = (await pair.second.session())["id"]
+    first = await received(pair.first, session=session)
+    pid, offset = first.pid, first.offset
+    if end == "cut":
+        await first.cut()
+    elif end == "killed":
+        pair.processes[0].kill()
+    await pair.second.send(session, "missed 1", "missed 2")
+    second = await Connected.open(pair.second, pid=pid, offset=offset)
+    assert (second.pid, second.sid) == (pid, first.sid)
+    await pair.second.send(session, "live")
+    await second.receive()
+    assert second.local_ids == (["missed 1", "missed 2", "live"])
+    seqs = [event[1]["seq"] for event in second.events if event[0] == "update"]
+    assert seqs == list(range(seqs[0], seqs[0] + 3))
+
+
+async def test_ephemeral_events_are_replayed_too(pair: Server) -> None:
+    session = (await pair.second.session())["id"]
+    agent = await pair.second.socket(session=session)
+    first = await received(pair.first, session=session)
+    pid, offset = await first.cut()
+    now = int(time.time() * 1000)
+    assert await agent.call("session-alive", {"sid": session, "time": now, "thinking": True}) == {"ok": True}
+    second = await Connected.open(pair.second, pid=pid, offset=offset)
+    events = [event[1] for event in await second.receive() if event[0] == "ephemeral"]
+    assert [(event["type"], event["thinking"]) for event in events] == [("activity", True)]
+
+
+async def test_who_left_or_was_signed_out_begins_anew(pair: Server) -> None:
+    session = (await pair.second.session())["id"]
+    first = await received(pair.first, session=session)
+    pid, offset = first.pid, first.offset
+    await first.wire.send("41")
+    await first.wire.send('4298["ping"]')
+    await asyncio.sleep(0.2)
+    second = await Connected.open(pair.second, pid=pid, offset=offset)
+    assert second.pid != pid and second.events == []
 
 
 # ------------------------------------------------------------------------------------------- outages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from happy_light.bus import Audience
@@ -129,9 +129,11 @@ class ClientDirectory:
         return client.call(event, data, convert, self.call_timeouts)
 
     # --------------------------------------------------------------------------------------- changes
-    def enter(self, client: Client) -> None:
-        """Let a new client receive the events of its audiences."""
+    def enter(self, client: Client, subscriptions: Collection[str]) -> None:
+        """Let a new client receive the events of its audiences, and of sessions that a machine has subscribed to."""
         self.local.add(client)
+        if subscriptions:
+            self.local.subscribe(client, subscriptions)
         if self.others is not None:
             self.others.entered(client)
 

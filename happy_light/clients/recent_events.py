@@ -70,9 +70,14 @@ class RecentEvents:
         return account_id in self._accounts
 
     def add(
-        self, audience: Audience, encode: Callable[[bytes], Packet], skip: str | None, replaces: str | None
+        self,
+        audience: Audience,
+        encode: Callable[[bytes], Packet],
+        skip: str | None,
+        replaces: str | None,
+        seq: int | None = None,
     ) -> Packet:
-        """Return the packet of an event, and keep it.
+        """Return the packet of an event, and keep it; `seq` is that of an update.
 
         `encode` makes the packet of its last argument, the offset as JSON after a comma. The account must be held. Of
         events with the same `replaces` only the latest is kept.

@@ -17,7 +17,7 @@ from happy_light.clients.timeouts import Timeouts
 
 ENDED_MAX: Final = 20_000  # ended connections that are kept; the oldest is forgotten first
 
-_CUT_OFF: Final = ("transport close", "transport error", "ping timeout")
+CUT_OFF: Final = ("transport close", "transport error", "ping timeout")
 
 
 @dataclass(slots=True, eq=False)
@@ -46,9 +46,12 @@ class Recovered:
 class Recovery:
     """The connections of this process that can be continued. `window` is how long after their end, in s; 0: never."""
 
+    is_shared = False
+    """Whether connections of other processes can be continued too; `prepare` finds them then, not `continue_`."""
+
     def __init__(self, window: float) -> None:
         self.enabled = window > 0
-        self.events = RecentEvents()
+        self.events: RecentEvents = RecentEvents()
         self._connections: dict[str, _Connection] = {}
         self._ended: Timeouts[_Connection] = Timeouts(window, self._forget)
 
@@ -70,12 +73,16 @@ class Recovery:
         if connection is None:
             return
         connection.client, connection.subscriptions = None, client.subscriptions
-        if reason not in _CUT_OFF:
+        if reason not in CUT_OFF:
             self._forget(connection)
             return
         self._ended.start(connection)
         if len(self._ended) > ENDED_MAX:
             self._forget(self._ended.oldest())
+
+    async def prepare(self, pid: str, offset: str, account_id: str, kind: ClientKind, id: str) -> Recovered | None:
+        """Return what a connection that has ended in any process continues with; None if it cannot."""
+        return None
 
     def find(self, pid: str, account_id: str, kind: ClientKind, id: str) -> Client | None:
         """Return the client that still has this pid, which has to be closed before the pid can be continued."""

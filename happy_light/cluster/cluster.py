@@ -21,7 +21,6 @@ from happy_light.bus import (
     Committed,
     Elsewhere,
     Ephemeral,
-    InternalMessage,
     MethodsElsewhere,
     SharedBus,
     SignedOut,
@@ -34,6 +33,7 @@ from happy_light.cluster.messages import (
     Announced,
     Answer,
     Call,
+    Drop,
     Ended,
     Hint,
     HintedUpdate,
@@ -42,7 +42,9 @@ from happy_light.cluster.messages import (
     Message,
     Moment,
     Names,
+    RemoteClient,
 )
+from happy_light.cluster.recovery import SharedRecovery
 from happy_light.cluster.redis_link import RedisLink
 from happy_light.cluster.remote_clients import RemoteClients
 from happy_light.cluster.updates import SWEEP_EVERY, UpdateFeed
@@ -86,6 +88,7 @@ class Cluster:
         clients: ClientDirectory,
         tokens: Tokens,
         drop: Callable[[str], None],
+        recovery_window: float,
     ) -> None:
         self.id = messages.new_process_id()
         self._sender = self.id.encode()
@@ -96,7 +99,10 @@ class Cluster:
         self._names = Names(server)
         self.link = RedisLink(url, self._receive, self._connected, self._disconnected)
         self.updates = UpdateFeed(database, bus, drop)
-        self.remote = RemoteClients(self.id, self._names, self.link, bus, clients, self._seen)
+        self.remote = RemoteClients(self.id, self._names, self.link, bus, clients, self._seen, self._lost)
+        self.recovery = SharedRecovery(
+            recovery_window, self._names, self.link, self.updates, self.remote, clients, self._tell_process
+        )
         self.calls = RemoteCalls(self.id, self._names, self.link, clients)
         self._accounts: dict[str, _OpenAccount] = {}
         self._heard: dict[str, float] = {}  # the other processes: when each was last heard of
@@ -164,11 +170,15 @@ class Cluster:
         self._bus.deliver(Ephemeral(event.audience, msgspec.Raw(body), event.replaces))
         account_id, scope, id = event.audience
         moment = Moment(account_id, scope, id, body, event.replaces, event.heartbeat)
+        self.recovery.keep_moment(moment)
         self._tell(self._names.account(account_id), moment)
 
     def _tell(self, channel: str, message: Message) -> None:
         if self.link.is_connected:
             self.link.send(channel, self.link.publication(channel, messages.encode(self.id, message)))
+
+    def _tell_process(self, process: str, message: Message) -> None:
+        self._tell(self._names.process(process), message)
 
     def _tell_all(self, message: Message) -> None:
         self._tell(self._names.all, message)
@@ -193,8 +203,10 @@ class Cluster:
                 self.calls.serve(message)
             case Answer():
                 self.calls.answered(message)
+            case Drop():
+                self.recovery.drop(message)
             case Internal(message=internal):
-                self._internal(internal)
+                self._bus.deliver(internal)
             case Alive(process=process):
                 self._heard[process] = self._loop.time()
             case Ended(process=process):
@@ -205,9 +217,6 @@ class Cluster:
             self._bus.deliver(Elsewhere("heartbeat", moment.account_id, [moment.heartbeat]))
         audience = Audience(moment.account_id, moment.scope, moment.id)
         self._bus.deliver(Ephemeral(audience, msgspec.Raw(moment.body), moment.replaces))
-
-    def _internal(self, message: InternalMessage) -> None:
-        self._bus.deliver(message)
 
     def _ended(self, process: str) -> None:
         if process == self.id:  # somebody has not heard of this process for too long
@@ -220,6 +229,9 @@ class Cluster:
     # -------------------------------------------------------------------------------------- liveness
     def _seen(self, process: str) -> None:
         self._heard.setdefault(process, self._loop.time())
+
+    def _lost(self, client: RemoteClient) -> None:
+        self.recovery.keep(client)
 
     async def _live(self) -> None:
         """Say every 3 s that this process lives, and notice when another one does not."""

@@ -2,11 +2,12 @@
 
 - `Hint` and `Moment` (an ephemeral event), `Announced` and `Left` go to an account's channel;
 - `Internal`, `Alive` and `Ended` to the channel of all processes;
-- `Call` and `Answer` to the channel of one process.
+- `Call`, `Answer` and `Drop` to the channel of one process.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import Final, Literal
 
@@ -62,6 +63,13 @@ class RemoteClient(msgspec.Struct, frozen=True):
     in_foreground: bool
     methods: dict[str, float] = {}
     subscriptions: list[str] = []
+    pid: str = ""
+    """A hash of the secret with which its connection can be continued; "" where recovery is off."""
+
+    @property
+    def field(self) -> str:
+        """Return its field in the hash of its account: a socket that moves keeps its id."""
+        return f"{self.sid} {self.process}"
 
     def is_socket_of(self, kind: ClientKind, id: str) -> bool:
         """Return whether it is a socket of that session or machine."""
@@ -80,10 +88,13 @@ class Announced(msgspec.Struct, tag="client", frozen=True):
 
 
 class Left(msgspec.Struct, tag="left", frozen=True):
-    """A socket is gone. `last_of`: what it was the last socket of, as far as its process knows."""
+    """A socket is gone; `field` is its `RemoteClient.field`.
+
+    `last_of`: what it was the last socket of, as far as its process knows.
+    """
 
     account_id: str
-    sid: str
+    field: str
     last_of: list[Key] = []
 
 
@@ -125,12 +136,24 @@ class Answer(msgspec.Struct, tag="answer", frozen=True):
     arguments: bytes = b"[]"
 
 
-Message = Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer
+class Drop(msgspec.Struct, tag="drop", frozen=True):
+    """Close a socket of the receiver, since its client continues it elsewhere; `pid` is the hash."""
+
+    sid: str
+    pid: str
+
+
+Message = Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer | Drop
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 encode_client = msgspec.json.Encoder().encode
 decode_client = msgspec.json.Decoder(RemoteClient).decode
+
+
+def hash_pid(pid: str) -> str:
+    """Return what Redis knows of a pid, which is a secret of the client."""
+    return hashlib.sha256(pid.encode()).hexdigest()[:32] if pid else ""
 
 
 def new_process_id() -> str:
@@ -171,6 +194,14 @@ class Names:
     def clients(self, account_id: str) -> str:
         """Return the hash with the sockets of an account."""
         return f"{self._prefix}{{{account_id}}}:clients"
+
+    def ended(self, account_id: str, pid: str) -> str:
+        """Return the key of a connection that was cut off, by the hash of its pid."""
+        return f"{self._prefix}{{{account_id}}}:ended:{pid}"
+
+    def moments(self, account_id: str) -> str:
+        """Return the hash with the latest ephemeral events of an account."""
+        return f"{self._prefix}{{{account_id}}}:moments"
 
     def process(self, process: str) -> str:
         """Return the channel of a process; the key of this name is there while it lives."""

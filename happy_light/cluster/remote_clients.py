@@ -12,14 +12,17 @@ from typing import Final
 from happy_light.bus import Elsewhere, MethodsElsewhere, SharedBus
 from happy_light.clients import Client, ClientDirectory, ClientKind
 from happy_light.cluster import messages
-from happy_light.cluster.messages import Announced, Left, Names, RemoteClient
+from happy_light.cluster.messages import Announced, Left, Names, RemoteClient, hash_pid
 from happy_light.cluster.redis_link import RedisLink
 
 _REANNOUNCED: Final = 200  # sockets announced in one go after Redis came back
 
 
 class RemoteClients:
-    """Used on the event loop's thread. `seen(process)` is called for every process that a socket is found on."""
+    """Used on the event loop's thread. `seen(process)` is called for every process that a socket is found on.
+
+    `lost` is called, in one process, for each socket of a process that died.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class RemoteClients:
         bus: SharedBus,
         directory: ClientDirectory,
         seen: Callable[[str], None],
+        lost: Callable[[RemoteClient], None],
     ) -> None:
         self._process = process
         self._names = names
@@ -36,13 +40,14 @@ class RemoteClients:
         self._bus = bus
         self._directory = directory
         self._seen = seen
-        self._accounts: dict[str, dict[str, RemoteClient]] = {}
+        self._lost = lost
+        self._accounts: dict[str, dict[str, RemoteClient]] = {}  # by RemoteClient.field
         self._by_sid: dict[str, RemoteClient] = {}
         self._loading: dict[str, list[Announced | Left]] = {}
 
     # ------------------------------------------------------------------------------------- questions
     def of_account(self, account_id: str) -> Mapping[str, RemoteClient]:
-        """Return the known sockets of an account by their ids."""
+        """Return the known sockets of an account by their fields."""
         return self._accounts.get(account_id, {})
 
     def get(self, sid: str) -> RemoteClient | None:
@@ -52,6 +57,18 @@ class RemoteClients:
     def has_socket(self, account_id: str, kind: ClientKind, id: str) -> bool:
         """Return whether a session or machine has a socket in another process."""
         return any(client.is_socket_of(kind, id) for client in self.of_account(account_id).values())
+
+    def find_pid(self, account_id: str, pid: str) -> RemoteClient | None:
+        """Return the socket whose connection has this pid (its hash)."""
+        return next((client for client in self.of_account(account_id).values() if client.pid == pid), None)
+
+    async def take_away(self, client: RemoteClient) -> bool:
+        """Remove a socket of a process that does not answer; return whether nobody else did."""
+        self._remove(client.account_id, client.field)
+        name, channel = self._names.clients(client.account_id), self._names.account(client.account_id)
+        left = messages.encode(self._process, Left(client.account_id, client.field))
+        replies = await self._link.ask(name, ("HDEL", name, client.field), self._link.publication(channel, left))
+        return replies is not None and replies[0] == 1
 
     # -------------------------------------------------------------------------------- other processes
     async def load(self, account_id: str) -> None:
@@ -64,8 +81,8 @@ class RemoteClients:
             found = [messages.decode_client(value) for value in raw[1::2]]
             strange = {client.process for client in found} - {self._process}
             dead = await self._dead(strange)
-            self._replace(account_id, {each.sid: each for each in found if each.process in strange - dead})
-            if gone := [each.sid for each in found if each.process in dead]:
+            self._replace(account_id, {each.field: each for each in found if each.process in strange - dead})
+            if gone := [each.field for each in found if each.process in dead]:
                 self._link.send(name, ("HDEL", name, *gone))
         for message in self._loading.pop(account_id, ()):
             self.receive(message)
@@ -96,48 +113,58 @@ class RemoteClients:
             self._seen(message.client.process)
             self._put(message.client)
         elif not announced:
-            self._remove(message.account_id, message.sid)
+            self._remove(account_id, message.field)
             if message.last_of:
                 self._bus.deliver(Elsewhere("last left", account_id, message.last_of))
 
     def _replace(self, account_id: str, clients: dict[str, RemoteClient]) -> None:
-        for sid in [sid for sid in self.of_account(account_id) if sid not in clients]:
-            self._remove(account_id, sid)
+        for field in [field for field in self.of_account(account_id) if field not in clients]:
+            self._remove(account_id, field)
         for client in clients.values():
             self._put(client)
 
     def _put(self, client: RemoteClient) -> None:
-        before = self._by_sid.get(client.sid)
-        self._by_sid[client.sid] = client
-        self._accounts.setdefault(client.account_id, {})[client.sid] = client
+        clients = self._accounts.setdefault(client.account_id, {})
+        before = clients.get(client.field)
+        clients[client.field] = client
         if before is None or before.subscriptions != client.subscriptions:
             self._bus.deliver(Elsewhere("joined", client.account_id, client.keys()))
-        if (before.methods if before else {}) != client.methods:
-            self._bus.deliver(MethodsElsewhere(client.account_id, client.sid, client.methods))
+        self._use(client.account_id, client.sid, client)
 
-    def _remove(self, account_id: str, sid: str) -> None:
+    def _remove(self, account_id: str, field: str) -> None:
         clients = self._accounts.get(account_id, {})
-        client = clients.pop(sid, None)
+        client = clients.pop(field, None)
         if client is None:
             return
-        del self._by_sid[sid]
         if not clients:
             del self._accounts[account_id]
-        if client.methods:
-            self._bus.deliver(MethodsElsewhere(account_id, sid, {}))
+        if self._by_sid.get(client.sid) is client:  # else it has moved to another process
+            others = (other for other in clients.values() if other.sid == client.sid)
+            self._use(account_id, client.sid, next(others, None))
+
+    def _use(self, account_id: str, sid: str, client: RemoteClient | None) -> None:
+        """Set which socket an id stands for, unless it is one of this process."""
+        before = self._by_sid.pop(sid, None)
+        if client is not None:
+            self._by_sid[sid] = client
+        methods = client.methods if client else {}
+        if (before.methods if before else {}) != methods and self._directory.local.get(sid) is None:
+            self._bus.deliver(MethodsElsewhere(account_id, sid, methods))
 
     async def process_gone(self, process: str) -> None:
         """Forget the sockets of a process that ended or died.
 
         What follows from a socket's end is done by the process that removes it from the hash first.
         """
-        clients = [client for client in self._by_sid.values() if client.process == process]
+        accounts = list(self._accounts.values())
+        clients = [client for each in accounts for client in each.values() if client.process == process]
         for client in clients:
-            self._remove(client.account_id, client.sid)
+            self._remove(client.account_id, client.field)
         for client in clients:
             name = self._names.clients(client.account_id)
-            replies = await self._link.ask(name, ("HDEL", name, client.sid))
+            replies = await self._link.ask(name, ("HDEL", name, client.field))
             if replies is not None and replies[0]:
+                self._lost(client)
                 self._bus.deliver(Elsewhere("lost", client.account_id, client.keys()))
 
     # -------------------------------------------------------------------------------------- our own
@@ -152,14 +179,18 @@ class RemoteClients:
         name, channel = self._names.clients(client.account_id), self._names.account(client.account_id)
         self._link.send(name, *self._announcement(client, name, channel))
 
-    def _announcement(self, client: Client, name: str, channel: str) -> tuple[tuple[str | bytes, ...], ...]:
-        record = RemoteClient(
+    def describe(self, client: Client) -> RemoteClient:
+        """Return what other processes may know of a socket of this one."""
+        return RemoteClient(
             client.sid, self._process, client.account_id, client.kind, client.id, client.app_state == "active",
-            dict(self._directory.methods_of(client.sid)), list(client.subscriptions),
+            dict(self._directory.methods_of(client.sid)), list(client.subscriptions), hash_pid(client.pid),
         )  # fmt: skip
+
+    def _announcement(self, client: Client, name: str, channel: str) -> tuple[tuple[str | bytes, ...], ...]:
+        record = self.describe(client)
         payload = messages.encode(self._process, Announced(record))
         return (
-            ("HSET", name, client.sid, messages.encode_client(record)),
+            ("HSET", name, record.field, messages.encode_client(record)),
             self._link.publication(channel, payload),
         )
 
@@ -169,9 +200,10 @@ class RemoteClients:
         keys: list[messages.Key] = [] if client.kind == "user" else [(client.kind, client.id)]
         keys += [("session", id) for id in client.subscriptions]
         last_of = [(kind, id) for kind, id in keys if not self._directory.has_socket(account_id, kind, id)]
-        payload = messages.encode(self._process, Left(account_id, client.sid, last_of))
+        field = f"{client.sid} {self._process}"
+        payload = messages.encode(self._process, Left(account_id, field, last_of))
         name, channel = self._names.clients(account_id), self._names.account(account_id)
-        self._link.send(name, ("HDEL", name, client.sid), self._link.publication(channel, payload))
+        self._link.send(name, ("HDEL", name, field), self._link.publication(channel, payload))
 
     async def announce_all(self) -> None:
         """Tell the others of every socket of this process, since they may have forgotten them."""

@@ -78,6 +78,14 @@ class UpdateFeed:
         self.sequencer.close(account_id)
         self._generations.pop(account_id, None)
 
+    def generation(self, account_id: str) -> int:
+        """Return how often an open account was signed out everywhere."""
+        return self._generations.get(account_id, -1)
+
+    async def read(self, account_id: str, first: int, last: int) -> list[Committed]:
+        """Return what the outbox has of these updates. Raises ServiceUnavailable."""
+        return await self._database.read(read_updates, account_id, first, last)
+
     def stop(self) -> None:
         """Read nothing more."""
         if self._timer is not None:

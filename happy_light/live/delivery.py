@@ -29,7 +29,7 @@ class Delivery:
         def encode(offset: bytes) -> Packet:
             return Packet(b'42["update",%b%b]' % (update.frame, offset))
 
-        self._send(update.audience, encode, update.skip, None)
+        self._send(update.audience, encode, update.skip, None, update.seq)
 
     def ephemeral(self, ephemeral: Ephemeral) -> None:
         """Send an ephemeral event to its audience."""
@@ -37,14 +37,19 @@ class Delivery:
         def encode(offset: bytes) -> Packet:
             return Packet(b'42["ephemeral",%b%b]' % (json_codec.encode(ephemeral.body), offset))
 
-        self._send(ephemeral.audience, encode, None, ephemeral.replaces)
+        self._send(ephemeral.audience, encode, None, ephemeral.replaces, None)
 
     def _send(
-        self, audience: Audience, encode: Callable[[bytes], Packet], skip: str | None, replaces: str | None
+        self,
+        audience: Audience,
+        encode: Callable[[bytes], Packet],
+        skip: str | None,
+        replaces: str | None,
+        seq: int | None,
     ) -> None:
         packet = None
         if self._recent.is_held(audience.account_id):
-            packet = self._recent.add(audience, encode, skip, replaces)
+            packet = self._recent.add(audience, encode, skip, replaces, seq)
         for client in self._clients.audience(audience):
             if client.sid != skip:
                 if packet is None:

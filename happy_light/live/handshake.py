@@ -31,7 +31,7 @@ class SocketHooks:
     disconnected: list[Callable[[ServerContext, Client, DisconnectReason], None]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectRequest:
     """The checked `auth` of a CONNECT, except that its token is not verified yet."""
 
@@ -43,6 +43,8 @@ class ConnectRequest:
     pid: str = ""
     offset: str = ""
     """With `pid`, which connection to continue and after which event; "" for none."""
+    prepared: Recovered | None = None
+    """What it continues with, if other processes had to be asked."""
 
 
 def check(auth: Any) -> ConnectRequest:
@@ -83,7 +85,9 @@ class Handshake:
     def account_at_once(self, request: ConnectRequest) -> str | None:
         """Return the account of a token that was verified not long ago; None if something has to be looked up."""
         account_id = self._context.keys.tokens.cached(request.token)
-        return account_id if account_id is not None and self._context.clients.is_loaded(account_id) else None
+        if account_id is None or not self._context.clients.is_loaded(account_id):
+            return None
+        return None if request.pid and self._recovery.is_shared else account_id
 
     async def account(self, request: ConnectRequest) -> str:
         """Return the account of the token, loaded. Raises ConnectRefused, ServiceUnavailable."""
@@ -91,6 +95,10 @@ class Handshake:
         if account_id is None:
             raise ConnectRefused("Invalid authentication token")
         await self._context.clients.load(account_id)
+        if request.pid and self._recovery.is_shared:
+            request.prepared = await self._recovery.prepare(
+                request.pid, request.offset, account_id, request.kind, request.id
+            )
         return account_id
 
     def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> tuple[Client, Recovered | None]:
@@ -109,8 +117,8 @@ class Handshake:
         return client, recovered
 
     def _recover(self, request: ConnectRequest, account_id: str) -> Recovered | None:
-        if not request.pid:
-            return None
+        if self._recovery.is_shared or not request.pid:
+            return request.prepared
         former = self._recovery.find(request.pid, account_id, request.kind, request.id)
         if former is not None:  # it was cut off, and the server has not noticed yet
             former.transport.end("transport close")
@@ -118,11 +126,9 @@ class Handshake:
 
     def enter(self, client: Client, recovered: Recovered | None) -> None:
         """Let the client receive the events of its audiences; its CONNECT is answered by now."""
-        clients = self._context.clients
-        clients.enter(client)
-        if recovered is not None:
-            client.wanted_sessions.update(recovered.subscriptions)
-            clients.local.subscribe(client, recovered.subscriptions)
+        subscriptions = frozenset() if recovered is None else recovered.subscriptions
+        client.wanted_sessions.update(subscriptions)
+        self._context.clients.enter(client, subscriptions)
         for hook in self._hooks.connected:
             hook(self._context, client)
 
@@ -132,8 +138,8 @@ class Handshake:
             "socket of account %s ended: %s-scoped %s, client %r: %s",
             client.account_id, client.kind, client.id, client.happy_client, reason,
         )  # fmt: skip
-        self._context.clients.leave(client)
         self._recovery.end(client, reason)
+        self._context.clients.leave(client)
         client.close()
         for hook in self._hooks.disconnected:
             hook(self._context, client, reason)
