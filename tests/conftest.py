@@ -156,7 +156,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("sqlite_only") and config.getoption("--database") == "postgres":
             item.add_marker(skip)
         if item.get_closest_marker("one_process") and config.getoption("--processes") > 1:
-            item.add_marker(pytest.mark.skip(reason="is about what each process counts by itself"))
+            item.add_marker(pytest.mark.skip(reason="is about what one process does otherwise than several"))
         if "start" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 

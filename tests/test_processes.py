@@ -151,7 +151,18 @@ async def test_the_last_socket_of_a_machine_counts_in_all_processes(pair: Server
     assert await phone.heard("ephemeral") == []
     await two.close()
     assert (await phone.wait("ephemeral"))["active"] is False
-    await asyncio.sleep(1.2)  # the second look of the first process finds nothing to do
+    await asyncio.sleep(0.3)
+    assert await phone.heard("ephemeral") == []
+
+
+async def test_sockets_that_leave_all_processes_at_once_are_announced_once(pair: Server) -> None:
+    phone = await pair.first.socket()
+    machine = (await pair.first.machine())["id"]
+    both = [await account.socket(machine=machine) for account in (pair.first, pair.second)]
+    assert [(await phone.wait("ephemeral"))["active"] for _ in range(2)] == [True, True]
+    await asyncio.gather(*(socket.close() for socket in both))
+    assert (await phone.wait("ephemeral"))["active"] is False
+    await asyncio.sleep(0.3)
     assert await phone.heard("ephemeral") == []
 
 

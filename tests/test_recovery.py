@@ -29,6 +29,7 @@ class Connected:
 
     @classmethod
     async def open(cls, account: Account, **auth: Any) -> Connected:
+        await asyncio.sleep(Socket.lag)
         wire = await Wire.open(account.world.url)
         answer = await wire.connect({"token": account.token, "clientType": "user-scoped", **auth})
         assert answer.startswith("40"), answer
@@ -112,6 +113,7 @@ async def test_whatever_does_not_fit_begins_anew(world: World, change: dict[str,
     assert [event for event in await second.receive() if event[0] == "update"] == []
 
 
+@pytest.mark.one_process
 async def test_offsets_that_were_never_given_out_are_unknown(world: World) -> None:
     alice = await world.account()
     first, _ = await received_one(alice)

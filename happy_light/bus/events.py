@@ -148,11 +148,11 @@ class Elsewhere:
 
     - `heartbeat`: one of them sent a heartbeat.
     - `joined`: they have a socket there now.
-    - `last left`: their last socket left there, and that process does what follows from it.
+    - `left`: a socket of them left there, and that process does what follows if it was the last one.
     - `lost`: their socket was in a process that died, and this process does what follows from it.
     """
 
-    what: Literal["heartbeat", "joined", "last left", "lost"]
+    what: Literal["heartbeat", "joined", "left", "lost"]
     account_id: str
     keys: Sequence[tuple[Literal["session", "machine"], str]]
 

@@ -113,9 +113,10 @@ class RemoteClients:
             self._seen(message.client.process)
             self._put(message.client)
         elif not announced:
-            self._remove(account_id, message.field)
-            if message.last_of:
-                self._bus.deliver(Elsewhere("last left", account_id, message.last_of))
+            client = self._remove(account_id, message.field)
+            # When the last sockets leave several processes at once, the process with the greatest id acts.
+            later = client is not None and client.process > self._process
+            self._bus.deliver(Elsewhere("left", account_id, client.keys() if client and later else message.last_of))
 
     def _replace(self, account_id: str, clients: dict[str, RemoteClient]) -> None:
         for field in [field for field in self.of_account(account_id) if field not in clients]:
@@ -131,16 +132,17 @@ class RemoteClients:
             self._bus.deliver(Elsewhere("joined", client.account_id, client.keys()))
         self._use(client.account_id, client.sid, client)
 
-    def _remove(self, account_id: str, field: str) -> None:
+    def _remove(self, account_id: str, field: str) -> RemoteClient | None:
         clients = self._accounts.get(account_id, {})
         client = clients.pop(field, None)
         if client is None:
-            return
+            return None
         if not clients:
             del self._accounts[account_id]
         if self._by_sid.get(client.sid) is client:  # else it has moved to another process
             others = (other for other in clients.values() if other.sid == client.sid)
             self._use(account_id, client.sid, next(others, None))
+        return client
 
     def _use(self, account_id: str, sid: str, client: RemoteClient | None) -> None:
         """Set which socket an id stands for, unless it is one of this process."""

@@ -37,7 +37,7 @@ WRITE_INTERVAL: Final = 30.0  # s between two writes for one session or machine
 FLUSH_INTERVAL: Final = 2.0  # s between two flushes; what becomes active is written by the next one
 EXPIRE_INTERVAL: Final = 60.0  # s between two searches for what is silent
 MUTE_LIFETIME: Final = 60.0  # s for which heartbeats of an ended session are ignored
-SECOND_LOOK: Final = 1.0  # s after which a socket that seemed to remain in another process is looked for again
+HEARD_ELSEWHERE: Final = 0.1  # s in which other processes have said what sockets they have
 WRITE_MAX: Final = 200  # sessions and machines in one write, which locks the rows of their accounts
 CACHE_MAX: Final = 100_000  # sessions and machines whose heartbeats are kept; beyond them the oldest is dropped
 MUTED_MAX: Final = 10_000  # muted sessions and machines of one account; beyond them its oldest is dropped
@@ -77,7 +77,7 @@ class PresenceTracker:
         self._muted: dict[str, dict[Key, float]] = {}
         """By account: until when what it has ended is muted, in monotonic s; the oldest first."""
         self._graces: dict[Key, asyncio.TimerHandle] = {}
-        self._second_looks: dict[Key, asyncio.TimerHandle] = {}
+        self._looks: dict[Key, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
         """Grows with every mute and unmute, so that a lookup notices that its result may be outdated."""
@@ -220,12 +220,12 @@ class PresenceTracker:
         A session whose network was lost (`reason`) gets no grace: its silence decides.
         """
         for key in _keys_of(client):
-            if self.stopping:
+            if self.stopping or self._clients.local.has_socket(key.account_id, key.kind, key.id):
                 continue
-            if not self._clients.has_socket(key.account_id, key.kind, key.id):
+            if self._clients.others is None:
                 self._last_socket_left(key, reason)
-            elif not self._clients.local.has_socket(key.account_id, key.kind, key.id):
-                self._look_again(key, reason)
+            else:
+                self._look_soon(key, reason)
 
     def _last_socket_left(self, key: Key, reason: str) -> None:
         if key.kind == "machine":
@@ -234,19 +234,16 @@ class PresenceTracker:
             return
         self._start_grace(key)
 
-    def _look_again(self, key: Key, reason: str) -> None:
-        """Look a second time, 1 s later, whether there is no socket left.
-
-        The last two sockets may have left two processes at once, and each then believed that the other remained.
-        """
+    def _look_soon(self, key: Key, reason: str) -> None:
+        """Look whether another process has a socket of it, once it has had the time to say so."""
 
         def look() -> None:
-            self._second_looks.pop(key, None)
+            self._looks.pop(key, None)
             if not self.stopping and not self._clients.has_socket(key.account_id, key.kind, key.id):
                 self._last_socket_left(key, reason)
 
-        self._cancel_second_look(key)
-        self._second_looks[key] = asyncio.get_running_loop().call_later(SECOND_LOOK, look)
+        self._cancel_look(key)
+        self._looks[key] = asyncio.get_running_loop().call_later(HEARD_ELSEWHERE, look)
 
     def _elsewhere(self, message: Elsewhere) -> None:
         """Take what happened in another process."""
@@ -255,8 +252,8 @@ class PresenceTracker:
             match message.what:
                 case "heartbeat" | "joined":
                     self._cancel_grace(key)
-                case "last left":
-                    self._cancel_second_look(key)
+                case "left":
+                    self._cancel_look(key)
                 case "lost" if not self.stopping and not self._clients.has_socket(key.account_id, kind, id):
                     self._last_socket_left(key, "transport error")
 
@@ -270,8 +267,8 @@ class PresenceTracker:
         if grace is not None:
             grace.cancel()
 
-    def _cancel_second_look(self, key: Key) -> None:
-        look = self._second_looks.pop(key, None)
+    def _cancel_look(self, key: Key) -> None:
+        look = self._looks.pop(key, None)
         if look is not None:
             look.cancel()
 
@@ -305,7 +302,7 @@ class PresenceTracker:
 
     async def close(self) -> None:
         """Cancel all graces and write all pending heartbeats. Raises ServiceUnavailable."""
-        for timer in (*self._graces.values(), *self._second_looks.values()):
+        for timer in (*self._graces.values(), *self._looks.values()):
             timer.cancel()
         await self.flush(everything=True)
 
