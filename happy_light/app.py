@@ -61,6 +61,7 @@ class Domain:
     - `connected`, `disconnected`: called when a socket has connected, and with the reason when it has ended.
     """
 
+    name: str
     description: str
     routes: Sequence[Route] = ()
     events: Mapping[str, EventHandler] = field(default_factory=dict)
@@ -75,7 +76,8 @@ _NAMES = ("routes", "events", "emits", "jobs", "connected", "disconnected")
 
 def _domain(module: ModuleType) -> Domain:
     contents = vars(module)
-    return Domain(module.__doc__ or "", **{name: contents[name] for name in _NAMES if name in contents})
+    domain = module.__name__.removeprefix("happy_light.").removeprefix("domains.").partition(".")[0]
+    return Domain(domain, module.__doc__ or "", **{name: contents[name] for name in _NAMES if name in contents})
 
 
 DOMAINS: tuple[Domain, ...] = tuple(
@@ -108,8 +110,9 @@ def jobs() -> dict[Job, float]:
 def describe() -> openapi.Schema:
     """Return the OpenAPI document of all routes and events, those of the admin API included."""
     emits = {name: payload for domain in DOMAINS for name, payload in domain.emits.items()}
-    descriptions = [domain.description for domain in DOMAINS] + [module.__doc__ or "" for module in admin_api.MODULES]
-    return openapi.document(openapi.Tables([*routes(), *admin_api.routes()], events(), emits, descriptions))
+    descriptions = {domain.name: domain.description for domain in DOMAINS}
+    of_admin = [module.__doc__ or "" for module in admin_api.MODULES]
+    return openapi.document(openapi.Tables([*routes(), *admin_api.routes()], events(), emits, descriptions, of_admin))
 
 
 class App:
@@ -121,7 +124,7 @@ class App:
             disconnected=[domain.disconnected for domain in DOMAINS if domain.disconnected is not None],
         )
         self.live = SocketServer(context, events(), hooks)
-        self._http = AnyOrigin(HttpApplication(context, routes(), ui.fallback(context)))
+        self._http = AnyOrigin(HttpApplication(context, routes(), ui.FALLBACK))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or serve one websocket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -76,6 +77,8 @@ class ServerContext:
         except ServiceUnavailable as error:
             log.error("heartbeats cannot be written: %s", error)
         await self.http_client.close()
+        if self.web_app.compressed is not None:
+            await asyncio.to_thread(self.web_app.compressed.stop)
         await self.blobs.close(STOP_GRACE if self.serving else COMMAND_GRACE)
 
 

@@ -53,9 +53,19 @@ def test_browsers_get_the_page_and_other_clients_the_welcome_text(server: Proces
 
 
 def test_without_a_web_app_every_other_path_is_unknown(server: Process) -> None:
-    for path in ("/index.html", "/ui", "/session/x", "/favicon.ico"):
-        assert ask(server, path, accept=BROWSER).kind == "application/json"
-        assert ask(server, path, accept=BROWSER).status == 404
+    for path in ("/index.html", "/ui", "/session/x", "/<b>"):
+        page = ask(server, path, accept=BROWSER)
+        assert (page.status, page.kind) == (404, "text/html")
+        assert "There is nothing here" in page.text and "<b>" not in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        other = ask(server, path)
+        assert (other.status, other.kind) == (404, "application/json")
+
+
+def test_there_is_an_icon(server: Process) -> None:
+    icon = ask(server, "/favicon.ico")
+    assert (icon.status, icon.kind) == (200, "image/svg+xml")
+    assert icon.body.startswith(b"<svg")
 
 
 def test_the_page_shows_the_requested_address(server: Process) -> None:

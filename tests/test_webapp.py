@@ -76,7 +76,9 @@ def test_api_paths_do_not_return_the_index_page(server: Process, path: str) -> N
 def test_missing_files_of_a_build_do_not_return_the_index_page(server: Process, below_ui: Process, path: str) -> None:
     for process, prefix in ((server, ""), (below_ui, ""), (below_ui, "/ui")):
         asked = prefix + path
-        assert is_nothing(ask(process, asked, accept="text/html"), asked), asked
+        assert is_nothing(ask(process, asked, accept="*/*"), asked), asked
+        page = ask(process, asked, accept="text/html")
+        assert (page.status, page.kind) == (404, "text/html") and b"There is nothing here" in page.body, asked
 
 
 def test_only_get_returns_the_web_app_and_api_routes_take_precedence(server: Process) -> None:

@@ -1,4 +1,4 @@
-"""What a client says about itself, and whether the server is there (docs/protocol.md, section 14).
+"""Client state: whether the app is in the foreground, and whether the server is there (docs/protocol.md, section 14).
 
 socket ping, app-state
 """

@@ -1,4 +1,4 @@
-"""Log entries of clients under development, collected in one file (docs/protocol.md, section 12).
+"""Client logs: entries of clients under development, collected in one file (docs/protocol.md, section 12).
 
 POST /logs-combined-from-cli-and-mobile-for-simple-ai-debugging   append an entry, if the server is set up for it
 """

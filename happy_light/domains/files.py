@@ -1,4 +1,4 @@
-"""Public files, such as avatars (docs/protocol.md, section 8). Attachments are stored elsewhere.
+"""Public files: avatars and the like; attachments are stored elsewhere (docs/protocol.md, section 8).
 
 GET  /files/*     get a file, without a token; HEAD, ranges and If-None-Match work
 """

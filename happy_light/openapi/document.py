@@ -22,12 +22,15 @@ from happy_light.wire import Failure
 
 _ROW: Final = re.compile(r"^\s*(GET|POST|PUT|PATCH|DELETE)\s+(/\S*) {2,}(\S.*)$", re.MULTILINE)
 """A row of the table in a domain's docstring: method, path, and what the route is for."""
+_MODULE: Final = re.compile(rb"happy_light\.(?:domains\.)?(\w+)(?:\.\w+)*\.(\w+)")
+"""The whole name of a struct: its domain, and its own name."""
 _DESCRIPTION: Final = (
     "Times are milliseconds since the epoch; bytes are standard base64 with padding. An unknown path is answered "
     'with 404 and `{"error": "Not found", "path", "method"}`. HEAD works where GET does.'
 )
 _ADMIN: Final = (
-    "Not on the public port: these routes answer on the unix socket admin.sock in the data folder, to its owner only. "
+    "Admin API: not on the public port. These routes answer on the unix socket admin.sock in the data folder, to its "
+    "owner only. "
     'Long work answers with newline-delimited JSON: `{"done", "total"}` while it runs, and last `{"result"}` or '
     '`{"error"}`.'
 )
@@ -43,14 +46,16 @@ _WITH_BODY: Final = {
 class Tables:
     """What a server consists of.
 
-    `emits` are the events that handlers send by themselves, with the struct of their payload; `descriptions` are the
-    docstrings of the domains, whose tables say what routes are for.
+    `emits` are the events that handlers send by themselves, with the struct of their payload. `descriptions` are the
+    docstrings of the domains by name: the first line says what a domain is, a table what its routes are for.
+    `admin_descriptions` are those of the admin API.
     """
 
     routes: Sequence[Route]
     events: Mapping[str, EventHandler]
     emits: Mapping[str, type[Any]]
-    descriptions: Sequence[str]
+    descriptions: Mapping[str, str]
+    admin_descriptions: Sequence[str]
 
 
 def document(tables: Tables) -> Schema:
@@ -60,7 +65,7 @@ def document(tables: Tables) -> Schema:
     found = {
         "openapi": "3.1.0",
         "info": {"title": "happy-server-light", "version": __version__, "description": _DESCRIPTION},
-        "tags": [{"name": "admin", "description": _ADMIN}],
+        "tags": [*_tags(tables), {"name": "admin", "description": _ADMIN}],
         "paths": _paths(tables, schemas),
         "components": {
             "schemas": schemas.components,
@@ -68,13 +73,13 @@ def document(tables: Tables) -> Schema:
         },
         "x-socket": {
             "client": {name: _event(handler, schemas) for name, handler in sorted(tables.events.items())},
-            "server": {name: schemas.of(kind) for name, kind in sorted(tables.emits.items())},
-            "update": {tag: schemas.of(struct) for tag, struct in updates.items()},
-            "ephemeral": {tag: schemas.of(struct) for tag, struct in ephemerals.items()},
+            "server": {name: _sent(kind, schemas) for name, kind in sorted(tables.emits.items())},
+            "update": {tag: _sent(struct, schemas) for tag, struct in updates.items()},
+            "ephemeral": {tag: _sent(struct, schemas) for tag, struct in ephemerals.items()},
         },
     }
-    # Structs of the same name are told apart by their modules; the path of our package says nothing to others.
-    encoded = json_codec.encode(found).replace(b"happy_light.domains.", b"").replace(b"happy_light.", b"")
+    # Structs of the same name are told apart by their domains; where the code lies says nothing to others.
+    encoded = _MODULE.sub(rb"\1.\2", json_codec.encode(found))
     short: Schema = json_codec.decode(encoded)
     return short
 
@@ -89,8 +94,26 @@ def _kinds(tables: Tables) -> list[Any]:
     return kinds
 
 
+def _tags(tables: Tables) -> list[Schema]:
+    """Return the domains and what each is about, without the places in docs/ where readers of the code find more."""
+    found = []
+    for name, text in tables.descriptions.items():
+        line = re.sub(r" \(docs/[^)]*\)", "", text.strip().partition("\n")[0])
+        found.append({"name": name, "description": line})
+    return found
+
+
+def _domain(thing: Any) -> str:
+    """Return the name of the domain to which a function or struct belongs."""
+    return str(thing.__module__).removeprefix("happy_light.").removeprefix("domains.").partition(".")[0]
+
+
+def _sent(struct: type[Any], schemas: Schemas) -> Schema:
+    return {"tags": [_domain(struct)], "summary": first_paragraph(struct), "data": schemas.of(struct)}
+
+
 def _event(handler: EventHandler, schemas: Schemas) -> Schema:
-    event: Schema = {"summary": first_paragraph(handler.handler)}
+    event: Schema = {"tags": [_domain(handler.handler)], "summary": first_paragraph(handler.handler)}
     if handler.data is not None or handler.like is not None:
         event["data"] = schemas.of(handler.data or handler.like)
     if handler.ack is not None:
@@ -100,7 +123,8 @@ def _event(handler: EventHandler, schemas: Schemas) -> Schema:
 
 # ------------------------------------------------------------------------------------------- routes
 def _paths(tables: Tables, schemas: Schemas) -> Schema:
-    rows = {(method, path): text for doc in tables.descriptions for method, path, text in _ROW.findall(doc)}
+    docs = [*tables.descriptions.values(), *tables.admin_descriptions]
+    rows = {(method, path): text for doc in docs for method, path, text in _ROW.findall(doc)}
     paths: Schema = {}
     for route in tables.routes:
         if route.path.endswith("/") and route.path != "/":
@@ -112,10 +136,9 @@ def _paths(tables: Tables, schemas: Schemas) -> Schema:
 
 
 def _operation(route: Route, path: str, schemas: Schemas, summary: str) -> Schema:
-    module = route.endpoint.__module__.removeprefix("happy_light.").removeprefix("domains.").partition(".")[0]
     operation: Schema = {
         "operationId": "_".join(re.findall(r"\w+", f"{route.method.lower()} {path}")),
-        "tags": [module],
+        "tags": [_domain(route.endpoint)],
         "security": [] if route.public else [{"token": []}],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
@@ -124,7 +147,7 @@ def _operation(route: Route, path: str, schemas: Schemas, summary: str) -> Schem
         "responses": _responses(route, schemas),
     }
     if summary:
-        operation["summary"] = summary
+        operation["summary"] = f"{summary[0].upper()}{summary[1:].rstrip('.')}."
     if route.query is not None:
         fields = schemas.components[schemas.name(route.query)]
         operation["parameters"] += [

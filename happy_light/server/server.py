@@ -115,6 +115,8 @@ class Server:
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
         self.context.serving = True
+        if self.context.web_app.compressed is not None:
+            self.context.web_app.compressed.start()
         serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,20 +1,20 @@
-"""The root of the server: a start page for browsers, or the web app (docs/web-app.md).
+"""Pages: a start page for browsers, or the web app (docs/web-app.md).
 
 GET  /       get the start page or the web app; other clients than browsers get the welcome text
-GET  /*      get a file of the web app, if one is configured, for every path that is not another route
+GET  /*      get a file of the web app, if one is configured, or 404, for every path that is not another route
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from starlette.responses import PlainTextResponse, Response
 
-from happy_light.context import ServerContext
+from happy_light.compression import accepts
 from happy_light.http.request import Request
 from happy_light.http.router import Route
-from happy_light.ui import page, webapp
-from happy_light.ui.webapp import WELCOME, accepts
+from happy_light.ui import not_found, page, webapp
+from happy_light.ui.webapp import WELCOME
 
 
 async def get_root(request: Request[None, None]) -> Response:
@@ -29,16 +29,14 @@ async def get_root(request: Request[None, None]) -> Response:
     return PlainTextResponse(WELCOME, headers={"vary": "accept"})
 
 
-async def get_web_app(request: Request[Any, Any]) -> Response:
-    """Return a file of the web app."""
-    return await webapp.answer(request)
+async def get_other(request: Request[Any, Any]) -> Response:
+    """Return a file of the web app, the icon, or 404."""
+    response = await webapp.answer(request)
+    if response.status_code == 404 and request.scope["raw_path"] == b"/favicon.ico":
+        return not_found.favicon()
+    return response
 
 
-def fallback(context: ServerContext) -> Route | None:
-    """Return the route of all paths that are not another route, or None if no web app is configured."""
-    if context.web_app.folder is None:
-        return None
-    return Route("GET", "/*", get_web_app, answer=bytes, public=True)
-
-
+FALLBACK: Final = Route("GET", "/*", get_other, answer=bytes, public=True)
+"""The route of all paths that are not another route."""
 routes = [Route("GET", "/", get_root, answer=Annotated[str, "text/plain", "text/html"], public=True)]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from happy_light import json_codec
 from happy_light.config import Settings
+from happy_light.ui.compressed_files import CompressedFiles
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,8 @@ class WebApp:
         self.folder = settings.ui_dir
         self.prefix = "" if settings.ui_prefix == "/" else settings.ui_prefix
         self.script = _script(settings)
+        self.compressed = CompressedFiles(self.folder, settings.data_dir / "web-app-cache") if self.folder else None
+        """Compressed copies of the folder's files."""
         # os.path.isfile and not Path.is_file, which raises for a folder without permission.
         if self.folder is not None and not os.path.isfile(self.folder / INDEX):  # noqa: PTH113
             log.warning("the web app's folder %s has no %s; add it, no restart is needed", self.folder, INDEX)

@@ -16,11 +16,11 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from happy_light import content_types, threads
+from happy_light import compression, content_types, threads
 from happy_light.blobs import file_response
-from happy_light.http import forwarded, responses
+from happy_light.http import forwarded
 from happy_light.http.request import Request
-from happy_light.ui import insecure_bar
+from happy_light.ui import insecure_bar, not_found
 from happy_light.ui.web_app_config import INDEX
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ _ABSOLUTE: Final = (*_HASHED_FOLDERS, "/.well-known/")
 _ABSOLUTE_FILES: Final = ("/favicon.ico", "/favicon-active.ico", "/canvaskit.wasm", "/metadata.json")
 _API_PATHS: Final = re.compile(r"/+(v[123]|socket|logs-|(files|health|metrics|openapi\.json|docs|admin)(/|$))")
 """Paths of the API, with or without such a route: their clients do not expect a page."""
-_ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _COPY_TOLERANCE: Final = 2_000_000_000
 """ns that a compressed file may be older than its original: copying a build keeps no order."""
 _HEAD: Final = re.compile(rb"<!--.*?-->|(<head(?:\s(?:[^>\"']|\"[^\"]*\"|'[^']*')*)?>)", re.IGNORECASE | re.DOTALL)
@@ -60,7 +59,7 @@ async def answer(request: Request[Any, Any]) -> Response:
     """Return a file of the web app, its index page, or 404."""
     app = request.context.web_app
     if app.folder is None:
-        return responses.not_found(request.scope)
+        return not_found.answer(request)
     raw: str = request.scope["raw_path"].decode("ascii")
     if not app.prefix and (raw == "/ui" or raw.startswith("/ui/")):
         return _redirect(raw[3:], request.scope["query_string"])
@@ -73,7 +72,7 @@ async def answer(request: Request[Any, Any]) -> Response:
     elif path.startswith(_ABSOLUTE) or path in _ABSOLUTE_FILES:
         page = False
     else:
-        return _not_found(request)
+        return not_found.answer(request)
     return await threads.run(_respond, app.folder, path, page, request)
 
 
@@ -82,9 +81,9 @@ def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) ->
     try:
         file = below(folder, path)
     except OutsideError:
-        return _not_found(request)
+        return not_found.answer(request)
     if file is not None and _is_hidden(path) and not _is_linked(folder, path):
-        return _not_found(request)
+        return not_found.answer(request)
     answer = None
     if file is not None and file.name == INDEX:
         answer = _page(file, request)
@@ -94,9 +93,9 @@ def _respond(folder: Path, path: str, page: bool, request: Request[Any, Any]) ->
         try:
             file = below(folder, INDEX)
         except OutsideError:
-            return _not_found(request)
+            return not_found.answer(request)
         answer = _page(file, request) if file is not None else None
-    return answer or _not_found(request)
+    return answer or not_found.answer(request)
 
 
 def _is_hidden(path: str) -> bool:
@@ -125,9 +124,13 @@ def _page(file: Path, request: Request[Any, Any]) -> Response | None:
     except OSError as error:
         log.warning("%s cannot be read: %s", file, error.strerror)
         return None
-    headers = {**_PAGE_HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    headers = {**_PAGE_HEADERS, "vary": "accept-encoding"}
     if request.scope["raw_path"] == b"/":
-        headers["vary"] = "accept"
+        headers["vary"] = "accept, accept-encoding"
+    if len(body) >= compression.MIN and compression.accepts(request.header(b"accept-encoding"), "gzip"):
+        body = compression.quickly(body)
+        headers["content-encoding"] = "gzip"
+    headers["etag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     if file_response.is_known(headers["etag"], request.header(b"if-none-match") or ""):
         return Response(None, 304, headers)
     return Response(body, 200, headers, media_type="text/html")
@@ -162,33 +165,31 @@ def _regular(path: str) -> os.stat_result | None:
 
 
 def _file(file: Path, path: str, request: Request[Any, Any]) -> Response | None:
-    """Return a file, or the compressed one beside it if the client accepts that."""
+    """Return a file, or if the client accepts that the compressed one beside it or in the data folder."""
     hashed = path.startswith(_HASHED_FOLDERS) and not file.name.startswith(".")
     headers = {"cache-control": _IMMUTABLE if hashed else _REVALIDATE, "referrer-policy": "same-origin"}
     kind = content_types.content_type(path.rpartition("/")[2])
-    best = str(file)
-    status = _regular(best)
+    status = _regular(str(file))
     # A range is one of the uncompressed file.
-    accepted = (request.header(b"accept-encoding") or "") if request.header(b"range") is None else ""
-    for coding, suffix in _ENCODINGS:
-        other = _regular(f"{file}{suffix}")
-        if other is None or status is None or other.st_mtime_ns < status.st_mtime_ns - _COPY_TOLERANCE:
-            continue
+    accepted = request.header(b"accept-encoding") if request.header(b"range") is None else None
+    made = request.context.web_app.compressed if compression.is_compressible(kind) else None
+    if made is not None:
         headers["vary"] = "accept-encoding"
-        if accepts(accepted, coding):
-            best = f"{file}{suffix}"
-            headers["content-encoding"] = coding
+    for coding, suffix in compression.SUFFIXES.items():
+        if status is None:
             break
-    return file_response.respond(Path(best), kind, headers)
-
-
-def accepts(header: str, name: str) -> bool:
-    """Whether an Accept or Accept-Encoding header names a type or coding, not with q=0; wildcards do not count."""
-    for part in header.lower().split(","):
-        kind, *parameters = (piece.strip() for piece in part.split(";"))
-        if kind == name:
-            return not any(re.fullmatch(r"q=0(\.0*)?", piece) for piece in parameters)
-    return False
+        accepts = compression.accepts(accepted, coding)
+        copy = Path(f"{file}{suffix}")
+        other = _regular(str(copy))
+        if other is not None and other.st_mtime_ns >= status.st_mtime_ns - _COPY_TOLERANCE:
+            headers["vary"] = "accept-encoding"
+        elif made is not None and accepts and (found := made.find(file, status, coding)):
+            copy = found
+        else:
+            continue
+        if accepts:
+            return file_response.respond(copy, kind, {**headers, "content-encoding": coding})
+    return file_response.respond(file, kind, headers)
 
 
 # ------------------------------------------------------------------------------------------- pages
@@ -207,9 +208,3 @@ def _redirect(path: str, query: bytes) -> Response:
     if query:
         target += "?" + query.decode("latin-1")
     return Response(None, 302, {"location": target, "cache-control": _REVALIDATE})
-
-
-def _not_found(request: Request[Any, Any]) -> Response:
-    response = responses.not_found(request.scope)
-    response.headers["cache-control"] = _REVALIDATE
-    return response

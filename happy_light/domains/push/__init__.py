@@ -1,4 +1,4 @@
-"""Push notifications to phones, sent through Expo (docs/protocol.md, section 9).
+"""Push notifications: sent to phones through Expo (docs/protocol.md, section 9).
 
 GET    /v1/push-tokens                list the account's push tokens, newest first
 POST   /v1/push-tokens                store a push token

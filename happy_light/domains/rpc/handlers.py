@@ -1,4 +1,4 @@
-"""Calls from one device to another, through the server (docs/protocol.md, section 14).
+"""Calls: from one device to another, through the server (docs/protocol.md, section 14).
 
     socket rpc-register, rpc-unregister, rpc-call
 
@@ -47,9 +47,21 @@ class RpcResult(Outgoing):
 
 
 class Named(Incoming):
-    """`rpc-register`, `rpc-unregister` and what answers them."""
+    """Data of `rpc-register` and `rpc-unregister`."""
 
     method: NonEmptyStr
+
+
+class Registered(Outgoing):
+    """`rpc-registered`: calls of the method reach this socket from now on."""
+
+    method: str
+
+
+class Unregistered(Outgoing):
+    """`rpc-unregistered`: calls of the method no longer reach this socket."""
+
+    method: str
 
 
 class RpcError(Outgoing):
@@ -67,7 +79,7 @@ def rpc_register(context: ServerContext, client: Client, data: Any) -> dict[str,
         text = "Invalid method name" if method is None else "Too many methods"
         client.emit("rpc-error", RpcError("register", text))
         return ok_error(text)
-    return context.clients.after_change(client, partial(_confirm, client, "rpc-registered", method))
+    return context.clients.after_change(client, partial(_confirm, client, "rpc-registered", Registered(method)))
 
 
 def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[str, Any] | Awaitable[dict[str, Any]]:
@@ -77,11 +89,11 @@ def rpc_unregister(context: ServerContext, client: Client, data: Any) -> dict[st
         client.emit("rpc-error", RpcError("unregister", "Invalid method name"))
         return ok_error("Invalid method name")
     context.rpc.unregister(client.account_id, client.sid, method)
-    return context.clients.after_change(client, partial(_confirm, client, "rpc-unregistered", method))
+    return context.clients.after_change(client, partial(_confirm, client, "rpc-unregistered", Unregistered(method)))
 
 
-def _confirm(client: Client, event: str, method: str) -> dict[str, Any]:
-    client.emit(event, Named(method))
+def _confirm(client: Client, event: str, change: Registered | Unregistered) -> dict[str, Any]:
+    client.emit(event, change)
     return {"ok": True}
 
 
@@ -138,7 +150,12 @@ def disconnected(context: ServerContext, client: Client, reason: DisconnectReaso
     context.rpc.forget(client.sid)
 
 
-emits = {"rpc-registered": Named, "rpc-unregistered": Named, "rpc-error": RpcError, "rpc-request": RpcRequest}
+emits = {
+    "rpc-registered": Registered,
+    "rpc-unregistered": Unregistered,
+    "rpc-error": RpcError,
+    "rpc-request": RpcRequest,
+}
 events = {
     "rpc-register": EventHandler(rpc_register, ok_error, None, Ok, like=Named),
     "rpc-unregister": EventHandler(rpc_unregister, ok_error, None, Ok, like=Named),
