@@ -79,7 +79,7 @@ ONLY = {
     "botocore": {"blobs/s3_client.py"},
     "engineio": set(),
     "socketio": {"live/binary_packets.py"},
-    "redis": {"cluster/redis_link.py", "cluster/redis_node.py"},
+    "redis": {"admin/doctor_redis.py", "cluster/redis_link.py", "cluster/redis_node.py"},
     "aiosqlite": {"store/sqlite/connection.py"},
 }
 # Modules that hold nothing but a docstring, so that importing a module below them runs no code.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from happy_light import store
-from happy_light.admin import doctor_bucket, doctor_postgres, leftovers
+from happy_light.admin import doctor_bucket, doctor_postgres, doctor_redis, leftovers
 from happy_light.admin.finding import Finding
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -27,6 +27,8 @@ _SHOWN = 5  # examples in a text
 def check(settings: Settings) -> Iterator[Finding]:
     """Run every local check."""
     yield from folder(settings)
+    if settings.redis_url is not None:
+        yield from doctor_redis.check(settings.redis_url)
     place = settings.database.parent
     if settings.postgres is None and place.is_dir():  # else what follows says that there is no database
         yield space(shutil.disk_usage(place).free, _size(settings.database), place)

@@ -39,7 +39,9 @@ async def render(context: ServerContext, accept: str) -> tuple[bytes, int, dict[
 
     class Snapshot(Collector):
         def collect(self) -> Iterable[Metric]:
-            return itertools.chain(_traffic(context), _storage(context, records, size), _backups(context))
+            return itertools.chain(
+                _traffic(context), _storage(context, records, size), _backups(context), _cluster(context)
+            )
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Snapshot())
@@ -86,6 +88,34 @@ def _traffic(context: ServerContext) -> Iterator[Metric]:
     calls = CounterMetricFamily("rpc_calls_total", "RPC calls by result", labels=["result"])
     for result, count in counters.calls.items():
         calls.add_metric([result], count)
+    yield calls
+
+
+def _cluster(context: ServerContext) -> Iterator[Metric]:
+    """Yield what this process exchanges with the others of the server; nothing if it is the only one."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    cluster = context.cluster
+    if cluster is None:
+        return
+    yield GaugeMetricFamily(
+        "cluster_redis_connected", "Whether Redis is connected", value=float(cluster.link.is_connected)
+    )
+    updates = cluster.updates
+    yield CounterMetricFamily(
+        "cluster_hints_total", "Updates of other processes that Redis announced", value=updates.hints
+    )
+    text = "Updates that no announcement brought in time and that were read from the database"
+    yield CounterMetricFamily("cluster_updates_healed_total", text, value=updates.sequencer.healed)
+    delays = HistogramMetricFamily(
+        "cluster_update_delay_seconds", "Time that an update waited for an earlier one, in seconds"
+    )
+    delays.add_metric([], _buckets(updates.delays), updates.delays.seconds)
+    yield delays
+    calls = HistogramMetricFamily(
+        "cluster_call_duration_seconds", "Duration of calls to sockets of other processes in seconds"
+    )
+    calls.add_metric([], _buckets(cluster.calls.durations), cluster.calls.durations.seconds)
     yield calls
 
 

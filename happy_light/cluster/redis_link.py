@@ -106,8 +106,10 @@ class RedisLink:
             self._lost.clear()
             try:
                 await self._connect()
-            except (RedisError, OSError, TimeoutError) as error:
-                if not away:
+            except Exception as error:  # else the task would end, and a start would wait for it for ever
+                if not isinstance(error, RedisError | OSError | TimeoutError):
+                    log.exception("redis: connecting to %s failed", self._url)
+                elif not away:
                     log.error("redis: no connection to %s: %s", self._url, error)
                 away = True
                 await self._close_nodes()
