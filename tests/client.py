@@ -69,7 +69,7 @@ class Socket:
             raise ConnectionError(self.refusal or str(error)) from None
         return self
 
-    async def call(self, event: str, *args: Any, timeout: float = 10) -> Any:
+    async def call(self, event: str, *args: Any, timeout: float = 30) -> Any:
         """Emit with an ack and return it. Raises TimeoutError without one."""
         try:
             return await self.sio.call(event, args or None, timeout=timeout)
