@@ -138,8 +138,9 @@ def test_without_an_index_page_requests_are_404_until_it_exists(start: Start, tm
     server = start(HAPPY_STATIC_DIR=str(folder))
     for path in ("/", "/index.html", "/session/x"):
         answer = ask(server, path, accept="text/html")
-        assert is_nothing(answer, path)
+        assert (answer.status, answer.kind) == (404, "text/html") and b"There is nothing here" in answer.body, path
         assert answer.headers["cache-control"] == "no-cache"
+    assert is_nothing(ask(server, "/session/x", accept="*/*"), "/session/x")
     assert ask(server, "/", accept="text/plain").text == "Welcome to Happy Server!"
     folder.mkdir()
     (folder / "index.html").write_text(INDEX)
