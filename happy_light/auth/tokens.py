@@ -60,8 +60,11 @@ class Signer:
         raw: bytes = self._public.public_bytes_raw()
         return raw
 
-    def mint(self, subject: str, issued_at: int | None = None, **extra: Any) -> str:
-        """Return a token for `subject` with `extra` claims at the top level. `issued_at` in s, now by default."""
+    def mint(self, subject: str, issued_at: int | None = None, generation: int | None = None, **extra: Any) -> str:
+        """Return a token for `subject` with `extra` claims at the top level. `issued_at` in s, now by default.
+
+        `generation` stands in the header, since the claims are part of the contract (docs/protocol.md section 2).
+        """
         import jwt
 
         now = int(time.time()) if issued_at is None else issued_at
@@ -69,7 +72,8 @@ class Signer:
             "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": str(uuid.uuid4()),
         }  # fmt: skip
         # The original server's header has no `typ`; PyJWT leaves it out when it is None.
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"typ": None})
+        headers: dict[str, Any] = {"typ": None} if generation is None else {"typ": None, "generation": generation}
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers=headers)
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """Return the claims of a valid token of this issuer, else None."""
@@ -110,7 +114,9 @@ class Tokens:
         claims = self.signer.verify(token)
         if claims is None or not isinstance(claims["sub"], str):
             return None
-        issued, generation = claims.get("iat", 0), claims.get("generation")
+        import jwt
+
+        issued, generation = claims.get("iat", 0), jwt.get_unverified_header(token).get("generation")
         return Claims(
             claims["sub"],
             int(issued) if isinstance(issued, int | float) else 0,
