@@ -51,12 +51,12 @@ def _exists(tx: ReadTransaction, account_id: str) -> bool:
 def _accepts(tx: ReadTransaction, claims: Claims) -> bool:
     """Whether the account exists and was not signed out everywhere since the token was made.
 
-    Tokens carry how often their account had been signed out; those that other servers and older versions made do not,
-    and are compared by their time.
+    Tokens carry how often their account had been signed out, unless it never was. Those that other servers and older
+    versions made do not, and are good until the first sign-out; an imported account brings the time of its last one.
     """
     row = tx.fetch_one("SELECT token_generation, tokens_since FROM accounts WHERE id = ?", (claims.account_id,))
     if row is None:
         return False
     if claims.generation is not None:
         return bool(claims.generation == row[0])
-    return bool(claims.issued_at >= row[1])
+    return row[0] == 0 and bool(claims.issued_at >= row[1])

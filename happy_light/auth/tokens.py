@@ -60,10 +60,11 @@ class Signer:
         raw: bytes = self._public.public_bytes_raw()
         return raw
 
-    def mint(self, subject: str, issued_at: int | None = None, generation: int | None = None, **extra: Any) -> str:
+    def mint(self, subject: str, issued_at: int | None = None, generation: int = 0, **extra: Any) -> str:
         """Return a token for `subject` with `extra` claims at the top level. `issued_at` in s, now by default.
 
-        `generation` stands in the header, since the claims are part of the contract (docs/protocol.md section 2).
+        `generation` stands in the header unless it is 0: such tokens are as the contract has them (docs/protocol.md
+        section 2).
         """
         import jwt
 
@@ -72,7 +73,7 @@ class Signer:
             "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": str(uuid.uuid4()),
         }  # fmt: skip
         # The original server's header has no `typ`; PyJWT leaves it out when it is None.
-        headers: dict[str, Any] = {"typ": None} if generation is None else {"typ": None, "generation": generation}
+        headers: dict[str, Any] = {"typ": None, "generation": generation} if generation else {"typ": None}
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers=headers)
 
     def verify(self, token: str) -> dict[str, Any] | None:
