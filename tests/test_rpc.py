@@ -135,6 +135,24 @@ async def test_a_target_that_comes_and_goes_again_is_still_waited_for(world: Wor
     assert await call == {"ok": True, "result": "back"}
 
 
+async def test_a_method_that_is_registered_before_the_caller_waits_is_found(
+    inside: Callable[[], Awaitable[Server]],
+) -> None:
+    """What other sockets and processes do between the decision to wait and the wait itself is not missed."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        phone, daemon = await alice.socket(), await alice.socket(machine=uid())
+        calls = server.context.rpc
+        calls.appear = 3600
+        sid = daemon.sio.get_sid()
+        assert calls.target(alice.id, "m", "other") is None
+        waiting = asyncio.ensure_future(calls.wait_for_target(alice.id, "m", "other"))
+        calls.register(alice.id, sid, "m")  # before the task has begun
+        assert await asyncio.wait_for(waiting, 20) == sid
+        assert await phone.call("ping") == {}
+
+
 async def test_nobody_in_time_is_not_available(inside: Callable[[], Awaitable[Server]]) -> None:
     assert registry.APPEAR == 15
     server = await inside()

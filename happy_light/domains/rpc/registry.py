@@ -103,7 +103,11 @@ class RpcRegistry:
         return caller if caller in sockets else None
 
     async def wait_for_target(self, account_id: str, method: str, caller: str) -> str | None:
-        """Return the socket that registers the method within `appear` s; None if none does."""
+        """Return the socket that answers the method, or registers it within `appear` s; None if none does."""
+        # The caller may have looked before this began to run; from here on nothing is awaited before the wait.
+        target = self.target(account_id, method, caller)
+        if target is not None:
+            return target
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.appear
         while await self._registration((account_id, method), deadline):
