@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError, ResponseError
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 3.0  # s
 SILENCE_MAX: Final = 5.0  # s in which a Redis that lives has answered a ping
@@ -108,9 +111,11 @@ class RedisNode:
 
     async def _read_replies(self) -> None:
         while True:
-            first = await self._reply(self._commands)
-            count, future = self._expected.popleft()
-            replies = [first, *[await self._reply(self._commands) for _ in range(count - 1)]]
+            replies = [await self._reply(self._commands)]
+            count, future = self._expected[0]  # until all replies are there, so that a loss in between is told
+            while len(replies) < count:
+                replies.append(await self._reply(self._commands))
+            self._expected.popleft()
             if future is not None and not future.done():
                 future.set_result(replies)
 
@@ -177,7 +182,9 @@ class RedisNode:
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # a task that ended in silence would leave this process deaf or mute
+            if not isinstance(error, RedisError | OSError | TimeoutError):
+                log.exception("redis: a task of the connection failed")
             if not self._closed:
                 self._closed = True
                 self._let_go()

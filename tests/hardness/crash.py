@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import sys
 import tempfile
@@ -120,7 +121,11 @@ class Load:
         seqs = [frame["seq"] for event, frame in ui.log if event == "update"]
         if seqs != list(range(seqs[0], seqs[0] + len(seqs))):
             self._found.gaps += 1
-            self._found.wrong.append(f"a socket heard updates out of order or not all: {seqs}"[:500])
+            missing = sorted({*range(min(seqs), max(seqs) + 1)} - {*seqs})
+            disorder = [pair for pair in itertools.pairwise(seqs) if pair[1] <= pair[0]]
+            self._found.wrong.append(
+                f"a socket missed {missing} of {seqs[0]} to {seqs[-1]}; out of order: {disorder}"[:500]
+            )
         if not any(event == "update" and name in str(frame) for event, frame in ui.log):
             self._found.lost += 1
             self._found.wrong.append("a socket did not hear the update of a write that was acknowledged")
