@@ -107,6 +107,7 @@ class Cluster:
         self._accounts: dict[str, _OpenAccount] = {}
         self._heard: dict[str, float] = {}  # the other processes: when each was last heard of
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._catching_up: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Join the others. Redis may be away."""
@@ -264,13 +265,16 @@ class Cluster:
         now = self._loop.time()
         self._heard = dict.fromkeys(self._heard, now)
         self._say_alive()
-        self._spawn(self._catch_up())
+        if self._catching_up is not None:
+            self._catching_up.cancel()  # what it has read is older than what comes now
+        self._catching_up = self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
         """After Redis was away, which may have lost everything: tell and learn it all again."""
         await self.remote.announce_all()
         for account_id, account in list(self._accounts.items()):
-            if account.is_open and self._accounts.get(account_id) is account:
+            await asyncio.wait([account.opening])  # it may have begun while Redis was away, and read nothing
+            if self._accounts.get(account_id) is account:
                 await self.remote.load(account_id)
         await self.updates.sweep()
 

@@ -75,17 +75,19 @@ class RemoteClients:
         """Read the hash of an account whose channel is subscribed to; do nothing while Redis is away."""
         self._loading[account_id] = []
         name = self._names.clients(account_id)
-        replies = await self._link.ask(name, ("HGETALL", name))
-        if replies is not None:
-            raw = replies[0]
-            found = [messages.decode_client(value) for value in raw[1::2]]
-            strange = {client.process for client in found} - {self._process}
-            dead = await self._dead(strange)
-            self._replace(account_id, {each.field: each for each in found if each.process in strange - dead})
-            if gone := [each.field for each in found if each.process in dead]:
-                self._link.send(name, ("HDEL", name, *gone))
-        for message in self._loading.pop(account_id, ()):
-            self.receive(message)
+        try:
+            replies = await self._link.ask(name, ("HGETALL", name))
+            if replies is not None:
+                raw = replies[0]
+                found = [messages.decode_client(value) for value in raw[1::2]]
+                strange = {client.process for client in found} - {self._process}
+                dead = await self._dead(strange)
+                self._replace(account_id, {each.field: each for each in found if each.process in strange - dead})
+                if gone := [each.field for each in found if each.process in dead]:
+                    self._link.send(name, ("HDEL", name, *gone))
+        finally:
+            for message in self._loading.pop(account_id, ()):
+                self.receive(message)
 
     async def _dead(self, processes: set[str]) -> set[str]:
         """Return those of the processes that have not said for a while that they live."""
