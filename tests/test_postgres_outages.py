@@ -113,6 +113,28 @@ def through(way: CutOff, url: str) -> str:
     return f"{head.rpartition(':')[0]}:{way.port}/{path}"
 
 
+async def test_a_connection_that_is_lost_while_commit_is_sent_leaves_nothing_to_the_next(
+    database: Database, other: psycopg.Connection[Any], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = connections.PostgresConnection.execute
+    lost = 0
+
+    def lose(self: connections.PostgresConnection, sql: str, args: Any = ()) -> connections.PostgresCursor:
+        nonlocal lost
+        if sql == "COMMIT" and lost == 0:
+            lost += 1
+            cut(other)
+            self.raw.close()
+        return execute(self, sql, args)
+
+    monkeypatch.setattr(connections.PostgresConnection, "execute", lose)
+    assert await asyncio.gather(*(database.write("a", put, n) for n in range(3))) == [0, 1, 2]
+    assert lost == 1
+    assert await database.read(keys, "a") == [0, 1, 2]
+    assert [event.seq for event in updates(heard)] == [1, 2, 3]
+    assert await database.read(seq_of, "a") == 3
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_a_commit_that_is_cut_off_is_stored_once_acknowledged_and_published_in_order(
     database_url: str, cut_off: CutOff, heard: Heard, moment: str

@@ -111,6 +111,8 @@ class PostgresWriter:
             self._leave_pipeline()
         except psycopg.Error as error:
             if connection.lost:
+                with contextlib.suppress(psycopg.Error):
+                    self._leave_pipeline()  # else its error would come with the next group, which was committed
                 raise OutcomeUnknownError(errors.summary(error)) from None
             raise
         if ended.status != "COMMIT":  # PostgreSQL answers COMMIT with ROLLBACK in a failed transaction
