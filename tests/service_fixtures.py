@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.services import Databases, Missing, Moto, Postgres, Rclone, Redis, Service
+from tests.s3_services import Moto, Rclone
+from tests.services import Databases, Missing, Postgres, Redis, Service
 
 S = TypeVar("S", bound=Service)
 

@@ -14,7 +14,7 @@ from happy_light.blobs import BlobExists, BlobTooLarge, BucketError, FolderBlobs
 from happy_light.blobs.bucket import BucketBlobs
 from happy_light.blobs.copying import copy
 from happy_light.errors import OperatorError, ServiceUnavailable
-from tests.services import S3, Moto, Rclone
+from tests.s3_services import S3, Moto, Rclone
 from tests.test_blobs import KEYS, UUID, content
 
 pytest_plugins = ["tests.service_fixtures"]

@@ -25,7 +25,7 @@ from tests.client import World
 from tests.commands import ok, run
 from tests.conftest import Process
 from tests.pictures import KINDS, Pictures, name
-from tests.services import Moto, Rclone
+from tests.s3_services import Moto, Rclone
 from tests.test_blobs import UUID, content
 from tests.test_bucket import SIZE_MAX, empty, environ, objects
 
@@ -269,6 +269,21 @@ async def test_backup_says_what_is_not_in_it(stored: Process, moto: Moto, tmp_pa
     result = await run(stored.folder, "backup", str(tmp_path / "archive"), **environ(moto))
     assert result.status == 0
     assert f"The files in the bucket happy at {moto.url} are not in it" in result.out
+
+
+async def test_an_export_while_the_bucket_is_away_is_refused(
+    stored: Process, world: World, moto: Moto, tmp_path: Path
+) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    upload = await alice.ok("POST", f"/v1/sessions/{session}/attachments/request-upload", {"filename": "a", "size": 3})
+    assert await send(upload, b"abc") == 204
+    file = tmp_path / "alice.jsonl"
+    away = environ(moto, S3_ENDPOINT="http://127.0.0.1:9")
+    result = await run(stored.folder, "export", alice.id, str(file), **away)
+    assert (result.status, result.err.count("\n")) == (2, 1)
+    assert "The bucket" in result.err and "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_doctor_of_a_bucket_that_is_away_is_a_finding(stored: Process, moto: Moto) -> None:

@@ -16,8 +16,8 @@ from tests import other_servers
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Start
 from tests.importing import ONE, SESSION, imported, refused, signed_in
+from tests.s3_services import Moto
 from tests.service_fixtures import database_url, databases, moto
-from tests.services import Moto
 from tests.test_bucket import environ
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite_only]

@@ -15,7 +15,8 @@ import redis
 from psycopg import conninfo
 
 from tests import services
-from tests.services import Databases, Moto, Postgres, Rclone, Redis
+from tests.s3_services import S3, Moto, Rclone
+from tests.services import Databases, Postgres, Redis
 
 pytest_plugins = ["tests.service_fixtures"]
 
@@ -119,7 +120,7 @@ def get(url: str) -> tuple[int, bytes]:
         return error.code, b""
 
 
-def presigned(server: services.S3, key: str, seconds: int = 900) -> str:
+def presigned(server: S3, key: str, seconds: int = 900) -> str:
     target = {"Bucket": server.bucket, "Key": key}
     return str(server.client().generate_presigned_url("get_object", Params=target, ExpiresIn=seconds))
 

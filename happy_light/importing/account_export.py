@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
-from happy_light.blobs import Blobs, InvalidKey, blobs_of, keys
+from happy_light.blobs import Blobs, BucketError, InvalidKey, blobs_of, keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
@@ -51,7 +51,10 @@ def write(settings: Settings, wanted: str, out: IO[bytes]) -> Counter[str]:
     `wanted` is its id, public key (hex) or username. Raises OperatorError.
     """
     with open_for_reading(settings) as tx:
-        return _write(tx, blobs_of(settings), wanted, out)
+        try:
+            return _write(tx, blobs_of(settings), wanted, out)
+        except BucketError as error:
+            raise OperatorError(f"{error}; nothing was exported.") from error
 
 
 def _find(tx: ReadTransaction, wanted: str) -> tuple[str, str]:
@@ -108,14 +111,21 @@ def _keys(tx: ReadTransaction, blobs: Blobs, account_id: str) -> Iterator[str]:
         for (id,) in tx.fetch_all(f"SELECT id FROM {owner} WHERE account_id = ?", (account_id,)):
             try:
                 yield from sorted(blob.key for blob in blobs.walk(f"{owner}/{id}/"))
+            except BucketError:
+                raise
             except (InvalidKey, OSError):  # not an id of ours; a symbolic link in place of the folder
                 continue
 
 
 def _read(blobs: Blobs, key: str) -> bytes | None:
-    """Return a file; None if it was deleted meanwhile, was never uploaded, or lies behind a symbolic link."""
+    """Return a file; None if it was deleted meanwhile, was never uploaded, or lies behind a symbolic link.
+
+    Raises BucketError.
+    """
     try:
         file = blobs.open(key)
+    except BucketError:
+        raise
     except OSError:
         return None
     if file is None:
