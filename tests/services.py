@@ -1,4 +1,4 @@
-"""Private PostgreSQL and Redis servers for tests (S3 in s3_services.py): on loopback, in folders of their own, made to be killed.
+"""Private PostgreSQL and Redis servers for tests: on loopback, in folders of their own, made to be killed.
 
 The PostgreSQL sorts text by English rules unless a column says otherwise, as most installations do, so that a test
 notices where the order of bytes was needed and not asked for.
