@@ -34,6 +34,7 @@ class RedisNode:
     ) -> None:
         self._pool = ConnectionPool.from_url(
             url, protocol=2, decode_responses=False, socket_connect_timeout=CONNECT_TIMEOUT, socket_keepalive=True,
+            socket_timeout=None,  # _ping looks for silence; with a timeout, redis writes in a task of its own
         )  # fmt: skip
         self._subscribe_word = "SSUBSCRIBE" if sharded else "SUBSCRIBE"
         self._unsubscribe_word = "SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE"
@@ -107,7 +108,7 @@ class RedisNode:
                 pieces.append(packed)
                 self._expected.append((count, future))
             self._queued_bytes = 0
-            await self._commands.send_packed_command(pieces, check_health=False)
+            await self._transmit(self._commands, pieces)
 
     async def _read_replies(self) -> None:
         while True:
@@ -118,6 +119,11 @@ class RedisNode:
             self._expected.popleft()
             if future is not None and not future.done():
                 future.set_result(replies)
+
+    async def _transmit(self, connection: Any, packed: list[bytes]) -> None:
+        if not connection.is_connected:  # redis would connect again in silence, without the subscriptions
+            raise ConnectionError("it has closed the connection")
+        await connection.send_packed_command(packed, check_health=False)
 
     async def _reply(self, connection: Any) -> Any:
         try:
@@ -151,8 +157,7 @@ class RedisNode:
             await self._subscribing.wait()
             self._subscribing.clear()
             commands, self._to_subscribe = self._to_subscribe, []
-            packed = self._subscriptions.pack_commands(commands)
-            await self._subscriptions.send_packed_command(packed, check_health=False)
+            await self._transmit(self._subscriptions, self._subscriptions.pack_commands(commands))
 
     async def _read(self) -> None:
         while True:
@@ -172,7 +177,7 @@ class RedisNode:
         while True:
             asked = asyncio.get_running_loop().time()
             self.send(("PING",))
-            await self._subscriptions.send_command("PING", check_health=False)
+            await self._transmit(self._subscriptions, self._subscriptions.pack_command("PING"))
             await asyncio.sleep(PING_EVERY)
             if self._heard < asked:
                 await asyncio.sleep(SILENCE_MAX - PING_EVERY)
