@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from happy_light import live, openapi
 from happy_light.admin import api as admin_api
+from happy_light.admin import page_application, page_sign_in
 from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import (
@@ -46,6 +47,7 @@ from happy_light.http.application import HttpApplication
 from happy_light.http.cors import AnyOrigin
 from happy_light.http.router import Route
 from happy_light.live import EventHandler, SocketHooks, SocketServer
+from happy_light.ui import admin_page
 from happy_light.ui import routes as ui
 
 Job = Callable[[ServerContext], Awaitable[None]]
@@ -111,12 +113,17 @@ def describe() -> openapi.Schema:
     """Return the OpenAPI document of all routes and events, those of the admin API included."""
     emits = {name: payload for domain in DOMAINS for name, payload in domain.emits.items()}
     descriptions = {domain.name: domain.description for domain in DOMAINS}
-    of_admin = [module.__doc__ or "" for module in admin_api.MODULES]
-    return openapi.document(openapi.Tables([*routes(), *admin_api.routes()], events(), emits, descriptions, of_admin))
+    of_admin = [module.__doc__ or "" for module in (*admin_api.MODULES, admin_page)]
+    return openapi.document(openapi.Tables([*routes(), *admin_routes()], events(), emits, descriptions, of_admin))
+
+
+def admin_routes() -> list[Route]:
+    """Return the routes below /admin, those of the unix socket included."""
+    return [*admin_page.routes, *page_sign_in.link_routes, *page_sign_in.session_routes, *admin_api.routes()]
 
 
 class App:
-    """The ASGI application: Socket.IO under its path, HTTP for the rest."""
+    """The ASGI application: Socket.IO under its path, the admin page below /admin, HTTP for the rest."""
 
     def __init__(self, context: ServerContext) -> None:
         hooks = SocketHooks(
@@ -125,6 +132,10 @@ class App:
         )
         self.live = SocketServer(context, events(), hooks)
         self._http = AnyOrigin(HttpApplication(context, routes(), ui.FALLBACK))
+        self._has_admin_page = context.settings.admin_page
+        self._admin = page_application.PageApplication(
+            context, admin_page.routes, admin_api.routes(), admin_api.DOWNLOADS
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or serve one websocket."""
@@ -134,6 +145,8 @@ class App:
             scope = _origin_form(scope)
         if scope["path"].removesuffix("/") == live.PATH:
             await self.live(scope, receive, send)
+        elif scope["type"] == "http" and self._has_admin_page and page_application.is_below(scope["path"]):
+            await self._admin(scope, receive, send)  # which no other origin may call
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:

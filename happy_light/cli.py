@@ -13,6 +13,7 @@ from typing import NoReturn
 from happy_light import __version__, config
 from happy_light.commands import (
     accounts,
+    admin,
     backup,
     completion,
     doctor,
@@ -38,7 +39,7 @@ PROGRAM = "happy-server-light"
 COMMANDS: tuple[Command, ...] = tuple(
     module.command
     for module in (
-        serve, migrate, config_command, health, systemd, accounts, registration, backup, restore, secret, doctor,
+        serve, migrate, config_command, health, systemd, accounts, registration, admin, backup, restore, secret, doctor,
         stats, prune, import_, export, files, completion,
     )
 )  # fmt: skip

@@ -22,7 +22,7 @@ from happy_light.domains.probes import Probes
 from happy_light.domains.rpc.registry import RpcRegistry
 from happy_light.domains.upload_rate import UploadRate
 from happy_light.errors import TOO_MANY_PICTURES, TOO_MANY_UPLOADS, OperatorError, ServiceUnavailable
-from happy_light.http.limits import Limits
+from happy_light.http.limits import Limits, Rates
 from happy_light.http_client import HttpClient
 from happy_light.store import Database
 from happy_light.ui.web_app_config import WebApp
@@ -55,7 +55,11 @@ class ServerContext:
         """This process's part of a server of several processes."""
         self.serving = False
         """Set while a server answers requests; false for a command that works on the data folder by itself."""
+        self.listens_at: tuple[str, int] | None = None
+        """Address and port that a server is bound to."""
         self.limits = Limits(settings)
+        self.admin_attempts = Rates()
+        """Sign-ins to the admin page."""
         self.blobs: Blobs = blobs_of(settings)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)

@@ -1,4 +1,4 @@
-"""The admin API: on the unix socket for its owner only, never on the public port; progress, bounds, the log."""
+"""The admin API on the unix socket: for its owner only; progress, bounds, the log. test_admin_page.py has the rest."""
 
 from __future__ import annotations
 
@@ -42,14 +42,6 @@ async def admin(server: Process) -> AsyncIterator[httpx.AsyncClient]:
 
 def test_the_socket_is_for_its_owner_only(server: Process) -> None:
     assert (server.folder / api.SOCKET_NAME).stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=named)
-async def test_the_public_port_does_not_know_it(world: World, route: Route) -> None:
-    alice = await world.account()
-    for headers in ({}, {"Authorization": f"Bearer {alice.token}"}):
-        answer = await world.http.request(route.method, path_of(route), headers=headers)
-        assert (answer.status_code, answer.json()["error"]) == (404, "Not found")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=named)

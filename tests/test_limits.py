@@ -115,7 +115,7 @@ def test_addresses_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         counted.count_request({"client": (f"192.0.2.{i}", 1), "headers": []})
         with pytest.raises(ApiError):
             counted.count_request({"client": ("192.0.2.0", 1), "headers": []})  # who goes on asking is not forgotten
-    assert len(counted._buckets) == 10
+    assert len(counted._requests._left) == 10
 
 
 async def test_connections_that_do_not_sign_in_are_bounded_by_address(start: Start) -> None:

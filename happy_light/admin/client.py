@@ -14,7 +14,8 @@ import msgspec
 
 from happy_light import data_dir, json_codec
 from happy_light.admin import server_id
-from happy_light.admin.api import OPERATOR, SOCKET_NAME, AdminApplication
+from happy_light.admin.api import SOCKET_NAME, AdminApplication
+from happy_light.admin.operator_name import OPERATOR
 from happy_light.admin.progress import NDJSON, ProgressCallback, ignore_progress
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, SharedBus

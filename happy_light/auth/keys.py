@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 from typing import Final
 
 from happy_light import threads
 from happy_light.auth.challenges import Challenges
+from happy_light.auth.derivation import derive
 from happy_light.auth.sealing import Vault
 from happy_light.auth.tokens import Signer, Tokens
 
@@ -20,6 +22,11 @@ class Keys:
         self.github = Signer(secret, "github-happy", "github-happy Ephemeral Token")
         self.challenges = Challenges(secret)
         self.vault = Vault(secret)
+
+    @functools.cached_property
+    def admin_page(self) -> bytes:
+        """The key of the hashes of the admin page's codes and cookies; the first use takes 0.1 s."""
+        return derive(self.secret, "happy-server-light admin page")
 
     async def warm(self) -> None:
         """Derive the key of the tokens on another thread (0.1 s), before the first request needs it."""

@@ -106,6 +106,9 @@ class Settings:
     registration: str = setting(
         _SERVER, "open", types.OneOf("open", "first", "closed"),
         "who may make an account: anyone, only the first, or nobody", "HAPPY_SERVER_LIGHT_REGISTRATION")
+    admin_page: bool = setting(
+        _SERVER, "true", types.flag, "the page at /admin for operators, who get in with `happy-server-light admin`",
+        "HAPPY_SERVER_LIGHT_ADMIN_PAGE")
     session_grace: float = setting(
         _SERVER, "30", types.seconds, "seconds after which a session whose last socket closed becomes inactive",
         "HAPPY_SERVER_LIGHT_SESSION_GRACE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -35,12 +35,26 @@ access_log = logging.getLogger("happy_light.access")
 PUBLIC_BODY_MAX: Final = 64 * 1024  # bytes of a body that comes without a token
 
 
-class HttpApplication:
-    """The ASGI application over all routes. A GET that no route takes goes to `fallback`, if there is one."""
+Admit = Callable[[Request[Any, Any], Route], Awaitable[None]]
+"""Returns if a request may be answered, before its body is read; raises ApiError to refuse it."""
 
-    def __init__(self, context: ServerContext, routes: Iterable[Route], fallback: Route | None = None) -> None:
+
+class HttpApplication:
+    """The ASGI application over all routes. A GET that no route takes goes to `fallback`, if there is one.
+
+    `admit` decides who is answered, in the place of the tokens of accounts.
+    """
+
+    def __init__(
+        self,
+        context: ServerContext,
+        routes: Iterable[Route],
+        fallback: Route | None = None,
+        admit: Admit | None = None,
+    ) -> None:
         self.context = context
         self.fallback = fallback
+        self._admit = admit
         self.router = Router(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +109,7 @@ class HttpApplication:
         if refused.status != 401 and refused is not REGISTRATION_CLOSED:
             return
         address = printable_address(self.context.settings, request.scope)
-        if route.public and route.path.startswith("/v1/auth"):
+        if route.public and route.path.startswith(("/v1/auth", "/admin/session")):
             key = f", key {error.extra['fingerprint']}" if "fingerprint" in error.extra else ""
             log.warning("sign-in refused from %s: %s%s", address, refused.error, key)
         else:
@@ -155,7 +169,9 @@ class HttpApplication:
 
     async def _call(self, request: Request[Any, Any], route: Route) -> Any:
         """Check the request and call the endpoint."""
-        if not route.public:
+        if self._admit is not None:
+            await self._admit(request, route)
+        elif not route.public:
             await request.authenticate()
         elif route.path.startswith("/v1/"):
             self.context.limits.count_request(request.scope)

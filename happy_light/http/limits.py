@@ -21,6 +21,24 @@ from happy_light.http.forwarded import client_address, is_trusted, parse_address
 ADDRESSES_MAX: Final = 50_000  # addresses remembered; the one that was quiet for longest is forgotten
 
 
+class Rates:
+    """How many more times each address may do something: so many at once, and as many in each minute."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By address: how many times, and at which time (monotonic s) that was."""
+
+    def take(self, address: str, allowed: int) -> bool:
+        """Count one more time; return whether the address had one of its `allowed` times a minute left."""
+        now = time.monotonic()
+        left, at = self._left.pop(address, (float(allowed), now))
+        left = min(allowed, left + (now - at) * allowed / 60)
+        self._left[address] = (left - 1 if left >= 1 else left, now)
+        if len(self._left) > ADDRESSES_MAX:
+            self._left.popitem(last=False)
+        return left >= 1
+
+
 class Limits:
     """The counts of one server. Every limit is a setting; 0 switches it off."""
 
@@ -28,8 +46,7 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By address: how many requests it may still make, and at which time (monotonic s) that was."""
+        self._requests = Rates()
         self._unauthenticated: dict[str, int] = {}
         """By address: its connections that are not signed in."""
         self._bodies: dict[str, int] = {}
@@ -50,15 +67,7 @@ class Limits:
         """Count a request without a token. Raises ApiError (429) past so many a minute from one address."""
         allowed = self._settings.sign_in_rate
         address = self.address(scope)
-        if not allowed or not address:
-            return
-        now = time.monotonic()
-        left, at = self._buckets.pop(address, (float(allowed), now))
-        left = min(allowed, left + (now - at) * allowed / 60)
-        self._buckets[address] = (left - 1 if left >= 1 else left, now)
-        if len(self._buckets) > ADDRESSES_MAX:
-            self._buckets.popitem(last=False)
-        if left < 1:
+        if allowed and address and not self._requests.take(address, allowed):
             raise ApiError(TOO_MANY_REQUESTS)
 
     def refuses_connection(self, scope: Scope) -> bool:

@@ -29,8 +29,9 @@ _DESCRIPTION: Final = (
     'with 404 and `{"error": "Not found", "path", "method"}`. HEAD works where GET does.'
 )
 _ADMIN: Final = (
-    "Admin API: not on the public port. These routes answer on the unix socket admin.sock in the data folder, to its "
-    "owner only. "
+    "Admin API: on the unix socket admin.sock in the data folder, for its owner only, and on the public port for who "
+    "is signed in to the admin page: with the cookie of POST /admin/session and the header x-happy-admin, from the "
+    "same origin. "
     'Long work answers with newline-delimited JSON: `{"done", "total"}` while it runs, and last `{"result"}` or '
     '`{"error"}`.'
 )

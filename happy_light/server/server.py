@@ -114,7 +114,7 @@ class Server:
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)
-        self.context.serving = True
+        self.context.serving, self.context.listens_at = True, (self.host, self.port)
         if self.context.web_app.compressed is not None:
             self.context.web_app.compressed.start()
         serving = asyncio.create_task(hypercorn_server.serve(self.app, self._config, self._until_stop))

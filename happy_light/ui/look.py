@@ -58,7 +58,7 @@ def common() -> str:
 
 def read(name: str) -> str:
     """Return a text file of this package."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
