@@ -64,9 +64,9 @@ class ServerContext:
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
         self.rpc = RpcRegistry(settings, self.clients, bus)
-        self.attachment_rate = UploadRate(TOO_MANY_UPLOADS)
-        self.project_picture_rate = UploadRate(TOO_MANY_UPLOADS)
-        self.session_picture_rate = UploadRate(TOO_MANY_PICTURES)
+        self.attachment_rate = UploadRate("attachments", TOO_MANY_UPLOADS)
+        self.project_picture_rate = UploadRate("project-pictures", TOO_MANY_UPLOADS)
+        self.session_picture_rate = UploadRate("session-pictures", TOO_MANY_PICTURES)
         self.client_log = ClientLog(settings.data_dir / "clients.log")
         self.probes = Probes()
         self.backups = BackupState()
@@ -107,4 +107,6 @@ async def join_cluster(
     context.cluster = clients.others = cluster
     context.health.parts["redis"] = cluster.check
     clients.recovery = cluster.recovery
+    for rate in (context.attachment_rate, context.project_picture_rate, context.session_picture_rate):
+        rate.shared = cluster.count_up
     return cluster

@@ -220,7 +220,6 @@ async def test_a_ref_must_belong_to_the_session(world: World) -> None:
     assert (await alice.post(path, {"ref": f"sessions/{session}/attachments/{file}"})).status_code == 200
 
 
-@pytest.mark.one_process
 async def test_each_account_may_request_sixty_uploads_per_minute(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     session = (await alice.session())["id"]
@@ -232,19 +231,19 @@ async def test_each_account_may_request_sixty_uploads_per_minute(world: World) -
     assert (await bob.post(path, body)).status_code == 404
 
 
-def test_the_upload_window_ends_and_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_upload_window_ends_and_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(upload_rate, "ACCOUNTS_MAX", 100)
-    uploads = upload_rate.UploadRate(TOO_MANY_UPLOADS)
+    uploads = upload_rate.UploadRate("attachments", TOO_MANY_UPLOADS)
     for _ in range(60):
-        uploads.count("alice")
+        await uploads.count("alice")
     with pytest.raises(ApiError):
-        uploads.count("alice")
+        await uploads.count("alice")
     now = 60.0
-    uploads.count("alice")
+    await uploads.count("alice")
     for number in range(1000):
-        uploads.count(str(number))
+        await uploads.count(str(number))
     assert len(uploads._counts) <= 101
 
 

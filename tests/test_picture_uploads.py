@@ -130,7 +130,6 @@ async def test_an_id_that_is_none_is_a_schema_error_for_sessions(world: World, i
             assert answer.status_code == (404 if kind == "projects" else 400)
 
 
-@pytest.mark.one_process
 async def test_projects_count_a_request_before_they_look_and_sessions_after(world: World) -> None:
     alice, bob = await world.account(), await world.account()
     texts = {

@@ -186,6 +186,17 @@ async def test_an_app_in_the_foreground_elsewhere_suppresses_the_push(pair: Serv
     assert (await pair.first.ok("POST", path, body))["result"] == "no_tokens"
 
 
+async def test_requests_to_upload_are_counted_in_all_processes(pair: Server, redis: Redis) -> None:
+    session = (await pair.first.session())["id"]
+    path, body = f"/v1/sessions/{session}/attachments/request-upload", {"filename": "f", "size": 1}
+    for account in (pair.first, pair.second):
+        assert [(await account.post(path, body)).status_code for _ in range(30)] == [200] * 30
+    assert [(await account.post(path, body)).status_code for account in (pair.first, pair.second)] == [429] * 2
+    redis.kill()
+    await pair.processes[0].wait_for_log("was lost")
+    assert (await pair.first.post(path, body)).status_code == 200, "while Redis is away each process counts by itself"
+
+
 async def test_a_sign_out_holds_in_all_processes(pair: Server) -> None:
     sockets = [await pair.first.socket(), await pair.second.socket()]
     folder = pair.processes[0].folder

@@ -60,6 +60,7 @@ ALIVE_EVERY: Final = 3.0  # s
 SILENCE_MAX: Final = 10.0  # s after which a process counts as dead
 LINGER: Final = 30.0  # s that an account without sockets here stays open
 _STOPPED: Final = 5.0  # s between two looks at the clock after which this process must have been stopped
+_COUNT: Final = "redis.call('SET', KEYS[1], 0, 'EX', ARGV[1], 'NX') return redis.call('INCR', KEYS[1])"
 
 
 class _OpenAccount:
@@ -328,6 +329,15 @@ class Cluster:
         self.updates.close(account_id)
         self.remote.forget(account_id)
         self.link.unsubscribe(self._names.account(account_id))
+
+    async def count_up(self, account_id: str, name: str, window: int) -> int | None:
+        """Add one to a count of what an account does, which begins anew `window` s after its first, and return it.
+
+        None while Redis is away.
+        """
+        key = self._names.count(account_id, name)
+        replies = await self.link.ask(key, ("EVAL", _COUNT, "1", key, str(window)))
+        return None if replies is None else int(replies[0])
 
     # --------------------------------------------------------------- what the directory of clients asks
     def has_socket(self, account_id: str, kind: ClientKind, id: str) -> bool:

@@ -203,6 +203,10 @@ class Names:
         """Return the hash with the latest ephemeral events of an account."""
         return f"{self._prefix}{{{account_id}}}:moments"
 
+    def count(self, account_id: str, name: str) -> str:
+        """Return the key of a count of what an account does."""
+        return f"{self._prefix}{{{account_id}}}:count:{name}"
+
     def process(self, process: str) -> str:
         """Return the channel of a process; the key of this name is there while it lives."""
         return f"{self._prefix}process:{process}"

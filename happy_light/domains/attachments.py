@@ -81,7 +81,7 @@ def name_of_ref(session_id: str, ref: str) -> str:
 # --------------------------------------------------------------------------------------- endpoints
 async def post_request_upload(request: Request[NewAttachment, None]) -> Upload:
     """Return the URL to upload a new attachment to; an account may request 60 per minute."""
-    request.context.attachment_rate.count(request.account_id)
+    await request.context.attachment_rate.count(request.account_id)
     await _require_session(request)
     if request.body.size > SIZE_MAX:
         raise ApiError(FILE_TOO_LARGE)

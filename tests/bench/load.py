@@ -60,14 +60,24 @@ class Http:
         for name, value in headers.items():
             head += f"{name}: {value}\r\n"
         self._writer.write(head.encode() + b"\r\n" + body)
+        return await self._answer(f"{method} {path}")
+
+    async def _answer(self, what: str) -> tuple[bytes, bytes]:
         answer = await self._reader.readuntil(b"\r\n\r\n")
         if answer.startswith(b"HTTP/1.1 304"):
             return answer, b""
         length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         content = await self._reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"{method} {path}: {answer[:40]!r} {content[:200]!r}")
+            raise RuntimeError(f"{what}: {answer[:40]!r} {content[:200]!r}")
         return answer, content
+
+    async def put(self, path: str, body: bytes, token: str) -> None:
+        """Send bytes; raise RuntimeError unless they are taken."""
+        head = f"PUT {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {token}\r\n"
+        head += f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+        await self._answer(f"PUT {path}")
 
     def close(self) -> None:
         self._writer.close()

@@ -23,11 +23,11 @@ class Several:
 
     def __init__(self, folder: Path, count: int, postgres: Postgres, redis: Redis, **environ: str) -> None:
         self._folder = folder
-        self._environ = {"DATABASE_URL": postgres.create(), "REDIS_URL": redis.url, **environ}
+        self.environ = {"DATABASE_URL": postgres.create(), "REDIS_URL": redis.url, **environ}
         self.processes = [self._start() for _ in range(count)]
 
     def _start(self) -> Process:
-        return Process(self._folder, **self._environ)
+        return Process(self._folder, **self.environ)
 
     def kill(self, index: int) -> None:
         """Kill a process and start another in its place; its URL is a new one."""

@@ -53,10 +53,10 @@ class PictureEndpoints:
         rate = owner.rate(request.context)
         self._check_path(request)
         if owner.rate_first:
-            rate.count(request.account_id)
+            await rate.count(request.account_id)
         await self._find_active(request)
         if not owner.rate_first:
-            rate.count(request.account_id)
+            await rate.count(request.account_id)
         key = self._key(request, f"{uuid.uuid4()}.enc")
         return await uploads.upload(request, key, owner.size_min)
 
