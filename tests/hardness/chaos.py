@@ -30,6 +30,7 @@ PROCESSES = 3
 FAILURES = (httpx.HTTPError, OSError, TimeoutError, socketio.exceptions.SocketIOError)
 UNANSWERED = {"RPC method not available", "RPC target disconnected", "operation has timed out"}
 REQUEST_TIMEOUT = 8.0  # s
+CALL_TIMEOUT = 50.0  # s
 QUIET = 60.0  # s in which everything must have arrived at the end
 
 
@@ -51,6 +52,8 @@ class Books:
     wrong_answers: int = 0
     unexpected: int = 0
     wrong: list[str] = field(default_factory=list)
+    ending: bool = False
+    """No more is to be written. A flag and no cancellation: asyncio.wait_for of Python 3.11 may drop one."""
 
     def note(self, kind: str, text: str) -> None:
         """Count a fault."""
@@ -83,10 +86,11 @@ class Listener:
         self.messages: list[int] = []  # seqs of the session's messages of this connection
         self.expected_from: int | None = None
         self.hears_all = "clientType" not in auth
+        self.closed = False
 
     async def run(self) -> None:
-        """Connect again and again."""
-        while True:
+        """Connect again and again, until it is closed."""
+        while not self.closed:
             try:
                 await self._connect()
             except FAILURES:
@@ -96,6 +100,12 @@ class Listener:
             await self.socket.dropped.wait()
             await self.socket.close()
             self.check()
+
+    async def close(self) -> None:
+        """Close the socket for good."""
+        self.closed = True
+        if self.socket is not None:
+            await self.socket.close()
 
     async def _connect(self) -> None:
         books, account = self.user.books, self.user.account
@@ -167,8 +177,8 @@ class User:
         return max((message["seq"] for message in messages), default=0)
 
     async def forever(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Repeat `work`; what an outage explains is no fault."""
-        while True:
+        """Repeat `work` until the end; what an outage explains is no fault."""
+        while not self.books.ending:
             try:
                 await work()
             except FAILURES:
@@ -217,7 +227,7 @@ class User:
             return
         self.books.calls += 1
         params = uid()
-        answer = await socket.call("rpc-call", {"method": "m", "params": params}, timeout=50)
+        answer = await socket.call("rpc-call", {"method": "m", "params": params}, timeout=CALL_TIMEOUT)
         if answer == {"ok": True, "result": {"echo": params}}:
             self.books.answered += 1
         elif answer.get("ok") is not False or answer.get("error") not in UNANSWERED:
@@ -312,6 +322,17 @@ class Disorder:
         self.balancer.cut()
 
 
+async def _finish(books: Books, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for the tasks to end by themselves; one that fails, or does not end, is a fault."""
+    done, pending = await asyncio.wait(tasks, timeout=CALL_TIMEOUT + QUIET)
+    for task in pending:
+        task.cancel()
+        books.note("unexpected", f"does not end: {task!r}")
+    for task in done:
+        if error := task.exception():
+            books.note("unexpected", repr(error))
+
+
 async def chaos(seconds: float, accounts: int, pause: float) -> Books:
     """Run it all and return the books."""
     books = Books()
@@ -333,19 +354,12 @@ async def chaos(seconds: float, accounts: int, pause: float) -> Books:
                 ]
                 await Disorder(books, server, balancer, postgres, redis).run(time.monotonic() + seconds, pause)
                 await asyncio.sleep(2)
-                for task in working:
-                    task.cancel()
-                for result in await asyncio.gather(*working, return_exceptions=True):
-                    if not isinstance(result, asyncio.CancelledError):
-                        books.note("unexpected", repr(result))
+                books.ending = True
+                await _finish(books, working)
                 await asyncio.gather(*(user.settle() for user in users))
-                for task in listening:
-                    task.cancel()
-                for result in await asyncio.gather(*listening, return_exceptions=True):
-                    if not isinstance(result, asyncio.CancelledError):
-                        books.note("unexpected", repr(result))
                 await asyncio.gather(*(user.check() for user in users))
-                await asyncio.gather(*(each.socket.close() for user in users for each in user.listeners if each.socket))
+                await asyncio.gather(*(each.close() for user in users for each in user.listeners))
+                await _finish(books, listening)
             for process in server.processes:
                 log = "".join(process.log)
                 if "Traceback" in log:
