@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from happy_light import __version__, log_setup
-from happy_light.cli import COMMANDS
+from happy_light.cli import commands
 from tests.client import World
 from tests.conftest import SECRET, Start
 from tests.test_start import command, environ, free_port
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 def test_version_and_help(tmp_path: Path) -> None:
     assert command(tmp_path, "--version").stdout == f"happy-server-light {__version__}\n"
     overview = command(tmp_path, "--help").stdout
-    for each in COMMANDS:
+    for each in commands():
         assert re.search(rf"^    {each.name} ", overview, re.MULTILINE), each.name
         ended = command(tmp_path, each.name, "--help")
         assert ended.returncode == 0 and ended.stdout.startswith(f"usage: happy-server-light {each.name} "), each.name

@@ -37,7 +37,7 @@ def manual() -> str:
         ".SH NAME", "happy\\-server\\-light \\- a Happy server in one process",
         ".SH SYNOPSIS", ".B happy\\-server\\-light", "[command] [\\-\\-flag value ...]",
         ".SH DESCRIPTION", _escaped(str(parser.description)),
-        ".SH COMMANDS", *_commands(cli.COMMANDS, cli.PROGRAM),
+        ".SH COMMANDS", *_commands(cli.commands(), cli.PROGRAM),
         ".SH SETTINGS", _escaped(str(parser.epilog)), *_settings(),
         ".SH FILES", *_terms(_FILES),
         ".SH EXIT STATUS", *_terms(_STATUS),

@@ -36,7 +36,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     # Until the server handles signals itself there is nothing to finish: exit, and without a traceback.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: sys.exit(0))
-    from happy_light.commands.banner import print_banner
     from happy_light.server import process
 
     given = vars(arguments)
@@ -48,6 +47,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             if "ephemeral" in given:
                 print(f"URL={server.url}", flush=True)
             if not quiet:
+                from happy_light.commands.banner import print_banner
+
                 print_banner(server)
         if "open" in given:
             _open(server.url)

@@ -8,33 +8,38 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from starlette.types import ASGIApp
-
-from happy_light import app, data_dir
-from happy_light.admin import backup_schedule, metrics, prune, server_id
-from happy_light.admin.api import SOCKET_NAME, AdminApplication
+from happy_light import data_dir, threads
+from happy_light.admin import server_id
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, SharedBus, SignedOut
 from happy_light.config import Settings
-from happy_light.context import ServerContext, join_cluster
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
-from happy_light.http.application import HttpApplication
 from happy_light.server.binding import answers_unix, bind, bind_metrics, bind_unix
-from happy_light.server.side_listener import SideListener
-from happy_light.server.tunnel import Tunnel
 from happy_light.stack import hypercorn_server
 from happy_light.stack.accepting import Room, connections_max
 from happy_light.store import Database, engine_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from happy_light.context import ServerContext
+    from happy_light.server.side_listener import SideListener
+    from happy_light.server.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE: Final = 3.0  # s that requests in flight have when the server stops; then their connections are aborted
 ADMIN_RETRY: Final = 2.0  # s between attempts to take over the admin API of a data folder that several share
 ABORT_MAX: Final = 0.5  # s after that until what still runs is cancelled
+
+
+def _import_application() -> None:
+    import happy_light.app  # noqa: F401
 
 
 class Server:
@@ -45,7 +50,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
-        self._has_admin_socket = False
+        self._admin_socket: Path | None = None
         self.metrics_url: str | None = None
         """Where the metrics are, once it serves them."""
 
@@ -69,12 +74,16 @@ class Server:
             await self.database.read(master_secret.finish_replacement, settings.secret_file)
             await self.database.read(master_secret.check_not_lost, settings.master_secret, settings.secret_file)
             self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
-            await self.keys.warm()
+            # One takes a core 0.1 s without the interpreter, the other takes the interpreter for longer.
+            await asyncio.gather(self.keys.warm(), threads.run(_import_application))
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
             if not await self.database.read(server_id.is_recorded):
                 await self.database.write_for((), server_id.record)
             if settings.tunnel is not None:
                 await self._open_tunnel(settings.tunnel, opened)
+            from happy_light import app
+            from happy_light.context import ServerContext, join_cluster
+
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
             bus.subscribe(SignedOut, self._sign_out)
             if settings.redis_url is not None and isinstance(bus, SharedBus):
@@ -85,6 +94,8 @@ class Server:
 
     async def _open_tunnel(self, name: str, opened: contextlib.AsyncExitStack) -> None:
         """Make the address of a tunnel the public URL. Raises OperatorError; returns early when the server stops."""
+        from happy_light.server.tunnel import Tunnel
+
         if self.settings.public_url is not None:
             raise OperatorError("PUBLIC_URL and --tunnel are both set; the tunnel has an address of its own.")
         opening = asyncio.create_task(Tunnel.open(name, self.url))
@@ -102,6 +113,9 @@ class Server:
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
+        from happy_light import app
+        from happy_light.admin import backup_schedule, prune
+
         self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
         self._config.room = Room(
@@ -122,8 +136,8 @@ class Server:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         await asyncio.gather(*(listener.stop() for listener in self._side_listeners))
-        if self._has_admin_socket:
-            (self.settings.data_dir / SOCKET_NAME).unlink(missing_ok=True)
+        if self._admin_socket is not None:
+            self._admin_socket.unlink(missing_ok=True)
         await asyncio.wait({serving}, timeout=STOP_GRACE)
         for job in jobs:
             job.cancel()
@@ -146,6 +160,8 @@ class Server:
 
         A server without this socket works, so a failure is a warning.
         """
+        from happy_light.admin.api import SOCKET_NAME, AdminApplication
+
         path = self.settings.data_dir / SOCKET_NAME
         while True:
             if self.settings.redis_url is None or not answers_unix(path):
@@ -156,7 +172,7 @@ class Server:
         except OSError as error:
             log.warning("%s cannot be made (%s); commands will not reach this server", path, error.strerror)
         else:
-            self._has_admin_socket = True
+            self._admin_socket = path
             self._listen_beside(AdminApplication(self.context), listener)
 
     def _serve_metrics(self) -> None:
@@ -164,6 +180,9 @@ class Server:
         settings = self.settings
         if not settings.metrics_enabled:
             return
+        from happy_light.admin import metrics
+        from happy_light.http.application import HttpApplication
+
         try:
             listener = bind_metrics(settings.metrics_host, settings.metrics_port)
         except OSError as error:
@@ -177,6 +196,8 @@ class Server:
         self._listen_beside(HttpApplication(self.context, metrics.routes), listener)
 
     def _listen_beside(self, application: ASGIApp, listener: socket.socket) -> None:
+        from happy_light.server.side_listener import SideListener
+
         side_listener = SideListener(self.settings, application, listener)
         side_listener.start()
         self._side_listeners.append(side_listener)

@@ -35,6 +35,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         command = shlex.split(self._command.format(port=port, folder=shlex.quote(str(self._folder))))
         environment = {**os.environ, "METRICS_ENABLED": "false", "LOG_LEVEL": "warning"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
         began = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         while True:
