@@ -11,7 +11,7 @@ from typing import Any
 
 from happy_light import config
 from happy_light.stack import hypercorn_server
-from tests.raw_connections import Answer, Connection
+from tests.raw_connections import Connection, HttpAnswer
 
 
 class App:
@@ -114,7 +114,7 @@ class Edge:
             assert await connection.reader.read() == b""
         return answer.status
 
-    async def asked(self, request: bytes, head: bool = False) -> Answer:
+    async def asked(self, request: bytes, head: bool = False) -> HttpAnswer:
         """Send a request and return its answer; the connection must then serve another one."""
         async with await self.open() as connection:
             await connection.send(request)

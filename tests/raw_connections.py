@@ -17,7 +17,7 @@ from websockets.protocol import OPEN, Side
 from websockets.protocol import Protocol as Frames
 
 
-class Answer:
+class HttpAnswer:
     """An HTTP answer as it came. `closed`: the server ended the connection behind it."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -59,7 +59,7 @@ class Connection:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, head: bool = False, timeout: float = 20) -> Answer:
+    async def answer(self, head: bool = False, timeout: float = 20) -> HttpAnswer:
         """Return the next answer. `head`: it has no body. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(timeout):
             start, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
@@ -77,9 +77,11 @@ class Connection:
                 await self.reader.readline()
             else:
                 body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-            return Answer(int(start.split()[1]), headers, body)
+            return HttpAnswer(int(start.split()[1]), headers, body)
 
-    async def request(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
+    async def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
+    ) -> HttpAnswer:
         """Send a whole request with exactly this path and return its answer."""
         given = {"Host": "x", **(headers or {})}
         if body:
@@ -101,7 +103,7 @@ class Connection:
         return True
 
 
-class Wire:
+class PacketWebsocket:
     """An Engine.IO websocket, packet by packet."""
 
     def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -109,7 +111,7 @@ class Wire:
         self.socket = socket
 
     @classmethod
-    async def open(cls, url: str, sid: str | None = None, path: str = "/v1/updates/") -> Wire:
+    async def open(cls, url: str, sid: str | None = None, path: str = "/v1/updates/") -> PacketWebsocket:
         """Connect and, without `sid`, take the OPEN packet."""
         http = aiohttp.ClientSession()
         try:
@@ -122,7 +124,7 @@ class Wire:
             raise
         return wire
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> PacketWebsocket:
         return self
 
     async def __aexit__(
@@ -166,7 +168,7 @@ class Wire:
             return False
 
 
-class Raw:
+class FrameWebsocket:
     """A websocket by hand: any bytes may be sent, frames are read."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,7 +179,7 @@ class Raw:
         self.head = b""
 
     @classmethod
-    async def open(cls, url: str, **tls: Any) -> Raw:
+    async def open(cls, url: str, **tls: Any) -> FrameWebsocket:
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, **tls)
         key = base64.b64encode(os.urandom(16)).decode()
@@ -219,7 +221,7 @@ class Raw:
         assert frame.opcode is Opcode.TEXT
         return bytes(frame.data).decode()
 
-    async def enter(self, token: str, **auth: Any) -> Raw:
+    async def enter(self, token: str, **auth: Any) -> FrameWebsocket:
         """CONNECT, confirmed."""
         self.say("40" + json.dumps({"token": token, **auth}))
         assert (await self.text()).startswith("40{")

@@ -19,7 +19,7 @@ from happy_light.domains.presence import tracker
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World, b64, uid
-from tests.raw_connections import Connection, Raw
+from tests.raw_connections import Connection, FrameWebsocket
 
 Inside = Callable[..., Awaitable[Server]]
 
@@ -120,7 +120,7 @@ async def test_late_acks_of_sockets(inside: Inside, caplog: pytest.LogCaptureFix
     server = await inside()
     async with World(server.url) as world:
         alice = await world.account()
-        raw = await (await Raw.open(server.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
         release = await held(server)
         ending = server.database.write(alice.id, account_admin.delete_account)
         raw.say("421" + json.dumps(["usage-report", {"key": "k", "tokens": {"total": 1}, "cost": {"total": 1}}]))

@@ -14,7 +14,7 @@ import pytest
 from happy_light.live import transport
 from happy_light.server import Server
 from tests.client import Socket, World, uid
-from tests.raw_connections import Connection, Wire
+from tests.raw_connections import Connection, PacketWebsocket
 
 Inside = Callable[[], Awaitable[Server]]
 
@@ -48,7 +48,7 @@ async def alive(world: World) -> None:
     ],
 )  # fmt: skip
 async def test_refusals_come_in_order_as_connect_errors(world: World, auth: Any, text: str) -> None:
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         answer = await wire.connect(auth)
         assert answer.startswith("44")
         assert json.loads(answer[2:])["message"] == text
@@ -63,7 +63,7 @@ async def test_the_client_library_is_told_why(world: World) -> None:
 
 async def test_a_refused_client_may_try_again_on_its_connection(world: World) -> None:
     alice = await world.account()
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         assert (await wire.connect({"token": "x"})).startswith("44")
         assert (await wire.connect({"token": alice.token})).startswith("40")
         await wire.send('421["ping"]')
@@ -86,7 +86,7 @@ async def test_no_and_unknown_client_types_are_user_scoped(world: World) -> None
 async def test_both_spellings_of_the_path_work(world: World) -> None:
     alice = await world.account()
     for path in ("/v1/updates", "/v1/updates/"):
-        async with await Wire.open(world.url, path=path) as wire:
+        async with await PacketWebsocket.open(world.url, path=path) as wire:
             assert (await wire.connect({"token": alice.token})).startswith("40")
 
 
@@ -103,7 +103,7 @@ async def test_settings_are_those_of_the_protocol(world: World) -> None:
 
 async def test_what_is_sent_at_once_after_connecting_is_not_lost(world: World) -> None:
     alice = await world.account()
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         # In one go, as clients do in the tick of their connect.
         await wire.send(f"40{json.dumps({'token': alice.token})}")
         assert (await wire.packet()).startswith("40")
@@ -127,7 +127,7 @@ async def test_nothing_overtakes_the_connect_packet(world: World) -> None:
     task = asyncio.create_task(chatter())
     try:
         for _ in range(20):
-            async with await Wire.open(world.url) as wire:
+            async with await PacketWebsocket.open(world.url) as wire:
                 assert (await wire.connect({"token": alice.token})).startswith("40")
                 assert (await wire.packet()).startswith('42["update"')
     finally:
@@ -137,7 +137,7 @@ async def test_nothing_overtakes_the_connect_packet(world: World) -> None:
 
 async def test_another_namespace_is_refused(world: World) -> None:
     alice = await world.account()
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         refusal = await wire.connect({"token": alice.token}, "/admin,")
         assert refusal == '44/admin,{"message":"Invalid namespace"}'
         assert (await wire.connect({"token": alice.token})).startswith("40")
@@ -150,7 +150,7 @@ async def test_connecting_twice_on_one_connection_is_one_socket(world: World) ->
     alice = await world.account()
     ui = await alice.socket()
     machine = uid()
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         auth = {"token": alice.token, "clientType": "machine-scoped", "machineId": machine}
         assert (await wire.connect(auth)).startswith("40")
         assert (await ui.wait("ephemeral"))["active"] is True
@@ -172,8 +172,8 @@ async def test_a_connection_without_connect_is_closed_in_time(inside: Inside) ->
     server.app.live.connections.connect_timeouts.seconds = 0.5
     async with World(server.url) as world:
         alice = await world.account()
-        async with await Wire.open(world.url) as silent, await Wire.open(world.url) as refused, \
-                await Wire.open(world.url) as good:  # fmt: skip
+        async with await PacketWebsocket.open(world.url) as silent, await PacketWebsocket.open(world.url) as refused, \
+                await PacketWebsocket.open(world.url) as good:  # fmt: skip
             await good.connect({"token": alice.token})
             await refused.connect({"token": "x"})
             assert all(await asyncio.gather(silent.ended(), refused.ended()))
@@ -211,7 +211,7 @@ async def test_garbage_is_answered_ignored_or_ends_that_connection_only(
 ) -> None:
     alice = await world.account()
     other = await alice.socket()
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         if connected:
             await wire.connect({"token": alice.token})
         try:
@@ -238,7 +238,7 @@ async def test_binary_frames_and_arguments(world: World) -> None:
             answer = await ui.call(event, data)
             assert isinstance(answer, dict)
     for frame in (b"", b"\x00", b"4", b"\xff" * 1000):
-        async with await Wire.open(world.url) as wire:
+        async with await PacketWebsocket.open(world.url) as wire:
             await wire.connect({"token": alice.token})
             await wire.send(frame)
             try:
@@ -363,7 +363,7 @@ async def test_an_upgrade_that_goes_wrong_ends_or_leaves_polling(world: World, p
         base = f"{world.url}/v1/updates/?EIO=4&transport=polling"
         sid = json.loads((await (await http.get(base)).text())[1:])["sid"]
         await http.post(f"{base}&sid={sid}", data=f"40{json.dumps({'token': alice.token})}")
-        async with await Wire.open(world.url, sid) as wire:
+        async with await PacketWebsocket.open(world.url, sid) as wire:
             await wire.send(packet)
             with contextlib.suppress(EOFError, TimeoutError, aiohttp.ClientError, ConnectionError):
                 assert await wire.packet(1) == "3probe"
@@ -375,7 +375,7 @@ async def test_an_upgrade_that_goes_wrong_ends_or_leaves_polling(world: World, p
 async def test_attachments_do_not_pile_up(world: World) -> None:
     alice = await world.account()
     for head, frames in (('4599999999-["x"]', 1), ('4516-["x",{"_placeholder":true,"num":0}]', 3)):
-        async with await Wire.open(world.url) as wire:
+        async with await PacketWebsocket.open(world.url) as wire:
             await wire.connect({"token": alice.token})
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await wire.send(head)

@@ -20,7 +20,7 @@ from tests.client import World, b64, uid
 from tests.conftest import SECRET, Start
 from tests.hardness.chaos import chaos
 from tests.hardness.crash import crash
-from tests.raw_connections import Connection, Wire
+from tests.raw_connections import Connection, PacketWebsocket
 from tests.services import Postgres
 
 pytest_plugins = ["tests.service_fixtures"]
@@ -53,7 +53,7 @@ async def test_a_stop_in_the_middle_of_everything_takes_less_than_five_seconds(s
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
         session = (await alice.session())["id"]
-        wires = [await Wire.open(server.url) for _ in range(200)]
+        wires = [await PacketWebsocket.open(server.url) for _ in range(200)]
         for wire in wires[:-5]:  # five never say who they are
             assert (await wire.connect({"token": alice.token})).startswith("40")
         polling = f"{server.url}/v1/updates/?EIO=4&transport=polling"
@@ -126,7 +126,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(st
         alice = await world.account()
         session = (await alice.session())["id"]
         ui, sender = await alice.socket(), await alice.socket(session=session)
-        async with await Wire.open(server.url) as deaf:
+        async with await PacketWebsocket.open(server.url) as deaf:
             await deaf.connect({"token": alice.token})
             assert deaf.socket._conn is not None
             assert deaf.socket._conn.transport is not None
@@ -153,7 +153,7 @@ async def test_reconnecting_leaves_nothing_behind(start: Start) -> None:
 
         async def reconnect(times: int) -> None:
             for i in range(times):
-                async with await Wire.open(server.url) as wire:
+                async with await PacketWebsocket.open(server.url) as wire:
                     auth = {"token": alice.token, "clientType": "machine-scoped", "machineId": f"m{i % 7}"}
                     await wire.connect(auth)
                     await wire.send('42["rpc-register",{"method":"m"}]')
@@ -188,7 +188,7 @@ async def test_no_secret_is_in_a_debug_log(start: Start) -> None:
         await alice.get("/v1/machines", headers={"Authorization": f"Bearer {alice.token}{cipher}"})
         await alice.post("/v1/connect/openai/register", {"token": cipher})
         await alice.post("/v1/push-tokens", {"token": f"ExponentPushToken[{cipher}]"})
-        async with await Wire.open(server.url) as wire:
+        async with await PacketWebsocket.open(server.url) as wire:
             await wire.connect({"token": alice.token})
             await wire.send(f'42["{cipher}"')
             await wire.ended(5)

@@ -14,14 +14,14 @@ import pytest
 from tests import databases
 from tests.client import World
 from tests.conftest import Process
-from tests.raw_connections import Answer, Connection
+from tests.raw_connections import Connection, HttpAnswer
 
 JSON = {"Content-Type": "application/json"}
 
 
 async def once(
     world: World, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
-) -> Answer:
+) -> HttpAnswer:
     """One request on a connection of its own."""
     async with await Connection.open(world.url) as connection:
         return await connection.request(method, path, headers, body)

@@ -21,7 +21,7 @@ from happy_light.http import addresses, limits
 from happy_light.server import Server
 from tests.client import Socket, World, b64
 from tests.conftest import Start
-from tests.raw_connections import Connection, Raw
+from tests.raw_connections import Connection, FrameWebsocket
 
 TOO_MANY = {"error": "Too many requests. Try again in a minute."}
 
@@ -252,7 +252,7 @@ async def test_a_socket_with_many_writes_under_way_has_to_wait_and_loses_none(
     async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
-        raw = await (await Raw.open(world.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(world.url)).enter(alice.token)
         release = threading.Event()
         held = server.database.write_for((), lambda tx: release.wait(20))
         for i in range(3_000):

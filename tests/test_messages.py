@@ -9,7 +9,7 @@ import pytest
 
 from tests import databases
 from tests.client import World, uid
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 
 async def test_posted_messages_are_stored_and_sent_to_every_interested_socket(world: World) -> None:
@@ -212,7 +212,7 @@ async def test_an_unpaired_surrogate_does_not_close_the_connection(world: World,
 async def test_numbers_beyond_doubles_and_invalid_json_do_not_close_the_connection(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         await wire.connect({"token": alice.token})
         await wire.send('421["usage-report",{"key":"k","tokens":{"total":1e400},"cost":{"total":1}}]')
         refusal = await wire.packet()

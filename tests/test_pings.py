@@ -12,7 +12,7 @@ import pytest
 from happy_light.live.transport import Transport
 from happy_light.testing import run_server
 from tests.client import Account, World
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 INTERVAL = 0.05  # s
 TIMEOUT = 0.4  # s
@@ -43,7 +43,7 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def raw_text(wire: Wire) -> str | None:
+async def raw_text(wire: PacketWebsocket) -> str | None:
     """Return the next packet, a ping too; None at the end."""
     async with asyncio.timeout(10):
         message = await wire.socket.receive()
@@ -57,14 +57,14 @@ def transports() -> int:
 async def test_a_client_that_does_not_answer_is_given_up(quick: World) -> None:
     alice = await quick.account()
     ui = await alice.socket()
-    async with await Wire.open(quick.url) as wire:
+    async with await PacketWebsocket.open(quick.url) as wire:
         await wire.send(f'40{{"token":"{alice.token}","clientType":"machine-scoped","machineId":"m"}}')
         seen = [packet async for packet in packets(wire)]
     assert [packet for packet in seen if not packet.startswith("40")] == ["2"]  # and then the end
     assert await ui.call("ping") == {}  # who answers is still here
 
 
-async def packets(wire: Wire) -> AsyncIterator[str]:
+async def packets(wire: PacketWebsocket) -> AsyncIterator[str]:
     while (packet := await raw_text(wire)) is not None:
         yield packet
 
@@ -72,7 +72,7 @@ async def packets(wire: Wire) -> AsyncIterator[str]:
 async def test_a_client_that_answers_stays_for_longer_than_the_timeout(quick: World) -> None:
     alice = await quick.account()
     loop = asyncio.get_running_loop()
-    async with await Wire.open(quick.url) as wire:
+    async with await PacketWebsocket.open(quick.url) as wire:
         assert (await wire.connect({"token": alice.token})).startswith("40")
         pings, end = 0, loop.time() + 3 * TIMEOUT
         while loop.time() < end:
@@ -109,5 +109,5 @@ async def test_what_has_ended_is_forgotten_at_once(no_collector: None) -> None:
 
 
 async def come_and_go(alice: Account) -> None:
-    async with await Wire.open(alice.world.url) as wire:
+    async with await PacketWebsocket.open(alice.world.url) as wire:
         await wire.connect({"token": alice.token})

@@ -15,13 +15,13 @@ from happy_light.clients.recent_events import RecentEvents
 from tests import commands
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Start
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 
 class Connected:
     """A websocket after its CONNECT, and what it has received since."""
 
-    def __init__(self, wire: Wire, answer: dict[str, Any]) -> None:
+    def __init__(self, wire: PacketWebsocket, answer: dict[str, Any]) -> None:
         self.wire = wire
         self.sid: str = answer["sid"]
         self.pid: str | None = answer.get("pid")
@@ -30,7 +30,7 @@ class Connected:
     @classmethod
     async def open(cls, account: Account, **auth: Any) -> Connected:
         await asyncio.sleep(Socket.lag)
-        wire = await Wire.open(account.world.url)
+        wire = await PacketWebsocket.open(account.world.url)
         answer = await wire.connect({"token": account.token, "clientType": "user-scoped", **auth})
         assert answer.startswith("40"), answer
         return cls(wire, json.loads(answer[2:]))
@@ -144,7 +144,7 @@ async def test_a_bad_token_is_refused_as_ever(world: World) -> None:
     alice = await world.account()
     first, _ = await received_one(alice)
     pid, offset = await first.cut()
-    wire = await Wire.open(world.url)
+    wire = await PacketWebsocket.open(world.url)
     answer = await wire.connect({"token": "bad", "clientType": "user-scoped", "pid": pid, "offset": offset})
     assert answer == '44{"message":"Invalid authentication token"}'
     await wire.__aexit__(None, None, None)

@@ -18,7 +18,7 @@ from websockets.frames import Opcode
 from happy_light.live.transport import Transport
 from happy_light.server import Server
 from tests.client import Account, World
-from tests.raw_connections import Connection, Raw, Wire
+from tests.raw_connections import Connection, FrameWebsocket, PacketWebsocket
 
 LARGE = 8_000_000  # bytes
 POLLING = "/v1/updates/?EIO=4&transport=polling"
@@ -66,14 +66,14 @@ async def signed_in(server: Server) -> tuple[World, Account]:
     return world, await world.account()
 
 
-async def upgraded(url: str, auth: dict[str, Any] | None) -> tuple[aiohttp.ClientSession, Wire]:
+async def upgraded(url: str, auth: dict[str, Any] | None) -> tuple[aiohttp.ClientSession, PacketWebsocket]:
     """Return a websocket that began with polling, connected before it was upgraded."""
     http = aiohttp.ClientSession()
     sid = json.loads((await (await http.get(url + POLLING)).text())[1:])["sid"]
     if auth is not None:
         await http.post(f"{url}{POLLING}&sid={sid}", data=f"40{json.dumps(auth)}")
         assert (await (await http.get(f"{url}{POLLING}&sid={sid}")).text()).startswith("40{")
-    wire = await Wire.open(url, sid)
+    wire = await PacketWebsocket.open(url, sid)
     await wire.send("2probe")
     assert await wire.packet() == "3probe"
     await wire.send("5")
@@ -83,7 +83,7 @@ async def upgraded(url: str, auth: dict[str, Any] | None) -> tuple[aiohttp.Clien
 async def test_half_a_frame_of_a_websocket(server: Server) -> None:
     world, alice = await signed_in(server)
     async with world:
-        raw = await (await Raw.open(server.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
         transport = weakref.ref(only(server))
         before = tracemalloc.get_traced_memory()[0]
         raw.writer.write(b"\x81\xff" + (90_000_000).to_bytes(8, "big") + b"mask" + bytes(LARGE))
@@ -97,7 +97,7 @@ async def test_fragments_and_attachments_of_a_websocket(server: Server) -> None:
     world, alice = await signed_in(server)
     async with world:
         for binary in (False, True):
-            raw = await (await Raw.open(server.url)).enter(alice.token)
+            raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
             transport = weakref.ref(only(server))
             before = tracemalloc.get_traced_memory()[0]
             if binary:
@@ -155,7 +155,7 @@ async def test_a_polling_body_and_packets_that_nobody_asked_for(server: Server) 
         await released(server, transport, before)
 
 
-async def ends(raw: Raw) -> None:
+async def ends(raw: FrameWebsocket) -> None:
     """Wait for the end of the connection, which may be a reset: what is unread is not waited for."""
     with contextlib.suppress(ConnectionResetError):
         await raw.ends_with()
@@ -164,10 +164,10 @@ async def ends(raw: Raw) -> None:
 async def test_strangers_are_refused_before_they_have_sent_much(server: Server) -> None:
     """On every transport they may send 64 KB before their CONNECT is accepted."""
     async with aiohttp.ClientSession() as http:
-        raw = await Raw.open(server.url)
+        raw = await FrameWebsocket.open(server.url)
         raw.send(Opcode.TEXT, b"4" + bytes(65_536))
         await ends(raw)
-        raw = await Raw.open(server.url)
+        raw = await FrameWebsocket.open(server.url)
         for _ in range(5):
             raw.say("40" + json.dumps({"token": "x" * 20_000}))
         await ends(raw)

@@ -17,7 +17,7 @@ from happy_light.errors import SESSION_NOT_FOUND, ApiError
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World
-from tests.raw_connections import Connection, Raw
+from tests.raw_connections import Connection, FrameWebsocket
 
 SIZE = 2_000_000  # bytes of a request
 TIMES = 3
@@ -128,7 +128,7 @@ async def test_over_http_when_the_body_takes_too_long(server: Server, monkeypatc
         await keeps_nothing(request)
 
 
-async def call(raw: Raw, event: str, data: Any, expected: str) -> None:
+async def call(raw: FrameWebsocket, event: str, data: Any, expected: str) -> None:
     raw.say("421" + json.dumps([event, data]))
     ack = await raw.text()
     assert ack.startswith("431") and expected in ack, ack[:500]
@@ -139,7 +139,7 @@ async def test_over_sockets(server: Server) -> None:
     async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
-        raw = await (await Raw.open(server.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
         large = "x" * SIZE
 
         def metadata(sid: str, version: Any) -> dict[str, Any]:
@@ -159,10 +159,10 @@ async def test_over_sockets(server: Server) -> None:
 async def test_over_sockets_when_an_rpc_call_ends_without_an_answer(server: Server) -> None:
     async with World(server.url) as world:
         alice = await world.account()
-        caller = await (await Raw.open(server.url)).enter(alice.token)
+        caller = await (await FrameWebsocket.open(server.url)).enter(alice.token)
 
         async def request() -> None:
-            target = await (await Raw.open(server.url)).enter(alice.token)
+            target = await (await FrameWebsocket.open(server.url)).enter(alice.token)
             target.say('421["rpc-register",{"method":"m"}]')
             while not (await target.text()).startswith("431"):
                 pass

@@ -23,7 +23,7 @@ from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import World, b64, uid
 from tests.conftest import Process
-from tests.raw_connections import Connection, Wire
+from tests.raw_connections import Connection, PacketWebsocket
 from tests.webapp import ask, build, running
 
 Inside = Callable[[], Awaitable[Server]]
@@ -212,7 +212,7 @@ async def test_a_connection_that_said_disconnect_does_nothing_any_more(inside: I
         alice = await world.account()
         session = (await alice.session())["id"]
         ui = await alice.socket()
-        async with await Wire.open(server.url) as wire:
+        async with await PacketWebsocket.open(server.url) as wire:
             await wire.connect({"token": alice.token})
             await wire.send("41")
             async with asyncio.timeout(10):

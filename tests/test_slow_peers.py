@@ -23,7 +23,7 @@ from happy_light.stack import hypercorn_server
 from happy_light.stack.accepting import Room
 from tests.client import World, uid
 from tests.conftest import Process
-from tests.raw_connections import Connection, Raw
+from tests.raw_connections import Connection, FrameWebsocket
 
 Inside = Callable[..., Awaitable[Server]]
 
@@ -133,19 +133,19 @@ async def test_every_edge_counts_what_an_account_has_in_memory(inside: Inside) -
                 )
                 await arrives(700_000)
                 # Whatever comes on another edge is refused meanwhile.
-                raw = await (await Raw.open(server.url)).enter(alice.token)
+                raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
                 raw.writer.write(b"\x81\xff" + (900_000).to_bytes(8, "big") + b"mask" + bytes(400_000))
                 with contextlib.suppress(ConnectionResetError):
                     await raw.ends_with()
             await released()
-        raw = await (await Raw.open(server.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
         raw.writer.write(b"\x81\xff" + (900_000).to_bytes(8, "big") + b"mask" + bytes(700_000))
         await arrives(700_000)
         assert (await alice.post("/v1/sessions", {"tag": "t", "metadata": "x" * 400_000})).status_code == 429
         raw.writer.transport.abort()
         await released()
         # An event counts until it is stored; then all is as before.
-        raw = await (await Raw.open(server.url)).enter(alice.token)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
         raw.say("421" + json.dumps(["message", {"sid": session, "message": "x" * 900_000}]))
         assert (await raw.text()).startswith("431")
         await released()
@@ -184,7 +184,7 @@ async def test_every_connection_that_ends_makes_room(inside: Inside) -> None:
         base = room.open
         for leave in ("close", "abort", "upgrade"):
             connection = await Connection.open(server.url)
-            raw = await Raw.open(server.url)
+            raw = await FrameWebsocket.open(server.url)
             if leave == "upgrade":
                 await raw.enter(alice.token)
             async with asyncio.timeout(10):

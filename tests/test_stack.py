@@ -26,7 +26,7 @@ from happy_light.server import Server
 from happy_light.server.process import report_exception
 from tests.client import World
 from tests.conftest import SECRET, Start
-from tests.raw_connections import Connection, Wire
+from tests.raw_connections import Connection, PacketWebsocket
 
 Inside = Callable[[], Awaitable[Server]]
 
@@ -61,7 +61,7 @@ async def test_a_stop_closes_sockets_in_a_way_after_which_clients_come_back(star
     async with World(server.url) as world, aiohttp.ClientSession() as http:
         alice = await world.account()
         poller = await Poller.connect(http, server.url, alice.token)
-        async with await Wire.open(server.url) as wire, await Connection.open(server.url) as polling:
+        async with await PacketWebsocket.open(server.url) as wire, await Connection.open(server.url) as polling:
             await wire.connect({"token": alice.token})
             assert (await polling.request("GET", "/health")).status == 200
             path = poller.url.removeprefix(server.url)
@@ -104,7 +104,7 @@ async def test_no_line_is_written_for_a_request(start: Start) -> None:
     async with World(server.url) as world:
         for _ in range(5):
             await world.http.get("/health?marked")
-        async with await Wire.open(server.url):
+        async with await PacketWebsocket.open(server.url):
             pass
     assert server.stop() == 0, "".join(server.log)
     assert server.process.stdout is not None
@@ -187,7 +187,7 @@ async def test_a_client_that_is_gone_before_its_websocket_begins_leaves_nothing(
 
     monkeypatch.setattr(server.app.live.__class__, "__call__", leaves_meanwhile)
     with pytest.raises(aiohttp.ClientError):
-        await Wire.open(server.url)
+        await PacketWebsocket.open(server.url)
     assert not server.app.live.connections
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -281,7 +281,7 @@ async def test_who_says_disconnect_and_stays_is_a_stranger_again(inside: Inside)
     server.app.live.connections.connect_timeouts.seconds = 0.5
     async with World(server.url) as world:
         alice = await world.account()
-        async with await Wire.open(server.url) as idle, await Wire.open(server.url) as back:
+        async with await PacketWebsocket.open(server.url) as idle, await PacketWebsocket.open(server.url) as back:
             for wire_ in (idle, back):
                 await wire_.connect({"token": alice.token})
                 await wire_.send("41")

@@ -13,7 +13,7 @@ from happy_light.domains import subscriptions
 from happy_light.server import Server
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Start
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 Inside = Callable[[], Awaitable[Server]]
 
@@ -86,7 +86,7 @@ async def test_what_does_not_fit_is_invalid(world: World, data: Any) -> None:
 async def test_an_unsubscribe_sent_right_behind_a_subscribe_wins(world: World) -> None:
     alice = await world.account()
     session = (await alice.session())["id"]
-    async with await Wire.open(world.url) as wire:
+    async with await PacketWebsocket.open(world.url) as wire:
         await wire.connect({"token": alice.token, "clientType": "machine-scoped", "machineId": uid()})
         data = json.dumps({"sids": [session]})
         for _ in range(10):

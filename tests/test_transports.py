@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.client import World
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 POLLING = "/v1/updates/?EIO=4&transport=polling"
 END = '42999["ping"]'
@@ -46,7 +46,7 @@ class Client(ABC):
         return str(json.loads((await (await self.http.get(self.url + POLLING)).text())[1:])["sid"])
 
 
-async def over(wire: Wire, packets: list[str | bytes]) -> list[str]:
+async def over(wire: PacketWebsocket, packets: list[str | bytes]) -> list[str]:
     heard: list[str] = []
     try:
         for packet in packets:
@@ -61,13 +61,13 @@ async def over(wire: Wire, packets: list[str | bytes]) -> list[str]:
 
 class Websocket(Client):
     async def exchange(self, packets: list[str | bytes]) -> list[str]:
-        async with await Wire.open(self.url) as wire:
+        async with await PacketWebsocket.open(self.url) as wire:
             return await over(wire, packets)
 
 
 class Upgraded(Client):
     async def exchange(self, packets: list[str | bytes]) -> list[str]:
-        async with await Wire.open(self.url, await self.open_polling()) as wire:
+        async with await PacketWebsocket.open(self.url, await self.open_polling()) as wire:
             await wire.send("2probe")
             assert await wire.packet() == "3probe"
             await wire.send("5")

@@ -16,26 +16,26 @@ from happy_light.live import transport
 from happy_light.server import Server
 from tests.client import World
 from tests.conftest import Process
-from tests.raw_connections import Raw, Wire
+from tests.raw_connections import FrameWebsocket, PacketWebsocket
 
 Inside = Callable[[], Awaitable[Server]]
 
 
 @pytest.fixture
-async def raw(world: World) -> AsyncIterator[Raw]:
+async def raw(world: World) -> AsyncIterator[FrameWebsocket]:
     alice = await world.account()
-    raw = await (await Raw.open(world.url)).enter(alice.token)
+    raw = await (await FrameWebsocket.open(world.url)).enter(alice.token)
     yield raw
     raw.writer.close()
 
 
-async def test_no_compression_is_agreed_to(raw: Raw) -> None:
+async def test_no_compression_is_agreed_to(raw: FrameWebsocket) -> None:
     """Hypercorn always agrees to permessage-deflate: 100 KB a connection, and CPU for ciphertext."""
     assert b"permessage-deflate" not in raw.head
     assert b"sec-websocket-extensions" not in raw.head.lower()
 
 
-async def test_a_message_in_fragments_with_control_frames_between(raw: Raw) -> None:
+async def test_a_message_in_fragments_with_control_frames_between(raw: FrameWebsocket) -> None:
     raw.send(Opcode.TEXT, b'427["pi', fin=False)
     raw.send(Opcode.PING, b"are you there")
     raw.send(Opcode.CONT, b"n", fin=False)
@@ -49,7 +49,7 @@ async def test_a_message_in_fragments_with_control_frames_between(raw: Raw) -> N
     }
 
 
-async def test_a_character_cut_by_a_fragment_and_frames_cut_by_the_network(raw: Raw) -> None:
+async def test_a_character_cut_by_a_fragment_and_frames_cut_by_the_network(raw: FrameWebsocket) -> None:
     event = '421["rpc-register",{"method":"ü🙂"}]'.encode()
     cut = event.index("🙂".encode()) + 2
     frames = Frame(Opcode.TEXT, event[:cut], False).serialize(mask=True)
@@ -62,12 +62,12 @@ async def test_a_character_cut_by_a_fragment_and_frames_cut_by_the_network(raw: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 90, 125, 126, 127, 65_500, 65_535, 65_536, 70_000, 3_000_000])
-async def test_frames_of_every_length_form(raw: Raw, size: int) -> None:
+async def test_frames_of_every_length_form(raw: FrameWebsocket, size: int) -> None:
     raw.say('421["ping",' + json.dumps("x" * size) + "]")
     assert await raw.text() == "431[{}]"
 
 
-async def test_many_frames_in_one_segment_keep_their_order(raw: Raw) -> None:
+async def test_many_frames_in_one_segment_keep_their_order(raw: FrameWebsocket) -> None:
     raw.writer.write(b"".join(Frame(Opcode.TEXT, b'42%d["ping"]' % i).serialize(mask=True) for i in range(500)))
     assert [await raw.text() for _ in range(500)] == [f"43{i}[{{}}]" for i in range(500)]
 
@@ -89,7 +89,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, server: Process, what: str) -> None:
+async def test_a_broken_frame_ends_the_connection_with_its_code(
+    raw: FrameWebsocket, server: Process, what: str
+) -> None:
     """The library closes silently, and nobody learns why a client is away again and again."""
     before = len(server.log)
     data, code = BROKEN[what]
@@ -102,13 +104,13 @@ async def test_a_broken_frame_ends_the_connection_with_its_code(raw: Raw, server
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"42[", b"9", b"1"])
-async def test_two_mistakes_in_one_segment_end_it_like_one(raw: Raw, data: bytes) -> None:
+async def test_two_mistakes_in_one_segment_end_it_like_one(raw: FrameWebsocket, data: bytes) -> None:
     raw.writer.write(masked(Opcode.TEXT, data) + b"\xc1\x80abcd")
     assert await raw.ends_with() in (1000, 1002, 1007)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3456])
-async def test_a_close_is_answered_with_its_code(raw: Raw, code: int) -> None:
+async def test_a_close_is_answered_with_its_code(raw: FrameWebsocket, code: int) -> None:
     raw.send(Opcode.CLOSE, code.to_bytes(2, "big") + b"bye")
     assert await raw.ends_with() == code
 
@@ -117,7 +119,7 @@ async def test_a_close_is_answered_with_its_code(raw: Raw, code: int) -> None:
 async def test_a_client_that_is_killed_is_gone_at_once(world: World, how: str) -> None:
     alice = await world.account()
     ui = await alice.socket()
-    raw = await (await Raw.open(world.url)).enter(alice.token, clientType="machine-scoped", machineId="m")
+    raw = await (await FrameWebsocket.open(world.url)).enter(alice.token, clientType="machine-scoped", machineId="m")
     assert (await ui.wait("ephemeral"))["active"] is True
     if how == "reset":
         raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -128,7 +130,7 @@ async def test_a_client_that_is_killed_is_gone_at_once(world: World, how: str) -
 
 
 @pytest.mark.parametrize("packet", ["42[", '42{"a":1}', "42", "4", "49", "451-", '42["x"', "9", "42/other,[1]", "43x"])
-async def test_a_packet_that_is_none_harms_nobody_else(world: World, raw: Raw, packet: str) -> None:
+async def test_a_packet_that_is_none_harms_nobody_else(world: World, raw: FrameWebsocket, packet: str) -> None:
     raw.say(packet)
     raw.say('429["ping"]')
     alice = await world.account()
@@ -137,7 +139,7 @@ async def test_a_packet_that_is_none_harms_nobody_else(world: World, raw: Raw, p
 
 async def test_what_follows_a_connect_at_once_is_not_lost(world: World) -> None:
     alice = await world.account()
-    raw = await Raw.open(world.url)
+    raw = await FrameWebsocket.open(world.url)
     raw.say("40" + json.dumps({"token": alice.token}))
     raw.say('421["ping"]')
     raw.say('422["rpc-register",{"method":"m"}]')
@@ -150,7 +152,7 @@ async def test_what_follows_a_connect_at_once_is_not_lost(world: World) -> None:
 async def test_what_waits_behind_a_connect_is_bounded(world: World) -> None:
     for count in (900, 1_100):
         alice = await world.account()  # whose token has to be verified
-        raw = await Raw.open(world.url)
+        raw = await FrameWebsocket.open(world.url)
         packets = [b'42%d["ping"]' % i for i in range(count)]
         connect = b"40" + json.dumps({"token": alice.token}).encode()
         raw.writer.write(b"".join(masked(Opcode.TEXT, packet) for packet in [connect, *packets]))
@@ -181,7 +183,7 @@ async def test_a_large_packet_arrives(world: World) -> None:
 async def test_nothing_of_the_http_server_stays_with_a_websocket(inside: Inside) -> None:
     server = await inside()
     tasks = asyncio.all_tasks()
-    async with await Wire.open(server.url):
+    async with await PacketWebsocket.open(server.url):
         async with asyncio.timeout(10):
             while asyncio.all_tasks() - tasks:
                 await asyncio.sleep(0.01)
@@ -198,7 +200,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_unharmed(
         alice = await world.account()
         session = (await alice.session())["id"]
         ui = await alice.socket()
-        deaf = await (await Raw.open(world.url)).enter(alice.token)
+        deaf = await (await FrameWebsocket.open(world.url)).enter(alice.token)
         deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for i in range(40):  # more than the kernel's buffers on both sides hold
             await alice.send(session, str(i), content="x" * 500_000)

@@ -164,6 +164,8 @@ class HttpApplication:
                 await request.check_still_signed_in()
             except ApiError as signed_out:
                 error = signed_out
+            except ServiceUnavailable as unavailable:
+                return failure(503, str(unavailable))
         self._log_refusal(request, route, error)
         return refusal(error)
 

@@ -18,7 +18,8 @@ from happy_light.http import addresses, forwarded
 from happy_light.http.request import Request
 from happy_light.ui import build, look
 
-_QR_MAX: Final = 250  # characters; the code of a longer address is too fine for cameras
+_QR_MAX: Final = 120  # characters; the code of a longer address is too fine for cameras, and takes over 4 ms
+_QR_MASK: Final = 3  # of eight; to compare them all takes several times as long as the rest
 _REGISTRATION: Final = {
     "open": "Open: whoever reaches this server can create an account",
     "first": "Open for the first account, then closed",
@@ -101,7 +102,7 @@ def _figure(url: str) -> str:
         return ""
     import segno
 
-    code = segno.make(url, error="m", micro=False)
+    code = segno.make(url, error="m", micro=False, mask=_QR_MASK, boost_error=False)
     svg = code.svg_inline(border=3, omitsize=True, svgclass=None, lineclass=None, dark="#1b1a17", light="#fff")
     return (
         f'<figure class="qr"><div role="img" aria-label="QR code of {escape(url)}">{svg}</div>'

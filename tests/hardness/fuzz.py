@@ -22,8 +22,23 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from tests.hardness import payloads
-from tests.hardness.fuzz_actions import EVENTS, ROUTES, Ask, Bytes, Elsewhere, Emit, Poll, Say, Send, Step, Talk, play
-from tests.hardness.fuzz_target import Field
+from tests.hardness.fuzz_actions import (
+    EVENTS,
+    ROUTES,
+    ConnectionBytes,
+    HttpRequest,
+    Pause,
+    PollingSession,
+    SocketBytes,
+    SocketEvent,
+    SocketFrame,
+    SocketSession,
+    Step,
+    Together,
+    VendorAnswer,
+    run_scenario,
+)  # fmt: skip
+from tests.hardness.fuzz_target import FuzzedServer
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -31,7 +46,7 @@ VENDORS = {  # answers of all other servers in one
     "data": [{"status": "ok", "id": "x"}, {"status": "error", "details": {"error": "DeviceNotRegistered"}}],
     "token": "x.eyJ2aWRlbyI6eyJyb29tIjoiY29udl94In19.x", "access_token": "x", "token_type": "bearer", "id": 5,
     "conversations": [{"call_duration_secs": 7, "conversation_id": "conv_x"}], "has_more": False, "next_cursor": None,
-    "login": "x", "name": "X Y", "avatar_url": "$elsewhere/avatar", "email": None, "bio": "b",
+    "login": "x", "name": "X Y", "avatar_url": "$vendors/avatar", "email": None, "bio": "b",
     "subscriber": {"entitlements": {"voice": {"expires_date": "2040-01-01T00:00:00Z"}}},
 }  # fmt: skip
 
@@ -71,14 +86,14 @@ extra = st.sampled_from([
 
 
 @st.composite
-def asks(draw: Draw) -> Ask:
+def http_requests(draw: Draw) -> HttpRequest:
     name = draw(st.sampled_from(sorted(ROUTES)))
     route = ROUTES[name]
     headers = [draw(authorization), draw(content), *draw(st.lists(extra, max_size=2))]
     body = b""
     if route.method in ("POST", "PUT") or draw(st.integers(0, 9)) == 0:
         body = draw(payloads.bodies(route.body))
-    return Ask(
+    return HttpRequest(
         name, draw(payloads.targets(route.path, route.query, _known(route.path))),
         tuple(header for header in headers if header is not None), body,
         head=draw(st.integers(0, 9)) == 0, chunked=draw(st.integers(0, 4)) == 0,
@@ -107,12 +122,12 @@ lines = st.sampled_from([
     b"DELETE /v1/connect/github HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
     b"POST /v1/kv HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
 ])  # fmt: skip
-bytes_ = st.builds(Bytes, payloads.garbled(lines), st.booleans())
-elsewhere = st.builds(
-    Elsewhere, st.sampled_from([200, 200, 200, 200, 201, 204, 302, 400, 401, 404, 429, 500]),
+connection_bytes = st.builds(ConnectionBytes, payloads.mutated_bytes(lines), st.booleans())
+vendor_answers = st.builds(
+    VendorAnswer, st.sampled_from([200, 200, 200, 200, 201, 204, 302, 400, 401, 404, 429, 500]),
     st.one_of(
-        payloads.spoilt(st.just(VENDORS)).map(payloads.write),
-        payloads.spoilt(st.just(VENDORS), 1).map(payloads.write),
+        payloads.mutated(st.just(VENDORS)).map(payloads.write),
+        payloads.mutated(st.just(VENDORS), 1).map(payloads.write),
         payloads.odd,
     ),
     st.sampled_from(["application/json", "application/json", "text/html", "image/png"]),
@@ -121,11 +136,11 @@ elsewhere = st.builds(
 
 # ------------------------------------------------------------------------------------------- sockets
 @st.composite
-def emits(draw: Draw) -> Emit:
+def socket_events(draw: Draw) -> SocketEvent:
     name = draw(st.sampled_from(sorted(EVENTS)))
     kind = EVENTS[name].data or EVENTS[name].like
     anything = payloads.any_json.map(payloads.write)
-    near = anything if kind is None else payloads.spoilt(payloads.fitting(inspect.type_info(kind))).map(payloads.write)
+    near = anything if kind is None else payloads.mutated(payloads.fitting(inspect.type_info(kind))).map(payloads.write)
     args = [draw(st.one_of(near, near, near, near, anything))]
     match draw(st.integers(0, 9)):  # the wrong number of them
         case 0:
@@ -134,7 +149,7 @@ def emits(draw: Draw) -> Emit:
             args += draw(st.lists(anything, min_size=1, max_size=3))
     if draw(st.integers(0, 29)) == 0:
         name = draw(st.sampled_from(["connect", "disconnect", "*", "", "x" * 300, "__proto__", "update"]))
-    return Emit(name, tuple(args), draw(st.integers(0, 5)) > 0)
+    return SocketEvent(name, tuple(args), draw(st.integers(0, 5)) > 0)
 
 
 events = st.sampled_from(sorted(EVENTS)).map(lambda name: b'["%s",' % name.encode())
@@ -149,40 +164,43 @@ PACKETS = [
 
 
 @st.composite
-def says(draw: Draw) -> Say:
-    """Text, binary, or an event with attachments that come or do not."""
+def socket_frames(draw: Draw) -> SocketFrame:
+    """Generate text, binary, or an event with attachments that come or do not."""
     match draw(st.integers(0, 3)):
         case 0:
-            return Say(draw(st.sampled_from(PACKETS)))
+            return SocketFrame(draw(st.sampled_from(PACKETS)))
         case 1:
             count = draw(st.sampled_from([b"0", b"1", b"1", b"2", b"17", b"-1", b"x", b"9" * 30, b""]))
             holder = b'{"_placeholder":true,"num":%d}' % draw(st.integers(-1, 3))
             args = draw(st.sampled_from([holder, b'{"sid":%s}' % holder, b"[%s,%s]" % (holder, holder), b'"x"']))
-            return Say(b"45" + count + b"-7" + draw(events) + args + b"]")
+            return SocketFrame(b"45" + count + b"-7" + draw(events) + args + b"]")
         case 2:
-            return Say(draw(st.binary(max_size=30)), 2)
+            return SocketFrame(draw(st.binary(max_size=30)), 2)
         case _:
             opcode = draw(st.sampled_from([0, 1, 1, 2, 8, 9, 10]))
             payload = draw(
-                st.one_of(payloads.garbled(emits().map(lambda emit: emit.packet(5))), st.binary(max_size=20))
+                st.one_of(
+                    payloads.mutated_bytes(socket_events().map(lambda emit: emit.packet(5))), st.binary(max_size=20)
+                )
             )
-            return Say(payload[:125] if opcode >= 8 else payload, opcode, opcode >= 8 or draw(st.booleans()))
+            return SocketFrame(payload[:125] if opcode >= 8 else payload, opcode, opcode >= 8 or draw(st.booleans()))
 
 
-sends = st.builds(Send, st.one_of(st.binary(max_size=30), st.sampled_from([
+socket_bytes = st.builds(SocketBytes, st.one_of(st.binary(max_size=30), st.sampled_from([
     b"\xc1\x80abcd", b"\x83\x80abcd", b"\x09\x80abcd", b"\x89\xfe\x00\x80abcd", b"\x81\xff" + b"\xff" * 8 + b"abcd",
     b"\x81\x05x",
     b"\x81\xff\x00\x00\x00\x00\x05\xf5\xe1\x00abcd", b"\x88\x81abcdx", b"\x88\x82abcd\x00\x00",
     b"GET / HTTP/1.1\r\n\r\n", b"\x81",
 ])))  # fmt: skip
 GOOD = [b'{"token":"$token"}', b'{"token":"$token","clientType":"session-scoped","sessionId":"$session"}',
-        b'{"token":"$token","clientType":"machine-scoped","machineId":"$machine"}']  # fmt: skip
+        b'{"token":"$token","clientType":"machine-scoped","machineId":"$machine"}',
+        b'{"token":"$token","pid":"$pid","offset":"$offset"}']  # fmt: skip
 auths = st.one_of(
     *[st.sampled_from(GOOD)] * 5,
-    payloads.spoilt(st.fixed_dictionaries({
+    payloads.mutated(st.fixed_dictionaries({
         "token": st.just("$token"), "clientType": st.sampled_from(["user-scoped", "session-scoped", "machine-scoped"]),
         "sessionId": st.just("$session"), "machineId": st.just("$machine"), "happyClient": st.just("cli/1"),
-        "appState": st.just("active"),
+        "appState": st.just("active"), "pid": st.just("$pid"), "offset": st.just("$offset"),
     })).map(payloads.write),
     payloads.any_json.map(payloads.write),
 )  # fmt: skip
@@ -191,16 +209,21 @@ answers = st.one_of(
     b'[{"ok":false}]']),
     payloads.any_json.map(lambda value: b"[" + payloads.write(value) + b"]"),
 )  # fmt: skip
-clean = st.lists(emits(), max_size=12)
-dirty = st.lists(st.one_of(emits(), says(), sends), max_size=6)
-talks = st.builds(
-    Talk, auths, st.one_of(clean, clean, dirty).map(tuple), answers, st.sampled_from(["", "", "close", "cut", "reset"])
+clean = st.lists(socket_events(), max_size=12)
+dirty = st.lists(st.one_of(socket_events(), socket_frames(), socket_bytes), max_size=6)
+socket_sessions = st.builds(
+    SocketSession,
+    auths,
+    st.one_of(clean, clean, dirty).map(tuple),
+    answers,
+    st.sampled_from(["", "", "close", "cut", "reset"]),
 )
-polls = st.builds(
-    Poll,
+polling_sessions = st.builds(
+    PollingSession,
     st.lists(st.one_of(
-        st.just(b'40{"token":"$token"}'), emits().map(lambda emit: emit.packet(3)), st.sampled_from(PACKETS),
-        payloads.garbled(emits().map(lambda emit: emit.packet(4) + b'\x1e42["ping"]\x1e2')), st.binary(max_size=20),
+        st.just(b'40{"token":"$token"}'), socket_events().map(lambda emit: emit.packet(3)), st.sampled_from(PACKETS),
+        payloads.mutated_bytes(socket_events().map(lambda emit: emit.packet(4) + b'\x1e42["ping"]\x1e2')),
+        st.binary(max_size=20),
     ), max_size=4).map(tuple),
     st.sampled_from([
         "EIO=4&transport=polling&sid=nosuch", "EIO=3&transport=polling&sid=$sid", "",
@@ -212,13 +235,24 @@ polls = st.builds(
     max_size=4).map(tuple),
     st.integers(0, 2),
 )  # fmt: skip
-steps: st.SearchStrategy[list[Step]] = st.lists(
-    st.one_of(asks(), asks(), asks(), asks(), talks, talks, talks, bytes_, elsewhere, polls), min_size=3, max_size=20
+pauses = st.builds(Pause, st.sampled_from([0.0, 0.02, 0.2, 1.2]))  # the grace of a session is 1 s
+together = st.builds(
+    Together,
+    st.lists(
+        st.one_of(http_requests(), socket_sessions, socket_sessions, polling_sessions), min_size=2, max_size=5
+    ).map(tuple),
 )
+steps: st.SearchStrategy[list[Step]] = st.lists(
+    st.one_of(
+        *[http_requests()] * 4, *[socket_sessions] * 3, connection_bytes, vendor_answers, polling_sessions, pauses,
+        together,
+    ),
+    min_size=3, max_size=20,
+)  # fmt: skip
 
 
-def fuzz(runner: asyncio.Runner, field: Field, examples: int, number: int) -> None:
-    """So many scenarios. Raises what was found, with the steps that led to it in its notes."""
+def fuzz(runner: asyncio.Runner, fuzzed: FuzzedServer, examples: int, number: int) -> None:
+    """Run so many scenarios. Raises what was found, with the steps that led to it in its notes."""
 
     @seed(number)
     @settings(
@@ -228,7 +262,7 @@ def fuzz(runner: asyncio.Runner, field: Field, examples: int, number: int) -> No
     @given(steps)
     def scenario(given: list[Step]) -> None:
         try:
-            runner.run(play(field, given))
+            runner.run(run_scenario(fuzzed, given))
         except Exception as error:
             error.add_note("\n".join(map(repr, given)))
             raise
@@ -242,31 +276,31 @@ def short(text: str) -> str:
 
 
 def main(seconds: float, number: int) -> int:
-    """-> how many different failures were found."""
+    """Fuzz for so many seconds; return how many different failures were found."""
     end, found = time.monotonic() + seconds, 0
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as path:
-        field = Field(Path(path) / "data")
-        runner.run(field.__aenter__())
+        fuzzed = FuzzedServer(Path(path) / "data")
+        runner.run(fuzzed.__aenter__())
         print(f"fuzz: {seconds:.0f} s, seed {number}", flush=True)
         while time.monotonic() < end and found < 10:
             try:
-                fuzz(runner, field, 150, number)
+                fuzz(runner, fuzzed, 150, number)
             except Exception as error:
                 found += 1
                 print(short("".join(traceback.format_exception(error, limit=-2))), flush=True)
             print(
-                f"fuzz: {max(0, end - time.monotonic()):4.0f} s left, seed {number}: {field.scenarios} scenarios, "
-                f"{field.requests} requests, {field.events} events, {field.packets} other packets, {found} failures",
+                f"fuzz: {max(0, end - time.monotonic()):4.0f} s left, seed {number}: {fuzzed.scenarios} scenarios, "
+                f"{fuzzed.requests} requests, {fuzzed.events} events, {fuzzed.packets} other packets, {found} failures",
                 flush=True,
             )
             number += 1
         try:
-            print(f"fuzz: all is closed: {runner.run(field.nothing_left())}")
+            print(f"fuzz: all is closed: {runner.run(fuzzed.wait_for_cleanup())}")
         except AssertionError as error:
             found += 1
             print(error)
-        print(f"fuzz: statuses {dict(sorted(field.statuses.items()))}")
-        runner.run(field.__aexit__(None, None, None))
+        print(f"fuzz: statuses {dict(sorted(fuzzed.statuses.items()))}")
+        runner.run(fuzzed.__aexit__(None, None, None))
     print(f"fuzz: {found} failures")
     return found
 

@@ -1,6 +1,6 @@
 """What the fuzzer does: requests, sockets that say odd things, polling, and bytes that are no HTTP.
 
-A step is data, so that a failing list of them can be made smaller and read. `run` does it; it raises
+A step is data, so that a failing list of them can be made smaller and read. `run` does it, and raises
 AssertionError for an answer that the server must not give.
 """
 
@@ -22,20 +22,20 @@ from websockets.frames import Frame, Opcode
 from happy_light import app
 from happy_light.http.router import Route
 from tests.hardness import payloads
-from tests.hardness.fuzz_target import Field, Lost
-from tests.raw_connections import Connection, Raw, Wire
+from tests.hardness.fuzz_target import ConnectionLost, FuzzedServer
+from tests.raw_connections import Connection, FrameWebsocket, PacketWebsocket
 
 ROUTES = {f"{route.method} {route.path}": route for route in app.routes()}
 EVENTS = app.events()
 USUAL = frozenset((200, 206, 304, 400, 401, 404, 413, 415, 416, 429))
 """What any route may answer beside what it documents; 401 and 404 where there are tokens and parameters."""
-PATIENCE = 20.0  # s in which an answer must come
+ANSWER_MAX = 20.0  # s in which an answer must come
 PAUSE = 0.05  # s in which one may
 
 
 # ---------------------------------------------------------------------------------------------- HTTP
 @dataclass(frozen=True)
-class Ask:
+class HttpRequest:
     """One request of a route. `cut`: the client leaves after so much of the body."""
 
     route: str
@@ -46,12 +46,12 @@ class Ask:
     chunked: bool = False
     cut: int | None = None
 
-    async def run(self, field: Field) -> None:
+    async def run(self, fuzzed: FuzzedServer) -> None:
         route = ROUTES[self.route]
-        body = field.fill(self.body)
-        headers = [(name, field.fill(value.encode()).decode("latin-1")) for name, value in self.headers]
+        body = fuzzed.fill(self.body)
+        headers = [(name, fuzzed.fill(value.encode()).decode("latin-1")) for name, value in self.headers]
         if self.route.endswith("/webhook"):
-            signature = hmac.new(field.WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+            signature = hmac.new(fuzzed.WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
             headers.append(("X-Hub-Signature-256", f"sha256={signature}"))
         if self.chunked:
             headers.append(("Transfer-Encoding", "chunked"))
@@ -63,19 +63,19 @@ class Ask:
                 headers.append(("Content-Length", str(len(body))))
             sent = body
         method = "HEAD" if self.head and route.method == "GET" else route.method
-        target = field.fill(self.target.encode()).decode()
+        target = fuzzed.fill(self.target.encode()).decode()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
         data = f"{method} {target} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode("latin-1") + sent
-        field.requests += 1
+        fuzzed.requests += 1
         if self.cut is not None:
-            async with await Connection.open(field.url) as connection:
+            async with await Connection.open(fuzzed.url) as connection:
                 await connection.send(data[: len(data) - len(sent) + min(self.cut, max(0, len(sent) - 1))])
             return
         try:
-            answer = await field.exchange(data, method == "HEAD")
+            answer = await fuzzed.exchange(data, method == "HEAD")
         except TimeoutError:
             raise AssertionError(f"no answer to {method} {target}") from None
-        field.statuses[answer.status] = field.statuses.get(answer.status, 0) + 1
+        fuzzed.statuses[answer.status] = fuzzed.statuses.get(answer.status, 0) + 1
         says = f"{method} {target}: {answer.status} {answer.body[:300]!r}"
         documented = {refusal.status for refusal in route.errors} | route.other_responses.keys()
         assert answer.status in USUAL | documented, says
@@ -103,7 +103,7 @@ def check_answer(route: Route, body: bytes, says: str) -> None:
 
 # ------------------------------------------------------------------------------------------- sockets
 @dataclass(frozen=True)
-class Emit:
+class SocketEvent:
     """An event with these arguments (JSON each); an id asks for an ack."""
 
     event: str
@@ -116,7 +116,7 @@ class Emit:
 
 
 @dataclass(frozen=True)
-class Say:
+class SocketFrame:
     """A frame with this opcode and payload: text of Engine.IO, or what should be."""
 
     payload: bytes
@@ -125,57 +125,57 @@ class Say:
 
 
 @dataclass(frozen=True)
-class Send:
+class SocketBytes:
     """Bytes below the frames; the client cannot know what comes after them."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
-class Talk:
+class SocketSession:
     """A websocket: a handshake and then packets. It stays open until the end of the scenario.
 
     `answer` is what it answers to every rpc-request. `leave`: in the middle of a frame, or properly.
     """
 
     auth: bytes
-    said: tuple[Emit | Say | Send, ...]
+    items: tuple[SocketEvent | SocketFrame | SocketBytes, ...]
     answer: bytes | None
     leave: str
 
-    async def run(self, field: Field) -> None:
-        raw = await Raw.open(field.url)
-        talking = Talking(field, raw, self.answer)
-        field.open.append(talking)
+    async def run(self, fuzzed: FuzzedServer) -> None:
+        raw = await FrameWebsocket.open(fuzzed.url)
+        opened = OpenSocket(fuzzed, raw, self.answer)
+        fuzzed.open.append(opened)
         # As long as all is well-formed, everything that asks for an ack must get one.
-        good = payloads.is_json(auth := field.fill(self.auth))
+        good = payloads.is_json(auth := fuzzed.fill(self.auth))
         wanted: set[int] = set()
         raw.send(Opcode.TEXT, b"40" + auth)
-        for id, item in enumerate(self.said, 1):
-            if isinstance(item, Emit):
-                packet = field.fill(item.packet(id))
+        for id, item in enumerate(self.items, 1):
+            if isinstance(item, SocketEvent):
+                packet = fuzzed.fill(item.packet(id))
                 good = good and payloads.is_json(packet[packet.index(b"[") :])
                 if good and item.ack and item.event != "rpc-call":  # which waits for another client
                     wanted.add(id)
                 raw.send(Opcode.TEXT, packet)
-                field.events += 1
-            elif isinstance(item, Say):
+                fuzzed.events += 1
+            elif isinstance(item, SocketFrame):
                 good = False
-                raw.send(Opcode(item.opcode), field.fill(item.payload), item.fin)
-                field.packets += 1
+                raw.send(Opcode(item.opcode), fuzzed.fill(item.payload), item.fin)
+                fuzzed.packets += 1
             else:
                 good = False
                 raw.writer.write(item.data)
-                field.packets += 1
+                fuzzed.packets += 1
         raw.send(Opcode.TEXT, b'42999["ping"]')
         with contextlib.suppress(OSError):
             await raw.writer.drain()
-        if good and talking.entered in (None, True) and b'"$token"' in self.auth:
-            await talking.until(lambda: wanted | {999} <= talking.acks, PATIENCE)
-            missing = {self.said[id - 1] for id in wanted - talking.acks}
-            assert not missing or talking.entered is False, f"no ack of {missing}"
+        if good and opened.entered in (None, True) and b'"$token"' in self.auth:
+            await opened.until(lambda: wanted | {999} <= opened.acks, ANSWER_MAX)
+            missing = {self.items[id - 1] for id in wanted - opened.acks}
+            assert not missing or opened.entered is False, f"no ack of {missing}"
         else:
-            await talking.until(lambda: 999 in talking.acks, PAUSE)
+            await opened.until(lambda: 999 in opened.acks, PAUSE)
         if self.leave == "cut":
             raw.writer.write(Frame(Opcode.TEXT, b"x" * 300).serialize(mask=True)[:100])
             raw.writer.close()
@@ -185,13 +185,13 @@ class Talk:
             raw.send(Opcode.CLOSE, b"\x03\xe8")
 
 
-class Talking:
+class OpenSocket:
     """An open socket: takes the acks, answers pings and calls."""
 
-    def __init__(self, field: Field, raw: Raw, answer: bytes | None) -> None:
+    def __init__(self, fuzzed: FuzzedServer, raw: FrameWebsocket, answer: bytes | None) -> None:
         self.acks: set[int] = set()
         self.entered: bool | None = None
-        self._field = field
+        self._fuzzed = fuzzed
         self._raw = raw
         self._answer = answer
         self._news = asyncio.Event()
@@ -207,9 +207,13 @@ class Talking:
                     self.acks.add(int(data[2 : data.index(b"[")]))
                 elif data.startswith((b"40", b"44")):
                     self.entered = data.startswith(b"40")
+                    if self.entered:
+                        self._fuzzed.remember("pid", json.loads(data[2:]).get("pid", ""))
                 elif data.startswith(b"42") and b'"rpc-request"' in data[:40] and self._answer is not None:
                     id = data[2 : data.index(b"[")]
-                    self._raw.send(Opcode.TEXT, b"43" + id + self._field.fill(self._answer))
+                    self._raw.send(Opcode.TEXT, b"43" + id + self._fuzzed.fill(self._answer))
+                elif data.startswith(b"42[") and isinstance(last := json.loads(data[2:])[-1], str):
+                    self._fuzzed.remember("offset", last)
                 self._news.set()
         self.entered = False
         self._news.set()
@@ -229,7 +233,7 @@ class Talking:
 
 
 @dataclass(frozen=True)
-class Poll:
+class PollingSession:
     """An Engine.IO connection over polling: bodies, odd queries, an upgrade that may go wrong."""
 
     bodies: tuple[bytes, ...]
@@ -237,7 +241,7 @@ class Poll:
     upgrade: tuple[bytes, ...] | None
     reads: int
 
-    async def run(self, field: Field) -> None:
+    async def run(self, fuzzed: FuzzedServer) -> None:
         path = "/v1/updates/?EIO=4&transport=polling"
         async with aiohttp.ClientSession() as http:
 
@@ -250,37 +254,37 @@ class Poll:
                 assert patience == PAUSE, f"no answer to {method} {url} {data!r}"
                 return ""
 
-            sid = json.loads((await ask("GET", field.url + path, patience=PATIENCE))[1:])["sid"]
-            url = f"{field.url}{path}&sid={sid}"
+            sid = json.loads((await ask("GET", fuzzed.url + path, patience=ANSWER_MAX))[1:])["sid"]
+            url = f"{fuzzed.url}{path}&sid={sid}"
             try:
                 for body in self.bodies:
-                    field.packets += 1
-                    await ask("POST", url, field.fill(body), PATIENCE)
+                    fuzzed.packets += 1
+                    await ask("POST", url, fuzzed.fill(body), ANSWER_MAX)
                 for _ in range(self.reads):
                     await ask("GET", url)
                 if self.upgrade is not None:
                     with contextlib.suppress(aiohttp.ClientError, ConnectionError, EOFError, TimeoutError):
-                        async with await Wire.open(field.url, sid) as wire:
+                        async with await PacketWebsocket.open(fuzzed.url, sid) as wire:
                             for packet in self.upgrade:
-                                await wire.send(field.fill(packet).decode("utf-8", "replace"))
+                                await wire.send(fuzzed.fill(packet).decode("utf-8", "replace"))
                             await wire.packet(PAUSE)
-                await ask("GET", f"{field.url}/v1/updates/?{self.query.replace('$sid', sid)}")
+                await ask("GET", f"{fuzzed.url}/v1/updates/?{self.query.replace('$sid', sid)}")
             finally:
                 with contextlib.suppress(aiohttp.ClientError):
-                    await ask("POST", url, b"1", PATIENCE)
+                    await ask("POST", url, b"1", ANSWER_MAX)
 
 
 @dataclass(frozen=True)
-class Bytes:
+class ConnectionBytes:
     """What may be no HTTP at all, on a connection of its own; the client then waits, or has left."""
 
     data: bytes
     wait: bool
 
-    async def run(self, field: Field) -> None:
-        field.packets += 1
-        async with await Connection.open(field.url) as connection:
-            await connection.send(field.fill(self.data))
+    async def run(self, fuzzed: FuzzedServer) -> None:
+        fuzzed.packets += 1
+        async with await Connection.open(fuzzed.url) as connection:
+            await connection.send(fuzzed.fill(self.data))
             if self.wait:
                 with contextlib.suppress(TimeoutError, EOFError, OSError, ValueError):
                     answer = await connection.answer(timeout=4 * PAUSE)
@@ -288,29 +292,49 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class VendorAnswer:
     """What Expo, GitHub and ElevenLabs answer from now on."""
 
     status: int
     body: bytes
     kind: str
 
-    async def run(self, field: Field) -> None:
-        field.elsewhere = (self.status, field.fill(self.body), self.kind)
+    async def run(self, fuzzed: FuzzedServer) -> None:
+        fuzzed.vendor_answer = (self.status, fuzzed.fill(self.body), self.kind)
 
 
-Step = Ask | Talk | Poll | Bytes | Elsewhere
+@dataclass(frozen=True)
+class Pause:
+    """Wait, with the sockets open: timers of the server run out."""
+
+    seconds: float
+
+    async def run(self, fuzzed: FuzzedServer) -> None:
+        await asyncio.sleep(self.seconds)
 
 
-async def play(field: Field, steps: list[Step]) -> None:
+@dataclass(frozen=True)
+class Together:
+    """Several steps at the same time, each on connections of its own but for requests, which take turns."""
+
+    steps: tuple[HttpRequest | SocketSession | PollingSession, ...]
+
+    async def run(self, fuzzed: FuzzedServer) -> None:
+        await asyncio.gather(*(step.run(fuzzed) for step in self.steps))
+
+
+Step = HttpRequest | SocketSession | PollingSession | ConnectionBytes | VendorAnswer | Pause | Together
+
+
+async def run_scenario(fuzzed: FuzzedServer, steps: list[Step]) -> None:
     """Run the steps, then check that the server still works."""
-    await field.fresh()
+    await fuzzed.new_account()
     try:
         for step in steps:
             try:
-                await step.run(field)
-            except (OSError, Lost) as error:
+                await step.run(fuzzed)
+            except (OSError, ConnectionLost) as error:
                 raise AssertionError(f"{step}: {error!r}") from error
     finally:
-        await field.leave()
-    await field.look()
+        await fuzzed.close_opened()
+    await fuzzed.check_health()

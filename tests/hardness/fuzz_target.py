@@ -1,4 +1,4 @@
-"""Where the fuzzer plays: a server with everything configured, an account for every scenario, and what was found."""
+"""The server that the fuzzer sends to, with everything configured and an account for every scenario."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from aiohttp import web
 
 from tests.client import Account, World, b64, uid
 from tests.conftest import Process
-from tests.raw_connections import Answer, Connection
+from tests.raw_connections import Connection, HttpAnswer
 from tests.vendor_servers import VendorServer
 
 BAD = re.compile(r"Traceback| ERROR | CRITICAL |never awaited|never retrieved|Exception ignored|Warning: ")
-GONE = 100.0  # s in which everything left behind must be gone: who answers no ping is given up after 60
+CLEANUP_MAX = 100.0  # s in which everything left behind must be gone: who answers no ping is given up after 60
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The server ended a connection in the middle of a request that was well-formed."""
 
 
-class Open(Protocol):
+class Closable(Protocol):
     """What is closed at the end of a scenario."""
 
     async def close(self) -> None: ...
 
 
-class Field:
-    """One server, and what is known of it. `async with`."""
+class FuzzedServer:
+    """A server process, and what the fuzzer knows about it. `async with`."""
 
     WEBHOOK_SECRET = "webhook"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.open: list[Open] = []
-        self.elsewhere: tuple[int, bytes, str] = (200, b"{}", "application/json")
+        self.open: list[Closable] = []
+        self.vendor_answer: tuple[int, bytes, str] = (200, b"{}", "application/json")
         self.requests = self.events = self.packets = self.scenarios = 0
         self.statuses: dict[int, int] = {}
         self._names: dict[bytes, bytes] = {}
         self._connection: Connection | None = None
+        self._turn = asyncio.Lock()  # of the kept connection
         self._read = 0
 
-    async def __aenter__(self) -> Field:
-        self._stand_in = await VendorServer(self._elsewhere).__aenter__()
-        there = self._stand_in.url
+    async def __aenter__(self) -> FuzzedServer:
+        self._vendors = await VendorServer(self._answer_as_vendor).__aenter__()
+        there = self._vendors.url
         self.server = await asyncio.to_thread(
             lambda: Process(
                 self._folder, HAPPY_SERVER_LIGHT_SESSION_GRACE="1", HAPPY_SERVER_LIGHT_EXPO_URL=f"{there}/push",
@@ -70,9 +71,9 @@ class Field:
         found = re.search(r"  Metrics  (\S+)", "\n".join(self.server.printed))
         assert found is not None
         self._metrics = found[1]
-        await self.fresh()  # what is made at the first request is no leak
-        await self.look()
-        await self.leave()
+        await self.new_account()  # what is made at the first request is no leak
+        await self.check_health()
+        await self.close_opened()
         self._before = await self._held()
         self.memory = self._process.memory_info().rss
         return self
@@ -83,20 +84,20 @@ class Field:
         await self.world.__aexit__(None, None, None)
         if self._connection is not None:
             self._connection.writer.close()
-        await self._stand_in.__aexit__(None, None, None)
+        await self._vendors.__aexit__(None, None, None)
         if self.server.process.poll() is None:
             self.server.kill()
 
-    async def _elsewhere(self, request: web.Request, body: Any) -> web.StreamResponse:
-        self._stand_in.got.clear()
-        status, answer, kind = self.elsewhere
+    async def _answer_as_vendor(self, request: web.Request, body: Any) -> web.StreamResponse:
+        self._vendors.got.clear()
+        status, answer, kind = self.vendor_answer
         return web.Response(status=status, body=answer, content_type=kind)
 
     # -------------------------------------------------------------------------------- one scenario
-    async def fresh(self) -> None:
+    async def new_account(self) -> None:
         """Make an account with one of everything, which `fill` can name."""
         self.scenarios += 1
-        self.elsewhere = (200, b"{}", "application/json")
+        self.vendor_answer = (200, b"{}", "application/json")
         self.account: Account = await self.world.account()
         alice, key = self.account, os.urandom(32)
         session, machine = (await alice.session("tag"))["id"], (await alice.machine())["id"]
@@ -110,10 +111,15 @@ class Field:
             "session": session, "machine": machine, "artifact": artifact, "other": self.other.id, "token": alice.token,
             "file": file, "ref": f"sessions/{session}/attachments/{file}", "public": b64(key),
             "challenge": asked["challenge"], "state": url.partition("state=")[2].partition("&")[0],
-            "room": alice.id, "elsewhere": self._stand_in.url,
+            "room": alice.id, "vendors": self._vendors.url,
+            "pid": "x", "offset": "x",
             "signature": b64(nacl.signing.SigningKey(key).sign(key).signature),
         }  # fmt: skip
         self._names = {f"${name}".encode(): value.encode() for name, value in values.items()}
+
+    def remember(self, name: str, value: str) -> None:
+        """Let `fill` put the value in for `$name`."""
+        self._names[f"${name}".encode()] = value.encode()
 
     def fill(self, data: bytes) -> bytes:
         """Return the bytes with what `$name` stands for."""
@@ -123,8 +129,15 @@ class Field:
             data = data.replace(name, value)
         return data.replace(b"$fresh", uid().encode()).replace(b"$now", b"%d" % (time.time() * 1000))
 
-    async def exchange(self, data: bytes, head: bool) -> Answer:
-        """Send a request on the kept connection, or on a new one if that was ended. Raises Lost, TimeoutError."""
+    async def exchange(self, data: bytes, head: bool) -> HttpAnswer:
+        """Send a request on the kept connection, or on a new one if that has ended.
+
+        Raises ConnectionLost, TimeoutError.
+        """
+        async with self._turn:
+            return await self._exchange(data, head)
+
+    async def _exchange(self, data: bytes, head: bool) -> HttpAnswer:
         for _ in range(2):
             kept = self._connection is not None
             if self._connection is None:
@@ -137,20 +150,20 @@ class Field:
                 connection.writer.close()
                 self._connection = None
                 if not kept:
-                    raise Lost(repr(error)) from error
+                    raise ConnectionLost(repr(error)) from error
                 continue
             if answer.headers.get("connection", "").lower() == "close":
                 connection.writer.close()
                 self._connection = None
             return answer
-        raise Lost("twice")
+        raise ConnectionLost("twice")
 
-    async def leave(self) -> None:
+    async def close_opened(self) -> None:
         """Close what the scenario opened."""
         opened, self.open = self.open, []
         await asyncio.gather(*(each.close() for each in opened))
 
-    async def look(self) -> None:
+    async def check_health(self) -> None:
         """Check that the server answers, accepts a socket, and has no error in its log."""
         response = await self.world.http.get("/health")
         assert response.status_code == 200, response.text
@@ -158,9 +171,9 @@ class Field:
         assert await ui.call("ping") == {}
         await ui.close()
         self.world.sockets.clear()
-        self.log()
+        self.check_log()
 
-    def log(self) -> None:
+    def check_log(self) -> None:
         """Check the log. Raises AssertionError for what should not be in it."""
         new = self.server.log[self._read :]
         self._read += len(new)
@@ -175,7 +188,7 @@ class Field:
         (tasks,) = re.findall(r"^event_loop_tasks (\S+)", text, re.M)
         return {"handles": self._process.num_fds(), "tasks": int(float(tasks)), "sockets": int(sockets)}
 
-    async def nothing_left(self) -> str:
+    async def wait_for_cleanup(self) -> str:
         """Wait until what was opened is closed, stop the server, and return what it held, as text.
 
         Raises AssertionError for a leak, for something bad in the log, and for a stop that is not clean.
@@ -184,7 +197,7 @@ class Field:
             self._connection.writer.close()
             self._connection = None
         memory = self._process.memory_info().rss
-        until = time.monotonic() + GONE
+        until = time.monotonic() + CLEANUP_MAX
         while True:
             held = await self._held()
             over = {name: (self._before[name], count) for name, count in held.items() if count > self._before[name]}
@@ -196,11 +209,11 @@ class Field:
                 break
             assert time.monotonic() < until, f"left behind (before, now): {over}"
             await asyncio.sleep(0.2)
-        self.log()
+        self.check_log()
         with contextlib.suppress(Exception):
             await self.world.http.aclose()
         assert await asyncio.to_thread(self.server.stop) == 0
-        self.log()
+        self.check_log()
         return (
             f"handles {self._before['handles']} -> {held['handles']}, "
             f"tasks {self._before['tasks']} -> {held['tasks']}, "

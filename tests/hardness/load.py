@@ -18,7 +18,7 @@ import psutil
 from tests.bench.load import Http
 from tests.client import Account, World, uid
 from tests.conftest import Process
-from tests.raw_connections import Wire
+from tests.raw_connections import PacketWebsocket
 
 MB = 1_000_000
 
@@ -27,12 +27,12 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-async def open_wires(alice: Account, count: int, kind: str = "") -> list[Wire]:
+async def open_wires(alice: Account, count: int, kind: str = "") -> list[PacketWebsocket]:
     """Sockets of one kind, a hundred at a time."""
-    wires: list[Wire] = []
+    wires: list[PacketWebsocket] = []
 
-    async def one(i: int) -> Wire:
-        wire = await Wire.open(alice.world.url)
+    async def one(i: int) -> PacketWebsocket:
+        wire = await PacketWebsocket.open(alice.world.url)
         auth = {"token": alice.token}
         if kind:
             auth |= {"clientType": f"{kind}-scoped", f"{kind}Id": f"{kind}{i}"}
@@ -44,7 +44,7 @@ async def open_wires(alice: Account, count: int, kind: str = "") -> list[Wire]:
     return wires
 
 
-async def close(wires: list[Wire]) -> None:
+async def close(wires: list[PacketWebsocket]) -> None:
     await asyncio.gather(*(wire.__aexit__(None, None, None) for wire in wires), return_exceptions=True)
 
 
@@ -62,7 +62,7 @@ async def beats(alice: Account, seconds: float) -> None:
     wires = await open_wires(alice, 300, "session") + await open_wires(alice, 20, "machine")
     end = time.monotonic() + seconds
 
-    async def beat(place: int, wire: Wire, event: str, name: str, id: str) -> None:
+    async def beat(place: int, wire: PacketWebsocket, event: str, name: str, id: str) -> None:
         await asyncio.sleep(2 * place / 320)  # spread, as clients that started at different times are
         while time.monotonic() < end:
             await wire.send(f'42["{event}",{{"{name}":"{id}","time":{now()}}}]')

@@ -1,7 +1,7 @@
 """What clients send that no client should: JSON of every kind, and what fits a struct but for a few places.
 
 Everything is text as it travels, since the oddest of it (1e400, half a surrogate, a key twice) is nothing that
-Python has. `$name` in it stands for something real, which the fuzzer puts in: see `fuzz.Field`.
+Python has. `$name` in it stands for something real, which the fuzzer puts in: see `FuzzedServer.fill`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ any_json: st.SearchStrategy[Any] = st.recursive(
 
 
 def write(value: Any) -> bytes:
-    """As it travels."""
+    """Return a value as it travels."""
     if isinstance(value, Text):
         return bytes(value)
     if isinstance(value, dict):
@@ -134,34 +134,34 @@ def fitting(kind: inspect.Type, name: str = "") -> st.SearchStrategy[Any]:
             return any_json
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every item of every container, as container and index."""
+def _positions(value: Any) -> list[tuple[Any, Any]]:
+    """Return every item of every container, as container and index."""
     if isinstance(value, dict):
         value = Pairs(value.items())
     found: list[tuple[Any, Any]] = []
     if isinstance(value, list):
         for index, item in enumerate(value):
             found.append((value, index))
-            found += _places(item[1] if isinstance(value, Pairs) else item)
+            found += _positions(item[1] if isinstance(value, Pairs) else item)
     return found
 
 
-def _opened(value: Any) -> Any:
+def _with_pairs(value: Any) -> Any:
     """Return a copy whose objects are Pairs, so that everything in it can be changed."""
     if isinstance(value, dict):
-        return Pairs((key, _opened(item)) for key, item in value.items())
-    return [_opened(item) for item in value] if isinstance(value, list) else value
+        return Pairs((key, _with_pairs(item)) for key, item in value.items())
+    return [_with_pairs(item) for item in value] if isinstance(value, list) else value
 
 
 @st.composite
-def spoilt(draw: Callable[[st.SearchStrategy[Any]], Any], good: st.SearchStrategy[Any], most: int = 3) -> Any:
-    """Something good with up to `most` places changed: another value, gone, there twice, or one too many."""
-    value = _opened(draw(good))
+def mutated(draw: Callable[[st.SearchStrategy[Any]], Any], good: st.SearchStrategy[Any], most: int = 3) -> Any:
+    """Return something good with up to `most` places changed: another value, gone, there twice, or one too many."""
+    value = _with_pairs(draw(good))
     for _ in range(draw(st.integers(0, most))):
-        places = _places(value)
-        if not places:
+        positions = _positions(value)
+        if not positions:
             return draw(odd)
-        container, index = draw(st.sampled_from(places))
+        container, index = draw(st.sampled_from(positions))
         pairs = isinstance(container, Pairs)
         match draw(st.sampled_from(["other", "other", "other", "gone", "twice", "more"])):
             case "other":
@@ -181,7 +181,7 @@ def bodies(kind: type[Any] | None) -> st.SearchStrategy[bytes]:
     anything = st.one_of(any_json.map(write), odd, st.binary(max_size=40), st.just(b""))
     if kind is None:
         return anything
-    near = spoilt(fitting(inspect.type_info(kind))).map(write)
+    near = mutated(fitting(inspect.type_info(kind))).map(write)
     return st.one_of(near, near, near, near, anything)
 
 
@@ -209,7 +209,7 @@ def targets(draw: Callable[[st.SearchStrategy[Any]], Any], path: str, query: typ
 
 
 @st.composite
-def garbled(draw: Callable[[st.SearchStrategy[Any]], Any], good: st.SearchStrategy[bytes]) -> bytes:
+def mutated_bytes(draw: Callable[[st.SearchStrategy[Any]], Any], good: st.SearchStrategy[bytes]) -> bytes:
     """Good bytes with some changed, and perhaps an early end."""
     data = bytearray(draw(good))
     for _ in range(draw(st.integers(0, 3))):

@@ -109,13 +109,16 @@ class SqliteReader:
         self._tx = ReadTransaction(connection.raw, DIALECT)
 
     def read(self, operation: Callable[[ReadTransaction], R]) -> R:
-        """Run `operation`. Raises what it raises, and ServiceUnavailable if the database is damaged."""
+        """Run `operation`. Raises what it raises, and ServiceUnavailable if the database cannot be read."""
         try:
             return operation(self._tx)
         except sqlite3.DatabaseError as error:
             damage = self._file.see(error)
             if damage is None:
-                raise
+                if not isinstance(error, sqlite3.OperationalError):
+                    raise
+                log.error("database: %s", error)
+                damage = ServiceUnavailable("The server cannot read its database")
             raise damage from error
 
 
