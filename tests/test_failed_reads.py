@@ -36,7 +36,9 @@ async def test_a_read_that_the_disk_refuses_is_503(
     async with World(server.url) as world:
         alice = await world.account()
         await alice.ok("GET", "/v1/kv")
-        monkeypatch.setattr(kv, "list_keys", failing(sqlite3.OperationalError("disk I/O error")))
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        monkeypatch.setattr(kv, "list_keys", failing(error))
         response = await alice.get("/v1/kv")
         assert response.status_code == 503 and UNREADABLE in response.text
         assert "database: disk I/O error" in caplog.text and "Traceback" not in caplog.text

@@ -115,8 +115,8 @@ class SqliteReader:
         except sqlite3.DatabaseError as error:
             damage = self._file.see(error)
             if damage is None:
-                if not isinstance(error, sqlite3.OperationalError):
-                    raise
+                if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                    raise  # SQL that is wrong
                 log.error("database: %s", error)
                 damage = ServiceUnavailable("The server cannot read its database")
             raise damage from error
