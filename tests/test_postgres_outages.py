@@ -16,6 +16,7 @@ from happy_light.config import postgres_url
 from happy_light.errors import ServiceUnavailable
 from happy_light.store import Database, Transaction
 from happy_light.store.postgres import connection as connections
+from happy_light.store.postgres import pipeline
 from happy_light.store.postgres.engine import PostgresEngine
 from happy_light.store.postgres.writer import PostgresWriter
 from tests.postgres_fixtures import cut, opened, until
@@ -116,18 +117,18 @@ def through(way: CutOff, url: str) -> str:
 async def test_a_connection_that_is_lost_while_commit_is_sent_leaves_nothing_to_the_next(
     database: Database, other: psycopg.Connection[Any], heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = connections.PostgresConnection.execute
+    send = pipeline.Pipeline.send
     lost = 0
 
-    def lose(self: connections.PostgresConnection, sql: str, args: Any = ()) -> connections.PostgresCursor:
+    def lose(self: pipeline.Pipeline, text: bytes, args: Any) -> pipeline.Answer:
         nonlocal lost
-        if sql == "COMMIT" and lost == 0:
+        if text == b"COMMIT" and lost == 0:
             lost += 1
             cut(other)
-            self.raw.close()
-        return execute(self, sql, args)
+            self.connection.close()
+        return send(self, text, args)
 
-    monkeypatch.setattr(connections.PostgresConnection, "execute", lose)
+    monkeypatch.setattr(pipeline.Pipeline, "send", lose)
     assert await asyncio.gather(*(database.write("a", put, n) for n in range(3))) == [0, 1, 2]
     assert lost == 1
     assert await database.read(keys, "a") == [0, 1, 2]

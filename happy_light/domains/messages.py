@@ -239,24 +239,24 @@ async def post_one_or_many(request: Request[OneOrManyMessages, None]) -> StoredM
         new = [(message.content, message.local_id) for message in body.messages]
     else:
         raise BadRequest("Either content or messages is required")
-    return await request.context.database.write(request.account_id, append, request.path["id"], new)
+    return await request.context.database.write_within(request.account_id, request.path["id"], append, new)
 
 
 async def post(request: Request[NewMessages, None]) -> StoredMessages:
     """Store up to 100 messages, each localId once; the answer includes those that existed already."""
     new = [(message.content, message.local_id) for message in request.body.messages]
-    return await request.context.database.write(request.account_id, append, request.path["id"], new)
+    return await request.context.database.write_within(request.account_id, request.path["id"], append, new)
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def message(context: ServerContext, client: Client, data: SocketMessage) -> asyncio.Future[MessageAck]:
     """Store one message; the sending socket does not receive its update."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
-    return context.database.write(client.account_id, _append_one, client.sid, data.sid, data.message, local_id)
+    return context.database.write_within(client.account_id, data.sid, _append_one, client.sid, data.message, local_id)
 
 
 def _append_one(
-    tx: Transaction, account_id: str, skip: str, session_id: str, content: str, local_id: str | None
+    tx: Transaction, account_id: str, session_id: str, skip: str, content: str, local_id: str | None
 ) -> MessageAck:
     (stored,) = append(tx, account_id, session_id, [(content, local_id)], skip).messages
     return MessageAck(True, stored.id, stored.seq, stored.local_id)

@@ -46,6 +46,13 @@ class Writer(Protocol):
         """How many seconds of operations one transaction takes: it holds rows that other processes may need."""
 
     @property
+    def ahead_max(self) -> int:
+        """How many writes are looked at together for `read_ahead`; 1 if a query of it costs no way to another program.
+
+        The time of a group is looked at only after so many.
+        """
+
+    @property
     def savepoints(self) -> bool:
         """Whether a group with a failed write is run again with savepoints; otherwise write by write."""
 
@@ -59,8 +66,20 @@ class Writer(Protocol):
     def begin(self, account_ids: Collection[str]) -> None:
         """Begin a transaction that no other writer can change these accounts in."""
 
+    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+        """Send the first query of each operation, so that all the answers come at once when the operations are run.
+
+        They have to be run next, with the same arguments; each reads nothing that one before it changes.
+        """
+
     def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-        """Raise the seq of each account by its count. Return (account id, new seq) of those that still exist."""
+        """Raise the seq of each account by its count. Return (account id, new seq) of those that exist.
+
+        Some may turn out not to exist any more; after the commit, `deleted` returns them.
+        """
+
+    def deleted(self) -> Collection[str]:
+        """Return accounts for which `advance` returned a seq, but which did not exist any more. After `commit` only."""
 
     def keep(self, updates: Sequence[Committed], now: int) -> None:
         """Store updates for whoever misses them, if several processes can use this database. `now` is in ms."""

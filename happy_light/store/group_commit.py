@@ -8,6 +8,9 @@ operation may run more than once.
 An error leads through its traceback to the frames that it passed and to those that called them, also to the frames
 here, and they to the units. So a unit keeps nothing once its caller is told: no cycle holds a write in memory.
 
+Where the database is another program, each query costs a way there and back. So writes that each stay within a part of
+an account (a session) have their first queries sent together, and run when the answers are there; `rounds` says which.
+
 The updates of a group get their account's next `seq` inside the same transaction. After the commit, on the event
 loop, they go to the bus in this order, and then the callers wake.
 """
@@ -19,7 +22,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from happy_light import clock
@@ -45,12 +49,18 @@ UNKNOWN = "The database went away during the write, and it is not known whether 
 class Unit:
     """A write that waits for its turn, and its outcome."""
 
-    __slots__ = ("account_ids", "busy", "error", "future", "operation", "result", "tx")
+    __slots__ = ("account_ids", "busy", "error", "future", "operation", "part", "result", "tx")
 
     def __init__(
-        self, account_ids: Collection[str], operation: Callable[[Transaction], Any], future: asyncio.Future[Any]
+        self,
+        account_ids: Collection[str],
+        part: str | None,
+        operation: Callable[[Transaction], Any],
+        future: asyncio.Future[Any],
     ) -> None:
         self.account_ids = account_ids
+        self.part = part
+        """What the operation keeps to; None if it may read and change whatever belongs to its accounts."""
         self.operation = operation
         self.future = future
         self.tx: Transaction | None = None
@@ -88,6 +98,18 @@ class _SavepointsNeededError(Exception):
         self.error = error
 
 
+def rounds(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Return units that each keep to a part in lists, in which no two keep to the same one, in the order of each part."""
+    lists: list[list[Unit]] = []
+    seen: dict[str | None, int] = {}
+    for unit in units:
+        number = seen[unit.part] = seen.get(unit.part, -1) + 1
+        if number == len(lists):
+            lists.append([])
+        lists[number].append(unit)
+    return lists
+
+
 class GroupCommit:
     """The queue of writes and the thread that commits them."""
 
@@ -109,12 +131,14 @@ class GroupCommit:
         """How many writes wait."""
         return len(self._waiting)
 
-    def write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
+    def write(
+        self, account_ids: Collection[str], part: str | None, operation: Callable[[Transaction], R]
+    ) -> asyncio.Future[R]:
         """Queue a write. The future is resolved when it is on disk. Raises ServiceUnavailable when too many wait."""
         if len(self._waiting) >= WAITING_MAX:
             raise ServiceUnavailable("Too many writes are waiting")
         future: asyncio.Future[R] = self._loop.create_future()
-        unit = Unit(account_ids, operation, future)
+        unit = Unit(account_ids, part, operation, future)
         with self._lock:
             self._waiting.append(unit)
             if self._running:
@@ -165,6 +189,8 @@ class GroupCommit:
         else:
             self.commits.add(time.perf_counter() - started)
             self.writes += len(group)
+            if deleted := self._writer.deleted():
+                messages = [one for one in messages if not _is_for(one, deleted)]
             self._hand_over(group, messages)
 
     def _recover(self, group: list[Unit], savepoints: bool, attempt: int, error: Exception) -> None:
@@ -243,29 +269,45 @@ class GroupCommit:
         """
         writer, now = self._writer, clock.now_ms()
         end = time.monotonic() + writer.group_seconds
-        for index, unit in enumerate(group):
-            if index and time.monotonic() > end:
+        first = 0
+        while first < len(group):
+            if first and time.monotonic() > end:
                 with self._lock:
-                    self._waiting.extendleft(reversed(group[index:]))
-                del group[index:]
+                    self._waiting.extendleft(reversed(group[first:]))
+                del group[first:]
                 break
-            tx = Transaction(writer.connection, self._dialect, now)
-            before = writer.changes()
-            if savepoints:
-                writer.connection.execute("SAVEPOINT unit")
-            try:
-                unit.succeed(tx, unit.operation(tx))
-            except Exception as error:
-                if savepoints:
-                    if not writer.usable():
-                        raise
-                    writer.connection.execute("ROLLBACK TO SAVEPOINT unit")
-                elif writer.changes() != before or not writer.usable():
-                    raise _SavepointsNeededError(error) from error
-                unit.fail(writer.translate(error))
-            if savepoints:
-                writer.connection.execute("RELEASE SAVEPOINT unit")
+            units = _neighbours(group, first, writer.ahead_max)
+            first += len(units)
+            for together in rounds(units) if len(units) > 1 else (units,):
+                if len(together) > 1:
+                    writer.read_ahead([partial(self._run_unit_ahead, unit, now) for unit in together])
+                for unit in together:
+                    self._run_unit(unit, now, savepoints)
         return self._number(group, now)
+
+    def _run_unit_ahead(self, unit: Unit, now: int) -> None:
+        """Run an operation in vain, until the writer stops it."""
+        unit.operation(Transaction(self._writer.connection, self._dialect, now))
+
+    def _run_unit(self, unit: Unit, now: int, savepoints: bool) -> None:
+        """Run an operation and keep its outcome. Raises what `_run_group` raises."""
+        writer = self._writer
+        tx = Transaction(writer.connection, self._dialect, now)
+        before = writer.changes()
+        if savepoints:
+            writer.connection.execute("SAVEPOINT unit")
+        try:
+            unit.succeed(tx, unit.operation(tx))
+        except Exception as error:
+            if savepoints:
+                if not writer.usable():
+                    raise
+                writer.connection.execute("ROLLBACK TO SAVEPOINT unit")
+            elif writer.changes() != before or not writer.usable():
+                raise _SavepointsNeededError(error) from error
+            unit.fail(writer.translate(error))
+        if savepoints:
+            writer.connection.execute("RELEASE SAVEPOINT unit")
 
     def _number(self, group: list[Unit], now: int) -> list[BusMessage]:
         """Return what the group published, every update with its account's next seq. `now` is in ms."""
@@ -302,6 +344,20 @@ class GroupCommit:
         self._bus.publish(*messages)
         for unit in group:
             unit.tell()
+
+
+def _neighbours(group: list[Unit], first: int, most: int) -> list[Unit]:
+    """Return the unit at `first` and those behind it, as long as each keeps to a part."""
+    end = first + 1
+    if group[first].part is not None:
+        while end < min(first + most, len(group)) and group[end].part is not None:
+            end += 1
+    return group[first:end]
+
+
+def _is_for(message: BusMessage, account_ids: Collection[str]) -> bool:
+    """Whether it is an update for one of the accounts."""
+    return isinstance(message, Committed) and message.audience.account_id in account_ids
 
 
 def _tell_unknown(group: list[Unit]) -> None:

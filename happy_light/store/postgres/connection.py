@@ -10,15 +10,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import Pipeline, RawCursor, RawServerCursor
+from psycopg import RawCursor, RawServerCursor
 
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.postgres.errors import UNAVAILABLE, summary
 from happy_light.store.postgres.errors import translate as translate_error
-from happy_light.store.postgres.sql import ADAPTERS, translate
+from happy_light.store.postgres.pipeline import Answer, Pipeline
+from happy_light.store.postgres.sql import ADAPTERS, batches, repeated, translate
+from happy_light.store.transaction import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -81,42 +84,12 @@ class _Context:
     connection = None
 
 
-class PostgresCursor:
-    """What a statement returned."""
-
-    __slots__ = ("_connection", "_cursor")
-
-    def __init__(self, connection: PostgresConnection, cursor: psycopg.Cursor[Any]) -> None:
-        self._connection = connection
-        self._cursor = cursor
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows were changed; waits for the answer."""
-        self._connection.wait()
-        return self._cursor.rowcount
-
-    @property
-    def description(self) -> Any:
-        """The columns, once rows were fetched; the first item of each is its name."""
-        return self._cursor.description
-
-    @property
-    def status(self) -> str | None:
-        """PostgreSQL's word for what was done."""
-        return self._cursor.statusmessage
-
-    def fetchone(self) -> Any:
-        """Return the next row or None; waits for the answer."""
-        return self._cursor.fetchone()
-
-    def fetchall(self) -> list[Any]:
-        """Return the rows that are left; waits for the answer."""
-        return self._cursor.fetchall()
+class _SentAheadError(BaseException):
+    """Stops an operation at its first statement; not an Exception, which operations may catch."""
 
 
 class PostgresConnection:
-    """A connection as operations use it; `pipeline` while statements are sent without waiting for each answer."""
+    """A connection as operations use it. In a pipeline, statements are sent without waiting for each answer."""
 
     def __init__(self, url: str, readonly: bool, **session: str) -> None:
         self._url = url
@@ -125,7 +98,11 @@ class PostgresConnection:
         self._raw: psycopg.Connection[Any] | None = None
         self._next_attempt = 0.0  # s of the monotonic clock
         self._delay = _RETRY_FIRST
-        self.pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | None = None
+        self._in_pipeline = False
+        self._reading_ahead = False
+        self._ahead: dict[tuple[str, tuple[Any, ...]], Answer] = {}
+        """What was sent before the operation that asks for it, by SQL and values."""
         self.writes = 0
         """How many statements that may change rows were sent."""
 
@@ -143,6 +120,8 @@ class PostgresConnection:
     def connect(self) -> None:
         """Connect. Raises psycopg.Error."""
         self._raw = connect(self._url, readonly=self._readonly, **self._session)
+        self._pipeline = Pipeline(self._raw)
+        self._in_pipeline = False
 
     def ensure(self) -> None:
         """Connect if there is no connection. Raises ServiceUnavailable."""
@@ -179,21 +158,69 @@ class PostgresConnection:
         except psycopg.Error as error:
             raise translate_error(error) from None
 
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> PostgresCursor:
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the connection, which `ensure` has made."""
+        assert self._pipeline is not None
+        return self._pipeline
+
+    def enter_pipeline(self) -> None:
+        """Send statements without waiting for their answers from here on."""
+        self.pipeline.enter()
+        self._in_pipeline = True
+
+    def leave_pipeline(self) -> None:
+        """Wait for the answers that are missing. Raises the first error that there was in the pipeline."""
+        if self._in_pipeline:
+            self._in_pipeline = False
+            self._ahead.clear()
+            self.pipeline.leave()
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> Cursor:
         """Run a statement; in a pipeline, its answer or error may come with a later one."""
         statement = translate(sql)
-        cursor = self.raw.execute(statement.text, args, binary=True)
+        if not self._in_pipeline:
+            self.writes += statement.writes
+            return self.raw.execute(statement.text, args, binary=True)
+        if self._reading_ahead:
+            if not statement.writes:
+                self._ahead[sql, tuple(args)] = self.pipeline.send(statement.text, args)
+            raise _SentAheadError
+        if self._ahead and (sent := self._ahead.pop((sql, tuple(args)), None)) is not None:
+            return sent
         self.writes += statement.writes
-        return PostgresCursor(self, cursor)
+        return self.pipeline.send(statement.text, args)
+
+    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+        """Run each operation up to its first statement, and send that if it only reads.
+
+        The answer is given to the next `execute` of the same statement, until this is called again.
+        """
+        self._ahead.clear()
+        self._reading_ahead = True
+        try:
+            for operation in operations:
+                # One that fails will fail again when it is run.
+                with contextlib.suppress(_SentAheadError, Exception):
+                    operation()
+        finally:
+            self._reading_ahead = False
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement for every row of values, without waiting for an answer in a pipeline."""
+        if self._reading_ahead:
+            raise _SentAheadError
         statement = translate(sql)
         self.writes += statement.writes
-        if len(rows) == 1:
-            self.raw.execute(statement.text, rows[0])
-        else:
-            self.raw.cursor().executemany(statement.text, rows)
+        first = 0
+        for count in batches(sql, len(rows)):
+            args = rows[first] if count == 1 else tuple(chain.from_iterable(rows[first : first + count]))
+            text = repeated(sql, count).text
+            if self._in_pipeline:
+                self.pipeline.send(text, args)
+            else:
+                self.raw.execute(text, args)
+            first += count
 
     def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query inside a transaction, some hundred at a time."""
@@ -201,11 +228,6 @@ class PostgresConnection:
             cursor.itersize = _FETCHED
             cursor.execute(translate(sql).text, args, binary=True)
             yield from cursor
-
-    def wait(self) -> None:
-        """Wait until everything that was sent is answered. Raises the first error."""
-        if self.pipeline is not None:
-            self.pipeline.sync()
 
     def close(self) -> None:
         """Disconnect."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -13,6 +14,8 @@ from psycopg.types.string import BytesBinaryDumper
 
 _QUOTED_OR_VALUE: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\?")
 _READS: Final = re.compile(r"\s*(SELECT|VALUES)\b", re.I)
+_INSERT: Final = re.compile(r"INSERT INTO \w+ \([\w, ]+\) VALUES \([?, ]+\)")
+_BATCHES: Final = (64, 16, 4, 1)  # rows of an INSERT
 _STATEMENTS: Final = 1024  # texts remembered
 
 
@@ -36,6 +39,23 @@ def translate(sql: str) -> Statement:
         return f"${count}"
 
     return Statement(_QUOTED_OR_VALUE.sub(numbered, sql).encode(), _READS.match(sql) is None)
+
+
+def batches(sql: str, rows: int) -> Iterator[int]:
+    """Yield how many rows each statement takes for `rows` rows of a statement: few texts, so that all are prepared."""
+    for size in _BATCHES if _INSERT.fullmatch(sql) else (1,):
+        while rows >= size:
+            yield size
+            rows -= size
+
+
+@functools.lru_cache(_STATEMENTS)
+def repeated(sql: str, rows: int) -> Statement:
+    """Return an INSERT of one row as one of so many rows; any statement if it is one."""
+    if rows == 1:
+        return translate(sql)
+    head, values = sql[: sql.rindex("(")], sql[sql.rindex("(") :]
+    return translate(head + ", ".join([values] * rows))
 
 
 class _BoolAsIntDumper(Dumper):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from happy_light import clock, ids
 from happy_light.bus import Committed
@@ -30,12 +30,14 @@ from happy_light.store.engine import ADVANCE, OutcomeUnknownError
 from happy_light.store.job_thread import JobThread
 from happy_light.store.postgres import errors
 from happy_light.store.postgres.connection import PostgresConnection
+from happy_light.store.transaction import Cursor
 
 log = logging.getLogger(__name__)
 
 GROUP_MAX: Final = 64
 GROUP_SECONDS: Final = 0.004
-_LOCK: Final = "SELECT id FROM accounts WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE"
+AHEAD_MAX: Final = 32
+_LOCK: Final = "SELECT id, seq FROM accounts WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE"
 _STORE: Final = "INSERT INTO updates (account_id, seq, audience, skip, frame, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _REGISTER: Final = "INSERT INTO writers (id, group_number, written_at) VALUES (?, 0, ?) ON CONFLICT (id) DO NOTHING"
 _NUMBER: Final = (
@@ -51,14 +53,17 @@ class PostgresWriter:
     savepoints = False
     group_max = GROUP_MAX
     group_seconds = GROUP_SECONDS
+    ahead_max = AHEAD_MAX
 
     def __init__(self, url: str) -> None:
         self.connection = PostgresConnection(url, readonly=False)
         self._thread = JobThread("writer")
         self._id = ids.new_id()
         self._group = 0
+        self._locked: Cursor | None = None
+        """The answer with the accounts that are locked, and their seq."""
+        self._advanced: dict[str, Cursor] = {}
         self._registered: psycopg.Connection[object] | None = None
-        self._cleanup = contextlib.ExitStack()
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` on the writer's thread."""
@@ -85,16 +90,30 @@ class PostgresWriter:
         self.open()
         self._group += 1
         connection = self.connection
-        connection.pipeline = self._cleanup.enter_context(connection.raw.pipeline())
+        connection.enter_pipeline()
         connection.execute("BEGIN")
+        self._locked = None
         if account_ids:
             # What a client gives as an account may contain what no text of PostgreSQL can.
-            connection.execute(_LOCK, (sorted(id for id in account_ids if "\0" not in id),))
+            self._locked = connection.execute(_LOCK, (sorted(id for id in account_ids if "\0" not in id),))
+
+    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+        """Send the first query of each operation."""
+        self.connection.read_ahead(operations)
 
     def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-        """Raise the seq of each account by its count, all in one exchange."""
-        answers = [(id, self.connection.execute(ADVANCE, (count, id))) for id, count in counts.items()]
-        return [(id, row[0]) for id, answer in answers if (row := answer.fetchone())]
+        """Raise the seq of each account by its count. Only those of accounts that are not locked are waited for."""
+        self._advanced = {id: self.connection.execute(ADVANCE, (count, id)) for id, count in counts.items()}
+        locked: dict[str, int] = dict(self._locked.fetchall()) if self._locked and counts else {}
+        for id, answer in self._advanced.items():
+            if id in locked:
+                yield id, locked[id] + counts[id]
+            elif row := answer.fetchone():
+                yield id, row[0]
+
+    def deleted(self) -> set[str]:
+        """Return the accounts of the last `advance` that the group itself deleted."""
+        return {id for id, answer in self._advanced.items() if answer.rowcount == 0}
 
     def keep(self, updates: Sequence[Committed], now: int) -> None:
         """Store updates in the outbox."""
@@ -107,12 +126,12 @@ class PostgresWriter:
         connection = self.connection
         connection.execute(_NUMBER, (self._id, self._group, clock.now_ms()))
         try:
-            ended = connection.execute("COMMIT")
-            self._leave_pipeline()
+            ended = connection.pipeline.send(b"COMMIT", ())
+            connection.leave_pipeline()
         except psycopg.Error as error:
             if connection.lost:
                 with contextlib.suppress(psycopg.Error):
-                    self._leave_pipeline()  # else its error would come with the next group, which was committed
+                    connection.leave_pipeline()
                 raise OutcomeUnknownError(errors.summary(error)) from None
             raise
         if ended.status != "COMMIT":  # PostgreSQL answers COMMIT with ROLLBACK in a failed transaction
@@ -122,17 +141,12 @@ class PostgresWriter:
         """Undo the transaction; a connection that does not even do that is given up."""
         try:
             with contextlib.suppress(psycopg.Error):
-                self._leave_pipeline()
+                self.connection.leave_pipeline()
             if not self.connection.lost and self.connection.raw.info.transaction_status != TransactionStatus.IDLE:
-                self.connection.raw.execute(b"ROLLBACK")
+                self.connection.pipeline.run(b"ROLLBACK")  # psycopg would forget all prepared statements
         except psycopg.Error as error:
             log.error("database: %s", errors.summary(error))
             self.connection.close()
-
-    def _leave_pipeline(self) -> None:
-        """Wait for the answers that are missing. Raises the first error among them."""
-        self.connection.pipeline = None
-        self._cleanup.close()
 
     def was_committed(self) -> bool | None:
         """Return whether the last group, whose outcome was unknown, is stored; None while that cannot be known."""
@@ -152,7 +166,7 @@ class PostgresWriter:
     def usable(self) -> bool:
         """Return whether no statement of the transaction is known to have failed."""
         connection = self.connection
-        return not connection.lost and connection.raw.info.pipeline_status != PipelineStatus.ABORTED
+        return not connection.lost and not connection.pipeline.failed
 
     def is_transient(self, error: Exception) -> bool:
         """Return whether the transaction may succeed when it is run again, on a new connection if it was lost."""

@@ -44,6 +44,7 @@ class SqliteWriter:
 
     group_max = 500
     group_seconds = math.inf  # nobody else waits for the lock
+    ahead_max = 1
     savepoints = True
 
     def __init__(self, connection: SqliteConnection, file: FileCheck) -> None:
@@ -55,11 +56,18 @@ class SqliteWriter:
         """Take the lock of the whole database, before anything is read."""
         self.connection.execute("BEGIN IMMEDIATE")
 
+    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+        """Do nothing: the database is in this process."""
+
     def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
         """Raise the seq of each account by its count."""
         for account_id, count in counts.items():
             if row := self.connection.execute(ADVANCE, (count, account_id)).fetchone():
                 yield account_id, row[0]
+
+    def deleted(self) -> Collection[str]:
+        """Return none: `advance` leaves them out."""
+        return ()
 
     def keep(self, updates: Sequence[Committed], now: int) -> None:
         """Do nothing: there is one process, and it has them."""
