@@ -99,7 +99,7 @@ class _SavepointsNeededError(Exception):
 
 
 def rounds(units: Sequence[Unit]) -> list[list[Unit]]:
-    """Return units that each keep to a part in lists, in which no two keep to the same one, in the order of each part."""
+    """Return units, which each keep to a part, in lists with no part twice; of each part, in their order."""
     lists: list[list[Unit]] = []
     seen: dict[str | None, int] = {}
     for unit in units:
