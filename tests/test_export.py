@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from happy_light.auth.sealing import Vault
 from tests.client import Account, World, b64, uid
 from tests.conftest import SECRET, Start
 from tests.importing import command, imported, refused
+from tests.service_fixtures import database_url, databases
 
 pytestmark = pytest.mark.slow
+__all__ = ["database_url", "databases"]
 
 OTHER = "another-secret"
 
@@ -220,3 +225,96 @@ def test_what_cannot_be_exported_is_refused(moved: tuple[Account, str, Path], tm
     # By public key as well; and nobody else may read it.
     exported(first, bytes(alice.key.verify_key).hex(), tmp_path / "by-key")
     assert stat.S_IMODE((tmp_path / "by-key").stat().st_mode) == 0o600
+
+
+# ----------------------------------------------------------------------------------------- PostgreSQL
+def stored(url: str, account_id: str) -> dict[str, Any]:
+    """Everything of an account in a PostgreSQL database, except its relationships, as `dump` has it."""
+    from happy_light.importing.account_export import TABLES
+
+    with psycopg.connect(url, options="-c search_path=happy_light") as connection:
+        return {
+            table: sorted(connection.execute(f"SELECT * FROM {table} WHERE {where}".replace(":id", "%(id)s").encode(),
+                                             {"id": account_id}).fetchall())
+            for table, where in TABLES.items()
+            if table not in ("vendor_tokens", "relationships")
+        }  # fmt: skip
+
+
+async def test_an_account_joins_a_server_on_postgres_and_comes_back(
+    moved: tuple[Account, str, Path], tmp_path: Path, start: Start, database_url: str
+) -> None:
+    alice, session, file = moved
+    full, third = tmp_path / "full", tmp_path / "third"
+    postgres = {"DATABASE_URL": database_url, "HANDY_MASTER_SECRET": SECRET}
+    server = start(folder=full, **postgres)
+    async with World(server.url) as world:
+        carol = await world.account()
+        kept = (await carol.session())["id"]
+        message = refused(file, "--data-dir", tmp_path / "other", **postgres)
+        assert "A server uses the database" in message and "happy@" not in message
+    server.stop()
+    before = dump(tmp_path / "first", alice.id)
+    del before["relationships"]
+
+    imported(file, "--dry-run", "--data-dir", full, **postgres)
+    assert stored(database_url, alice.id)["accounts"] == [] and not (full / "attachments").exists()
+    summary = imported(file, "--data-dir", full, **postgres)
+
+    assert summary["tables"]["messages"] == {"found": 4, "taken": 4, "left": {}}
+    assert (summary["files"], summary["notes"]) == ({"taken": 1}, [])
+    assert stored(database_url, alice.id) == before
+    assert "--force replaces it" in refused(file, "--data-dir", full, **postgres)
+    imported(file, "--force", "--data-dir", full, **postgres)
+    assert stored(database_url, alice.id) == before
+    server = start(folder=full, **postgres)
+    async with World(server.url) as world:
+        again = Account(world, alice.token, alice.key)
+        page = await again.ok("GET", f"/v3/sessions/{session}/messages")
+        assert [m["content"]["c"] for m in page["messages"]] == ["Grüße \u2028 \U0001f600"] * 3
+        (attachment,) = (full / "attachments/sessions" / session).iterdir()
+        assert (await again.get(f"/v1/sessions/{session}/attachments/{attachment.name}")).content == b"\0five"
+        carol = await world.account(carol.key)
+        assert [s["id"] for s in (await carol.ok("GET", "/v1/sessions"))["sessions"]] == [kept]
+        (sent,) = await again.send(session, uid())
+        assert sent["seq"] == 4
+        done = command("export", alice.id, tmp_path / "back.jsonl", "--data-dir", full, "--json", **postgres)
+        assert done.returncode == 0, done.stderr
+        after = stored(database_url, alice.id)
+    server.stop()
+
+    summary = imported(tmp_path / "back.jsonl", "--data-dir", third, HANDY_MASTER_SECRET=SECRET)
+
+    assert summary["tables"]["messages"]["taken"] == 5 and summary["files"] == {"taken": 1}
+    back = dump(third, alice.id)
+    assert back.pop("relationships") == [] and back == after
+    with closing(database(third)) as connection:
+        (sealed,) = connection.execute("SELECT token FROM vendor_tokens").fetchone()
+    assert Vault(SECRET).open(["user", alice.id, "vendors", "openai", "token"], sealed) == "sk-openai"
+
+
+async def test_the_first_account_of_a_postgres_brings_its_secret_and_what_it_cannot_store_changes_nothing(
+    moved: tuple[Account, str, Path], tmp_path: Path, start: Start, database_url: str
+) -> None:
+    alice, session, file = moved
+    full, postgres = tmp_path / "full", {"DATABASE_URL": database_url, "HANDY_MASTER_SECRET": ""}
+    lines = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+    message = next(line for line in lines if line.get("table") == "messages")
+    long = os.urandom(4500).hex()
+    for content, local_id, said in (("\0", message["row"]["local_id"], "NUL"), ("x", long, "too long")):
+        changed = {**message, "row": {**message["row"], "content": content, "local_id": local_id}}
+        text = "".join(json.dumps(changed if line is message else line) + "\n" for line in lines[:-1])
+        end = {"end": lines[-1]["end"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        (tmp_path / "changed").write_text(text + json.dumps(end) + "\n")
+        assert said in refused(tmp_path / "changed", "--data-dir", full, **postgres)
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute("SELECT to_regclass('happy_light.meta')").fetchone() == (None,)
+        assert [path.name for path in full.iterdir()] == ["server.pid"]
+
+    imported(file, "--data-dir", full, "--secret", SECRET, **postgres)
+
+    async with World(start(folder=full, **postgres).url) as world:
+        again = Account(world, alice.token, alice.key)
+        assert session in [s["id"] for s in (await again.ok("GET", "/v1/sessions"))["sessions"]]
+    missing = refused(file, "--force", "--data-dir", tmp_path / "without", **postgres)
+    assert "A server uses the database" in missing

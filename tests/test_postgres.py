@@ -198,3 +198,28 @@ async def test_a_lease_is_of_one_process_at_a_time(database: Database, database_
             while not now:
                 async with second.lease("sweep") as now:
                     pass
+
+
+def put_many(tx: Transaction, account: str, count: int) -> list[int]:
+    """Store so many numbers, and return what there is then."""
+    tx.executemany(
+        "INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+        [(account, f"{n:09}", None if n % 3 == 0 else b"x", n, n, n) for n in range(count)],
+    )
+    return [int(row[0]) for row in tx.fetch_all("SELECT version FROM kv WHERE account_id = ? ORDER BY key", (account,))]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 64, 101])
+async def test_many_rows_are_stored_whatever_their_number(database: Database, count: int) -> None:
+    assert await database.write("a", put_many, count) == list(range(count))
+
+
+async def test_more_than_can_be_under_way_at_once_is_sent(database: Database) -> None:
+    """Both sides have more to say than the buffers between them hold."""
+    large = "x" * 4_000_000
+
+    def echo(tx: Transaction, account: str, part: str) -> list[int]:
+        return [len(tx.fetch_all("SELECT CAST(? AS text)", (large,))[0][0]) for _ in range(3)]
+
+    answers = await asyncio.gather(*(database.write_within("a", f"part {n}", echo) for n in range(8)))
+    assert answers == [[len(large)] * 3] * 8

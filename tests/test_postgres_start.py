@@ -229,7 +229,7 @@ async def test_commands_on_postgres(start: Start, database_url: str, tmp_path: P
     elsewhere = await run(tmp_path / "elsewhere", "import", str(tmp_path / "account"), HANDY_MASTER_SECRET="")
     assert elsewhere.status == 0, elsewhere
     here = await run(folder, "import", str(tmp_path / "account"), DATABASE_URL=database_url)
-    assert here.status == 2 and "cannot be imported into PostgreSQL" in here.err
+    assert here.status == 2 and "--force replaces it" in here.err
     made = await run(folder, "backup", str(archive), DATABASE_URL=database_url)
     assert made.status == 0 and "pg_dump" in made.out
     restored = await run(tmp_path / "restored", "restore", str(archive), DATABASE_URL=database_url)

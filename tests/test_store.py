@@ -88,6 +88,61 @@ async def test_a_group_for_which_the_time_is_up_leaves_the_rest_to_the_next(
     assert [(number(event), event.seq) for event in updates(heard)] == [(n, n + 1) for n in range(5)]
 
 
+def count_up(tx: Transaction, account: str, part: str, fail: Exception | None = None) -> int:
+    """Read the number of a part, store and announce the next one and return it, or raise `fail`."""
+    row = tx.fetch_one("SELECT version FROM kv WHERE account_id = ? AND key = ?", (account, part))
+    if fail is not None:
+        raise fail
+    following = 1 if row is None else int(row[0]) + 1
+    tx.queue(
+        "INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, ?, 0, 0) "
+        "ON CONFLICT (account_id, key) DO UPDATE SET version = excluded.version",
+        (account, part, b"x", following),
+    )
+    tx.publish(Update(Audience(account), Body(following)))
+    return following
+
+
+def count_all(tx: Transaction, account: str) -> int:
+    """Return the sum of the numbers of all parts; a write, so it has its place among the others."""
+    row = tx.fetch_one("SELECT CAST(coalesce(sum(version), 0) AS bigint) FROM kv WHERE account_id = ?", (account,))
+    assert row is not None
+    return int(row[0])
+
+
+async def test_writes_within_parts_see_all_that_were_before_them(database: Database, heard: Heard) -> None:
+    before = database.commits.count
+    held = await Held(database).started()
+    writes: list[asyncio.Future[int]] = []
+    expected: list[int] = []
+    counts: dict[str, int] = {}
+    for n in range(120):
+        part = f"part {n * n % 7}"
+        if n % 40 == 39:
+            writes.append(database.write("a", count_all))
+            expected.append(sum(counts.values()))
+            continue
+        counts[part] = counts.get(part, 0) + 1
+        writes.append(database.write_within("a", part, count_up))
+        expected.append(counts[part])
+    await held.release()
+    assert await asyncio.gather(*writes) == expected
+    assert database.commits.count == before + 2
+    heard_numbers = [(number(event), event.seq) for event in updates(heard)]
+    assert heard_numbers == [(n, seq) for seq, n in enumerate([n for i, n in enumerate(expected) if i % 40 != 39], 1)]
+    assert await database.read(seq_of, "a") == 117
+
+
+async def test_a_write_within_a_part_that_fails_leaves_the_answers_of_the_others(database: Database) -> None:
+    held = await Held(database).started()
+    errors = {0: BadRequest("no"), 3: ValueError("bad")}
+    writes = [database.write_within("a", f"part {n % 3}", count_up, errors.get(n)) for n in range(9)]
+    writes.append(database.write_within("b", "part 0", count_up))
+    await held.release()
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert results == [errors[0], 1, 1, errors[3], 2, 2, 1, 3, 3, 1]
+
+
 async def test_a_failing_write_fails_alone(database: Database, heard: Heard, engine_name: str) -> None:
     before = database.commits.count
     held = await Held(database).started()

@@ -67,10 +67,6 @@ def _import(settings: Settings, arguments: argparse.Namespace, progress: Progres
     path = _database(Path(arguments.source).expanduser())
     kind = _kind(path)
     if kind == "other":
-        if settings.postgres is not None:
-            raise OperatorError(
-                "One account cannot be imported into PostgreSQL; without DATABASE_URL it goes into a light folder."
-            )
         return _account(settings, arguments, path, progress)
     if settings.postgres is None and path.resolve() == settings.database.resolve() and path.exists():
         raise OperatorError(

@@ -8,6 +8,7 @@ server_import.py     another server's database, secret and files become those of
   source_files.py    copy the other server's files
   install.py         put the result into the data folder
 account_import.py    an exported account joins the accounts of this server
+  account_targets.py the database that it joins
   account_export.py  write an account to a file; export_file.py reads it
 rows.py              what may be stored at all; relationships.py: only if both sides agree
 report.py            what an import did

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from happy_light import store
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
-from happy_light.blobs import FolderBlobs, InvalidKey, keys
-from happy_light.clock import now_ms
+from happy_light.blobs import BucketError, InvalidKey, blobs_of, keys
 from happy_light.config import Settings
-from happy_light.errors import OperatorError
-from happy_light.importing import install, rows
+from happy_light.errors import OperatorError, ServiceUnavailable
+from happy_light.importing import account_targets, install, rows
 from happy_light.importing.account_export import TABLES
+from happy_light.importing.account_targets import AccountTarget
 from happy_light.importing.export_file import ExportFile, FileLine, RowLine
 from happy_light.importing.relationships import AgreedRelationships
 from happy_light.importing.report import ProgressCallback, Report, TableReport
 from happy_light.importing.rows import AccountRow, GithubUserRow, InvalidRow, RelationshipRow, Row, VendorTokenRow
 from happy_light.importing.staging import staging_of
-from happy_light.store import Transaction
-from happy_light.store.sqlite.dialect import DIALECT
 
 FILE_MAX: Final = 10 * 1024 * 1024  # bytes; no server of this kind stores a larger file
+_TOGETHER: Final = 64  # rows of a table that are stored together
+_LARGE: Final = 100_000  # characters or bytes of a value, with which the rows that wait are stored at once
+_DELETE_END: Final = 5.0  # s that the end of the connections to a bucket may take
 _STEP: Final = 500  # lines between two calls of the progress callback
 
 
@@ -50,30 +49,33 @@ def import_account(
     """
     # A dry run on a folder that exists locks it, too: it writes to the database until it is rolled back.
     elsewhere = dry_run and not settings.data_dir.exists()
-    with contextlib.closing(ExportFile(path)) as file, staging_of(settings, elsewhere) as staging:
+    with (
+        contextlib.closing(ExportFile(path)) as file,
+        staging_of(settings, elsewhere) as staging,
+        account_targets.open_target(settings, staging) as target,
+    ):
         check = file.head.secret_check
         if secret is not None and check is not None and Keys(secret).check_value() != check:
             raise OperatorError("The secret given is not that of the server which wrote the export.")
-        install.count_accounts(settings.database)
-        is_new = not settings.database.exists()
-        database = staging / install.DATABASE if is_new else settings.database
-        own = _own_keys(settings, secret, staging)
-        store.create_or_migrate(database)
-        report, deleted = _run(database, settings, _Import(file, staging, own, secret, progress), dry_run, force)
-        if is_new and not dry_run:
-            install.install(settings, staging, report)
+        own = _own_keys(settings, secret, staging, target.is_new)
+        master_secret.match_or_record(target.tx, own, settings.secret_file)
+        account = _Import(file, staging, own, secret, progress, target)
+        deleted = account.run(force)
+        if dry_run:
+            return account.report
+        target.install(settings, staging, account.report)
     asyncio.run(_delete_attachments(settings, deleted))
-    return report
+    return account.report
 
 
-def _own_keys(settings: Settings, given: str | None, staging: Path) -> Keys:
+def _own_keys(settings: Settings, given: str | None, staging: Path, is_new: bool) -> Keys:
     """Return the keys of this server. The secret of a new one is the other server's if it is given, else a new one."""
     if settings.master_secret or settings.secret_file.exists():
         return Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
-    if settings.database.exists():
+    if not is_new:
         raise OperatorError(
-            f"{settings.data_dir} has a database and no master secret; put it into {settings.secret_file}, or set "
-            "HANDY_MASTER_SECRET."
+            f"{settings.postgres or settings.data_dir} has a database and no master secret; put it into "
+            f"{settings.secret_file}, or set HANDY_MASTER_SECRET."
         )
     if given is not None:
         (staging / install.SECRET).write_text(given, "utf-8")
@@ -81,42 +83,39 @@ def _own_keys(settings: Settings, given: str | None, staging: Path) -> Keys:
     return Keys(master_secret.find_or_create(None, staging / install.SECRET))
 
 
-def _run(database: Path, settings: Settings, account: _Import, dry_run: bool, force: bool) -> tuple[Report, set[str]]:
-    """Run the import in one transaction; return its report and the sessions whose files are to be deleted."""
-    connection = sqlite3.connect(database, isolation_level=None)
-    try:
-        for pragma in ("foreign_keys = ON", "synchronous = FULL", "busy_timeout = 5000"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.execute("BEGIN IMMEDIATE")
-        master_secret.match_or_record(Transaction(connection, DIALECT, now_ms()), account.own, settings.secret_file)
-        deleted = account.run(connection, force)
-        if dry_run:
-            connection.execute("ROLLBACK")
-            return account.report, set()
-        if database == settings.database:
-            install.install_files(settings, account.staging)
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise OperatorError(f"The account cannot be imported, and nothing was changed: {error}.") from error
-    finally:
-        connection.close()
-    return account.report, deleted
-
-
 async def _delete_attachments(settings: Settings, sessions: set[str]) -> None:
-    blobs = FolderBlobs(settings.files, settings.attachments)
-    for session_id in sessions:
-        with contextlib.suppress(InvalidKey):
-            await blobs.delete_prefix(f"sessions/{session_id}/")
+    """Delete what the sessions of a replaced account had. What cannot be deleted is left to `prune`."""
+    if not sessions:
+        return
+    blobs = blobs_of(settings)
+    try:
+        for session_id in sessions:
+            with contextlib.suppress(InvalidKey, BucketError, ServiceUnavailable):
+                await blobs.delete_prefix(f"sessions/{session_id}/")
+    finally:
+        await blobs.close(_DELETE_END)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, (str, bytes)) else 0
 
 
 class _Import:
     """One run over the lines of an export."""
 
     def __init__(
-        self, file: ExportFile, staging: Path, own: Keys, secret: str | None, progress: ProgressCallback
+        self,
+        file: ExportFile,
+        staging: Path,
+        own: Keys,
+        secret: str | None,
+        progress: ProgressCallback,
+        target: AccountTarget,
     ) -> None:
         self.file, self.staging, self.own, self.progress = file, staging, own, progress
+        self.tx, self.refusals = target.tx, target.refusals
+        self.waiting: list[Row] = []
+        """Rows of one table that are to be stored together."""
         self.report = Report()
         self.account = file.head.account
         self.theirs = self._their_keys(secret)
@@ -131,9 +130,8 @@ class _Import:
             return self.own
         return None if secret is None else Keys(secret)
 
-    def run(self, connection: sqlite3.Connection, force: bool) -> set[str]:
+    def run(self, force: bool) -> set[str]:
         """Import everything; return the sessions of the account that it replaced which are gone."""
-        self.connection = connection
         replaced = self._replace(force)
         for number, line in enumerate(self.file, 1):
             if number % _STEP == 0:
@@ -142,7 +140,8 @@ class _Import:
                 self._stage(line)
             else:
                 self._store(line)
-        self.taken["relationships"] = self.relationships.store(connection)
+        self._store_waiting()
+        self.taken["relationships"] = self.relationships.store(self.tx)
         self._check()
         if self.theirs is not self.own:
             self.report.notes.append(
@@ -153,9 +152,9 @@ class _Import:
 
     def _replace(self, force: bool) -> set[str]:
         """Delete the account that has the same id or public key; return its sessions. Raises OperatorError."""
-        there = self.connection.execute(
+        there = self.tx.fetch_all(
             "SELECT id FROM accounts WHERE id = ? OR public_key = ?", (self.account, self.file.head.public_key)
-        ).fetchall()
+        )
         if there and not force:
             raise OperatorError(
                 f"Account {there[0][0]} is already on this server (same id or public key); --force replaces it "
@@ -164,10 +163,10 @@ class _Import:
         replaced: set[str] = set()
         for (id,) in there:
             if id == self.account:
-                self.relationships.remember(self.connection)
-            sessions = self.connection.execute("SELECT id FROM sessions WHERE account_id = ?", (id,)).fetchall()
+                self.relationships.remember(self.tx)
+            sessions = self.tx.fetch_all("SELECT id FROM sessions WHERE account_id = ?", (id,))
             replaced.update(row[0] for row in sessions)
-            self.connection.execute("DELETE FROM accounts WHERE id = ?", (id,))
+            self.tx.execute("DELETE FROM accounts WHERE id = ?", (id,))
             self.report.notes.append(f"Account {id} with its {len(sessions)} sessions was replaced.")
         return replaced
 
@@ -184,17 +183,31 @@ class _Import:
             raise self.file.damaged(f"a row of {table} is invalid, {error}") from None
         if not self._belongs(row):
             raise self.file.damaged(f"a row of {table} is not of account {self.account}")
+        if self.waiting and self.waiting[0].table != table:
+            self._store_waiting()
         if isinstance(row, RelationshipRow):
             self.relationships.add(row)
             return
         if not self._adapt(row):
             return
-        try:
-            self.connection.execute(rows.insert_sql(table), rows.values_of(row))
-        except (sqlite3.IntegrityError, OverflowError) as error:
-            name = line.row.get("id") or line.row.get("key") or ""
-            raise OperatorError(f"{table} {name} cannot be stored, and nothing was changed: {error}.") from None
+        self.waiting.append(row)
         self.taken[table] += 1
+        if len(self.waiting) == _TOGETHER or max(map(_length, rows.values_of(row))) > _LARGE:
+            self._store_waiting()
+
+    def _store_waiting(self) -> None:
+        """Store the rows that wait."""
+        if not self.waiting:
+            return
+        waiting, self.waiting = self.waiting, []
+        table = waiting[0].table
+        try:
+            self.tx.executemany(rows.insert_sql(table), [rows.values_of(row) for row in waiting])
+        except self.refusals as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise OperatorError(
+                f"A row of {table} cannot be stored, and nothing was changed: {': '.join(map(str.strip, lines))}."
+            ) from None
 
     def _belongs(self, row: Row) -> bool:
         """Return whether a row is one of the exported account, and not of another one."""
@@ -215,18 +228,18 @@ class _Import:
 
     def _adapt(self, row: Row) -> bool:
         """Change what depends on this server; return whether the row is taken at all."""
-        one = self.connection.execute
+        one = self.tx.fetch_one
         if isinstance(row, GithubUserRow):
             row.token = self._reseal(["user", self.account, "github", "token"], row.token)
-            if one("SELECT 1 FROM accounts WHERE github_user_id = ?", (row.id,)).fetchone():
+            if one("SELECT 1 FROM accounts WHERE github_user_id = ?", (row.id,)):
                 return False
-            one("DELETE FROM github_users WHERE id = ?", (row.id,))
+            self.tx.execute("DELETE FROM github_users WHERE id = ?", (row.id,))
         elif isinstance(row, AccountRow):
             if row.github_user_id is not None and not self.taken["github_users"]:
                 row.github_user_id = None
                 self.report.notes.append("Its GitHub user belongs to another account here; the link was left out.")
             taken = "SELECT 1 FROM accounts WHERE lower(username) = lower(?)"
-            if row.username is not None and one(taken, (row.username,)).fetchone():
+            if row.username is not None and one(taken, (row.username,)):
                 self.report.notes.append(
                     f"Its username {row.username} belongs to another account here; it was left out."
                 )
@@ -273,19 +286,20 @@ class _Import:
         if not self.taken["accounts"]:
             raise self.file.damaged("it has no account")
         for table, where in TABLES.items():
-            (count,) = self.connection.execute(
-                f"SELECT count(*) FROM {table} WHERE {where.split(' ORDER BY ')[0]}", {"id": self.account}
-            ).fetchone()
+            which = where.split(" ORDER BY ")[0]
+            (count,) = self.tx.fetch_all(
+                f"SELECT count(*) FROM {table} WHERE {which.replace(':id', '?')}", (self.account,) * which.count(":id")
+            )[0]
             if count != self.taken[table]:
                 raise OperatorError(f"The check failed, and nothing was changed: {count} rows in {table}.")
             found = self.file.counts[table]
             counts = self.report.tables[table] = TableReport(table.replace("_", " "), found, self.taken[table])
             if found > self.taken[table]:
                 counts.left["not for this server"] = found - self.taken[table]
-        behind = self.connection.execute(
+        behind = self.tx.fetch_one(
             "SELECT id FROM sessions s WHERE account_id = ? AND seq < (SELECT max(seq) FROM messages m "
             "WHERE m.session_id = s.id)", (self.account,)
-        ).fetchone()  # fmt: skip
+        )  # fmt: skip
         if behind is not None:
             raise self.file.damaged(f"session {behind[0]} has more messages than its seq says")
         self.report.files = {"taken": self.taken["files"]}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+import psycopg
 
 from happy_light.config import PostgresUrl, Settings
 from happy_light.importing import install
@@ -32,6 +35,30 @@ class PostgresTarget:
         # In this order: what is interrupted between the two is made good by another run.
         install.install_beside(settings, staging, report)
         self._bulk.commit()
+
+
+class PostgresAccountTarget:
+    """The schema happy_light, to which an account is added."""
+
+    refusals: Final = (psycopg.IntegrityError, psycopg.DataError, OverflowError)
+
+    def __init__(self, bulk: Bulk) -> None:
+        bulk.refuse_servers()
+        self._bulk = bulk
+        self.tx = bulk.tx
+        self.is_new = not bulk.tx.fetch_all("SELECT 1 FROM meta WHERE key = 'secret_check'")
+
+    def install(self, settings: Settings, staging: Path, report: Report) -> None:
+        """Put files and secret into the data folder, and commit."""
+        install.install_beside(settings, staging, report)
+        self._bulk.commit()
+
+
+@contextlib.contextmanager
+def open_postgres_to_add(url: PostgresUrl) -> Iterator[PostgresAccountTarget]:
+    """Open the database; nothing has changed in it unless `install` was called. Raises OperatorError."""
+    with open_bulk(url) as bulk:
+        yield PostgresAccountTarget(bulk)
 
 
 @contextlib.contextmanager

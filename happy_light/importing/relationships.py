@@ -13,6 +13,7 @@ from typing import Final
 from happy_light.domains import people
 from happy_light.domains.people import Status
 from happy_light.importing.rows import RelationshipRow, insert_sql, values_of
+from happy_light.store import Transaction
 
 _COLUMNS: Final = ", ".join(RelationshipRow.__struct_fields__)
 
@@ -55,9 +56,9 @@ class AgreedRelationships:
         self._own: dict[str, RelationshipRow] = {}
         self._claimed: dict[str, Status] = {}
 
-    def remember(self, connection: sqlite3.Connection) -> None:
+    def remember(self, tx: Transaction) -> None:
         """Read what other accounts say of this one, before it is deleted."""
-        for values in connection.execute(
+        for values in tx.fetch_all(
             f"SELECT {_COLUMNS} FROM relationships WHERE to_id = ? AND from_id <> to_id", (self._account_id,)
         ):
             row = RelationshipRow(*values)
@@ -70,12 +71,12 @@ class AgreedRelationships:
         else:
             self._claimed[row.from_id] = row.status
 
-    def store(self, connection: sqlite3.Connection) -> int:
+    def store(self, tx: Transaction) -> int:
         """Store both sides of every relationship in which the other one agrees. Return how many rows."""
         agreed: list[RelationshipRow] = []
         for other, here in self._here.items():
             own = self._own.get(other)
             if own and self._claimed.get(other) == here.status and (own.status, here.status) in possible_sides():
                 agreed += [own, here]
-        connection.executemany(insert_sql("relationships"), [values_of(row) for row in agreed])
+        tx.executemany(insert_sql("relationships"), [values_of(row) for row in agreed])
         return len(agreed)

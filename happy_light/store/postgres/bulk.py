@@ -33,9 +33,13 @@ class Bulk:
         """Return how many accounts there are."""
         return int(self._connection.execute("SELECT count(*) FROM accounts").fetchone()[0])
 
+    def refuse_servers(self) -> None:
+        """Raise OperatorError if servers use the database."""
+        schema.refuse_servers(self._connection, self._url)
+
     def clear(self) -> None:
         """Delete everything. Raises OperatorError if servers use the database."""
-        schema.refuse_servers(self._connection, self._url)
+        self.refuse_servers()
         tables = self._connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = ?", (SCHEMA,)).fetchall()
         names = ", ".join(name for (name,) in tables if name != "meta")
         self._connection.execute(f"TRUNCATE {names}")

@@ -181,6 +181,8 @@ class PostgresConnection:
         statement = translate(sql)
         if not self._in_pipeline:
             self.writes += statement.writes
+            if self._readonly:
+                return self.pipeline.query(statement.text, args)
             return self.raw.execute(statement.text, args, binary=True)
         if self._reading_ahead:
             if not statement.writes:

@@ -132,9 +132,13 @@ class Pipeline:
 
     def run(self, text: bytes) -> None:
         """Send one statement without values, and wait for it. Raises psycopg.Error."""
+        self.query(text, ())
+
+    def query(self, text: bytes, args: Sequence[Any]) -> Answer:
+        """Send one statement, and wait for it. Raises psycopg.Error."""
         self.enter()
         try:
-            self.send(text, ())
+            return self.send(text, args)
         finally:
             self.leave()
 
