@@ -1,15 +1,14 @@
-"""Runs the program's commands as an operator does: in a process of their own."""
+"""The program's commands as an operator runs them: in a process of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests import databases
+from tests import databases, programs
 from tests.conftest import SECRET
 
 
@@ -34,15 +33,10 @@ def environment(folder: Path, **environ: str) -> dict[str, str]:
 
 async def run(folder: Path, *arguments: str, **environ: str) -> Result:
     """`happy-server-light <arguments>` on a data folder. stdin is empty."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "happy_light", *arguments, "--data-dir", str(folder),
-        env=environment(folder, **environ),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode(), err.decode()
-    return Result(process.returncode, out.decode(), err.decode())
+    given = (*arguments, "--data-dir", str(folder))
+    ended = await asyncio.to_thread(programs.run, given, environment(folder, **environ))
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
 async def ok(folder: Path, *arguments: str, **environ: str) -> Any:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from happy_light import config
 from happy_light.server import Server
-from tests import databases, other_servers
+from tests import databases, other_servers, programs
 from tests.client import Socket, World
 from tests.importing import SESSION
 
@@ -33,22 +32,24 @@ class Process:
         self.log: list[str] = []
         self.printed: list[str] = []
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        limited = ["sh", "-c", f'ulimit -n {handles}; exec "$0" "$@"'] if handles else []
-        self.process = subprocess.Popen(
-            [*limited, sys.executable, "-m", "happy_light", "--port", "0", "--data-dir", str(folder), *arguments],
-            env={
-                **kept,
-                "HANDY_MASTER_SECRET": SECRET,
-                "METRICS_PORT": "0",
-                "PYTHONWARNINGS": "default",
-                "XDG_CONFIG_HOME": str(folder),
-                **databases.environ(folder),
-                **environ,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        arguments = ("--port", "0", "--data-dir", str(folder), *arguments)
+        environ = {
+            **kept,
+            "HANDY_MASTER_SECRET": SECRET,
+            "METRICS_PORT": "0",
+            "PYTHONWARNINGS": "default",
+            "XDG_CONFIG_HOME": str(folder),
+            **databases.environ(folder),
+            **environ,
+        }
+        self.process: programs.Program | subprocess.Popen[str]
+        if handles:
+            limited = ["sh", "-c", f'ulimit -n {handles}; exec "$0" "$@"', *programs.COMMAND, *arguments]
+            self.process = subprocess.Popen(
+                limited, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        else:
+            self.process = programs.Program(arguments, environ)
         threading.Thread(target=self._read, daemon=True).start()
         self.url = ""
         assert self.process.stdout is not None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 import nacl.signing
 
 from happy_light.auth.tokens import Signer
+from tests import programs
 from tests.client import Account, World
 from tests.other_servers import NOW, SECRET
 
@@ -23,10 +23,8 @@ HOLDER = {"HANDY_MASTER_SECRET": ""}
 def command(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `happy-server-light …` to its end."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    return subprocess.run(
-        [sys.executable, "-m", "happy_light", *map(str, arguments)],
-        env={**kept, "XDG_CONFIG_HOME": "/nonexistent", **environ}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    environ = {**kept, "XDG_CONFIG_HOME": "/nonexistent", **environ}
+    return programs.run([str(argument) for argument in arguments], environ, timeout=300)
 
 
 def imported(*arguments: Any, **environ: str) -> Any:

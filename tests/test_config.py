@@ -27,9 +27,7 @@ def load(tmp_path: Path, environ: dict[str, str] | None = None, **flags: str) ->
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `happy-server-light …` with nothing in the environment but `environ`."""
     environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ}
-    return subprocess.run(
-        [sys.executable, "-m", "happy_light", *arguments], env=environ, capture_output=True, text=True, timeout=60
-    )
+    return programs.run(arguments, environ)
 
 
 def test_flag_then_environment_then_files_then_default(tmp_path: Path) -> None:

@@ -33,10 +33,7 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 
 def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run `happy-server-light …` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "happy_light", *arguments],
-        env=environ(folder, **more), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return programs.run(arguments, environ(folder, **more))
 
 
 def refused(folder: Path, *arguments: str, **more: str) -> str:
