@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from happy_light.server import Server
 from tests import databases, other_servers, programs
 from tests.client import Socket, World
 from tests.importing import SESSION
+
+# Else each worker rewrites the assertions of all tests at each run (PYTHONDONTWRITEBYTECODE), which takes it 4 s.
+sys.dont_write_bytecode = False
 
 SECRET = "test-secret"
 LAG = 0.1  # s that an event may need from one process to another while the tests run
@@ -134,6 +138,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the services available where every test needs one."""
     if config.getoption("--database") == "postgres":
         config.pluginmanager.import_plugin("tests.service_fixtures")
+
+
+def pytest_unconfigure() -> None:
+    """End the process that starts servers."""
+    programs.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,6 +55,7 @@ class Launcher:
         while True:
             line, descriptors, _, _ = socket.recv_fds(self._control, 65_536, 4)
             if not line:
+                self._control.close()
                 return None
             while not line.endswith(b"\n"):
                 line += self._control.recv(65_536)

@@ -30,9 +30,10 @@ class Launcher:
         self._lock = threading.Lock()
         self._socket, other = socket.socketpair()
         with other:
+            kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.launcher", str(other.fileno())], pass_fds=[other.fileno()],
-                cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdin=subprocess.DEVNULL,
+                cwd=ROOT, env={**kept, "PYTHONWARNINGS": "default"}, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     def fork(self, arguments: Sequence[str], environ: Mapping[str, str], *descriptors: int) -> None:
@@ -41,10 +42,22 @@ class Launcher:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], descriptors)
 
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self._process.wait(20)
+
 
 @functools.cache
 def _launcher() -> Launcher:
     return Launcher()
+
+
+def close() -> None:
+    """End the launcher, if there is one."""
+    if _launcher.cache_info().currsize:
+        _launcher().close()
+        _launcher.cache_clear()
 
 
 class Program:

@@ -35,7 +35,7 @@ def path_of(route: Route, value: str = "x") -> str:
 @pytest.fixture
 async def admin(server: Process) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the shared server's unix socket."""
-    transport = httpx.AsyncHTTPTransport(uds=str(server.folder / api.SOCKET_NAME))
+    transport = httpx.AsyncHTTPTransport(uds=str(server.folder / api.SOCKET_NAME), verify=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin", trust_env=False) as client:
         yield client
 
@@ -68,7 +68,7 @@ async def test_a_deletion_reports_its_progress_and_who_asked_is_logged(process: 
     session = (await alice.session())["id"]
     for start in range(0, 2_100, 100):
         await alice.send(session, *(f"l{i}" for i in range(start, start + 100)))
-    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME))
+    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME), verify=False)
     headers = {"x-happy-operator": "zoe"}
     async with httpx.AsyncClient(transport=transport, trust_env=False, headers=headers) as client:
         answer = await client.delete(f"http://admin/admin/api/accounts/{alice.id}")
@@ -81,7 +81,7 @@ async def test_a_deletion_reports_its_progress_and_who_asked_is_logged(process: 
 
 @pytest.mark.parametrize("name", ["a b", "x" * 65, "[31m", "a\tb", ""])
 async def test_a_name_that_would_spoil_the_log_is_not_written(process: Process, name: str) -> None:
-    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME))
+    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME), verify=False)
     async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
         await client.delete("http://admin/admin/api/registration/window", headers={"x-happy-operator": name})
     await process.wait_for_log("operator unknown: DELETE /admin/api/registration/window")
@@ -89,7 +89,7 @@ async def test_a_name_that_would_spoil_the_log_is_not_written(process: Process, 
 
 async def test_a_control_character_in_a_name_is_refused(process: Process) -> None:
     """No header may have one, so the parser refuses the request and nothing is done or logged."""
-    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME))
+    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME), verify=False)
     async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
         url = "http://admin/admin/api/registration/window"
         response = await client.delete(url, headers={"x-happy-operator": "\x1b[31m"})
@@ -103,7 +103,7 @@ async def test_too_many_requests_at_once_are_refused(process: Process) -> None:
     waiting = [await asyncio.open_unix_connection(path) for _ in range(ACTIVE_MAX)]
     for _, writer in waiting:
         writer.write(head)  # the body never comes
-    transport = httpx.AsyncHTTPTransport(uds=path)
+    transport = httpx.AsyncHTTPTransport(uds=path, verify=False)
     async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
         while (answer := await client.get("http://admin/admin/api/registration")).status_code == 200:
             pass  # until the server has read the eight heads

@@ -38,7 +38,7 @@ def path_of(route: Route) -> str:
 
 async def code_of(process: Process) -> str:
     """Return a new code, made as the command `admin` makes it."""
-    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME))
+    transport = httpx.AsyncHTTPTransport(uds=str(process.folder / api.SOCKET_NAME), verify=False)
     headers = {"x-happy-operator": "zoe"}
     async with httpx.AsyncClient(transport=transport, trust_env=False, headers=headers) as client:
         link = (await client.post("http://admin/admin/api/links")).json()
@@ -53,7 +53,7 @@ def some_address() -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def sign_in(process: Process) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client that is signed in to the page, as a browser is."""
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False, headers=SAME) as client:
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False, verify=False, headers=SAME) as client:
         answer = await client.post("/admin/session", json={"code": await code_of(process)}, headers=some_address())
         assert answer.status_code == 200, answer.text
         yield client
@@ -113,7 +113,7 @@ async def test_another_code_does_not(world: World, code: str) -> None:
 
 async def test_attempts_are_few(start: Start) -> None:
     process = start()
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False, headers=SAME) as client:
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False, verify=False, headers=SAME) as client:
         answers = [await client.post("/admin/session", json={"code": "x"}) for _ in range(12)]
         assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
         right = await client.post("/admin/session", json={"code": await code_of(process)})
@@ -208,13 +208,13 @@ _SIGNED_OUT: dict[str, str] = {}
 
 
 def signed_out_client(server: Process) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url, trust_env=False, headers=SAME, cookies=_SIGNED_OUT)
+    return httpx.AsyncClient(base_url=server.url, trust_env=False, verify=False, headers=SAME, cookies=_SIGNED_OUT)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def signed_out(server: Process) -> None:
     """Sign in and out, and keep the cookie."""
-    link = httpx.HTTPTransport(uds=str(server.folder / api.SOCKET_NAME))
+    link = httpx.HTTPTransport(uds=str(server.folder / api.SOCKET_NAME), verify=False)
     with httpx.Client(transport=link, trust_env=False) as admin, httpx.Client(headers=SAME, trust_env=False) as page:
         code = admin.post("http://admin/admin/api/links").json()["urls"][0].partition("#")[2]
         page.post(f"{server.url}/admin/session", json={"code": code}, headers=some_address()).raise_for_status()
@@ -265,7 +265,7 @@ async def test_no_code_and_no_cookie_lies_in_the_database(start: Start) -> None:
 # --------------------------------------------------------------------------------------- the setting
 async def test_the_page_can_be_switched_off(start: Start) -> None:
     process = start(HAPPY_SERVER_LIGHT_ADMIN_PAGE="false")
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False, headers=SAME) as client:
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False, verify=False, headers=SAME) as client:
         for path in ("/admin", "/admin/", "/admin/api/session", "/admin/session"):
             assert (await client.get(path)).status_code == 404
         assert (await client.post("/admin/session", json={"code": "x"})).status_code == 404

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import signal
 import sqlite3
-import sys
 import tarfile
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from happy_light import config, store
 from happy_light.admin import backup_folder
 from happy_light.admin.progress import part_of
 from happy_light.errors import OperatorError
+from tests import programs
 from tests.client import World
 from tests.commands import environment, ok, run
 from tests.conftest import SECRET, Start
@@ -191,17 +190,14 @@ async def test_a_run_that_is_killed_leaves_no_archive_that_is_not_whole(folder: 
     chance = random.Random(3)
     killed = 0
     for _ in range(6):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "happy_light", "backup", f"{target}/", "--data-dir", str(folder),
-            env=environment(folder), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        while process.returncode is None and not (target.is_dir() and any(target.glob(".happy-*.database"))):
+        process = programs.Program(["backup", f"{target}/", "--data-dir", str(folder)], environment(folder))
+        while process.poll() is None and not (target.is_dir() and any(target.glob(".happy-*.database"))):
             await asyncio.sleep(0.005)
-        await asyncio.sleep(chance.random() * 0.5)
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+        await asyncio.sleep(chance.random() * 0.2)
+        if process.poll() is None:
+            process.kill()
             killed += 1
-        await process.communicate()
+        process.wait(20)
     assert killed
     assert names_in(target), "a kill leaves something"
     last = back_up(folder, target)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
+from tests.commands import environment
+
 CASES = [
     ("acc", "accounts"),
     ("accounts s", "show sign-out"),
@@ -29,11 +32,9 @@ def script(folder: Path, shell: str) -> str:
     """Return the file with the script that the program prints."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    text = subprocess.run(
-        [sys.executable, "-m", "happy_light", "completion", shell],
-        capture_output=True, text=True, check=True, timeout=60,
-    ).stdout  # fmt: skip
-    (folder / shell).write_text(text)
+    printed = programs.run(["completion", shell], environment(folder))
+    assert printed.returncode == 0, printed.stderr
+    (folder / shell).write_text(printed.stdout)
     return str(folder / shell)
 
 

@@ -7,13 +7,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from happy_light import config
 from happy_light.errors import OperatorError
+from tests import programs
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 

@@ -7,8 +7,6 @@ import contextlib
 import json
 import resource
 import socket
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from happy_light.http.limits import Limits
 from happy_light.server import Server
 from happy_light.stack import hypercorn_server
 from happy_light.stack.accepting import Room
+from tests import commands
 from tests.client import World, uid
 from tests.conftest import Process
 from tests.raw_connections import Connection, FrameWebsocket
@@ -244,11 +243,7 @@ async def test_without_file_handles_operator_and_newcomers_get_through(
         for _ in range(1000):
             with contextlib.suppress(OSError):
                 sockets.append(socket.create_connection((parts.hostname, parts.port)))
-        stats = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-m", "happy_light", "stats", "--data-dir", str(server.folder), "--json"],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert stats.returncode == 0, stats.stderr
+        await commands.ok(server.folder, "stats")
         async with World(server.url) as newcomer:
             await newcomer.account()
         await alice.send(session, "1")

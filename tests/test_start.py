@@ -21,6 +21,7 @@ import pytest
 
 from happy_light.auth import master_secret
 from happy_light.errors import OperatorError
+from tests import programs
 from tests.client import World
 from tests.conftest import SECRET, Process, Start
 
@@ -182,7 +183,7 @@ def test_every_printed_url_answers(start: Start) -> None:
     urls = printed_urls(server)
     assert urls[0] == server.url
     for url in urls:
-        assert httpx.get(f"{url}/health", trust_env=False).json()["status"] == "ok"
+        assert httpx.get(f"{url}/health", trust_env=False, verify=False).json()["status"] == "ok"
     text = "\n".join(server.printed)
     assert "registration is open: --registration first closes it" in text
     assert "plain HTTP" in text
@@ -365,7 +366,7 @@ def test_ephemeral_leaves_nothing_behind(tmp_path: Path, signum: signal.Signals)
     assert server.process.stdout is not None
     name, _, url = server.process.stdout.readline().strip().partition("=")
     assert name == "URL"
-    assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/health", trust_env=False, verify=False).status_code == 200
     (folder,) = temporary.iterdir()
     assert (folder / "happy-server-light.sqlite").exists() and mode(folder) == 0o700
     server.process.send_signal(signum)
