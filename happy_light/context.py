@@ -23,6 +23,7 @@ from happy_light.domains.rpc.registry import RpcRegistry
 from happy_light.domains.upload_rate import UploadRate
 from happy_light.errors import TOO_MANY_PICTURES, TOO_MANY_UPLOADS, OperatorError, ServiceUnavailable
 from happy_light.http.limits import Limits, Rates
+from happy_light.http.recent_answers import RecentAnswers
 from happy_light.http_client import HttpClient
 from happy_light.store import Database
 from happy_light.ui.web_app_config import WebApp
@@ -58,6 +59,7 @@ class ServerContext:
         self.listens_at: tuple[str, int] | None = None
         """Address and port that a server is bound to."""
         self.limits = Limits(settings)
+        self.answers = RecentAnswers()
         self.admin_attempts = Rates()
         """Sign-ins to the admin page."""
         self.blobs: Blobs = blobs_of(settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from happy_light.http.recent_answers import ANSWER_MAX, BYTES_MAX, RecentAnswers
 from happy_light.store import account_versions
 from happy_light.store.account_versions import AccountVersions
 from tests.client import Account, World, b64, uid
@@ -118,6 +119,9 @@ async def test_a_list_that_has_changed_is_never_answered_304(world: World) -> No
             plain = await alice.get(path)
             body = plain.json()
             body.pop("timestamp", None) if isinstance(body, dict) else None
+            fresh = (await alice.get(f"{path}{'&' if '?' in path else '?'}unread={step}")).json()
+            fresh.pop("timestamp", None) if isinstance(fresh, dict) else None
+            assert body == fresh, "an answer that was kept is the one that a read would give"
             if path in seen:
                 tag, former = seen[path]
                 if await status(alice, path, tag) == 304:
@@ -139,6 +143,37 @@ async def test_readers_beside_writers_never_see_an_old_list_as_current(world: Wo
             assert await status(alice, "/v1/sessions", tag) == 200
 
     await asyncio.gather(*(write(worker) for worker in range(4)))
+
+
+async def test_an_answer_that_tells_the_time_is_made_anew(world: World) -> None:
+    alice = await world.account()
+    first = (await alice.get("/v1/account/profile")).json()["timestamp"]
+    while (await alice.get("/v1/account/profile")).json()["timestamp"] == first:
+        pass
+
+
+# ------------------------------------------------------------------------------- the kept answers
+def test_an_answer_is_found_at_its_version_only() -> None:
+    answers = RecentAnswers()
+    answers.keep(("alice", b"/v1/sessions?"), "v1", b"[]")
+    assert answers.find(("alice", b"/v1/sessions?"), "v1") == b"[]"
+    assert answers.find(("alice", b"/v1/sessions?"), "v2") is None
+    assert answers.find(("bob", b"/v1/sessions?"), "v1") is None
+    answers.keep(("alice", b"/v1/sessions?"), "v2", b"[1]")
+    assert answers.find(("alice", b"/v1/sessions?"), "v1") is None
+    assert answers.size == len(b"/v1/sessions?[1]")
+
+
+def test_the_kept_answers_have_a_bound_and_those_in_use_stay() -> None:
+    answers = RecentAnswers()
+    answers.keep(("alice", b"used"), "v", b"x")
+    for number in range(10):
+        answers.keep(("bob", b"%d" % number), "v", bytes(ANSWER_MAX - 1))
+        assert answers.find(("alice", b"used"), "v") == b"x"
+        assert answers.size <= BYTES_MAX
+    assert answers.find(("bob", b"0"), "v") is None and answers.find(("bob", b"9"), "v") is not None
+    answers.keep(("bob", b"9"), "w", bytes(ANSWER_MAX + 1))
+    assert answers.find(("bob", b"9"), "w") is None, "too large to be kept"
 
 
 # ----------------------------------------------------------------------------------- the versions

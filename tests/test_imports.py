@@ -37,6 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "domains.rpc.registry",
         "domains.upload_rate",
         "http.limits",
+        "http.recent_answers",
         "http_client",
         "ui.compressed_files",
         "ui.web_app_config",

@@ -163,7 +163,7 @@ async def post_settings(request: Request[NewSettings, None]) -> Stored | Setting
 
 
 routes = [
-    Route("GET", "/v1/account/profile", get_profile, answer=Profile, conditional=True),
+    Route("GET", "/v1/account/profile", get_profile, answer=Profile, conditional=True, timed=True),
     Route("GET", "/v1/account/settings", get_settings, answer=AccountSettings, conditional=True),
     Route("POST", "/v1/account/settings", post_settings, body=NewSettings, answer=Stored | SettingsMismatch),
 ]

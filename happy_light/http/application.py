@@ -184,5 +184,5 @@ class HttpApplication:
             request.body = route.decode_body(raw, request.header(b"content-type"))
             del raw  # the decoded body is enough
         if route.conditional:
-            return await answer_conditionally(request, route.endpoint)
+            return await answer_conditionally(request, route.endpoint, route.timed)
         return await route.endpoint(request)

@@ -8,31 +8,38 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from happy_light import json_codec
 from happy_light.http.request import Request
-from happy_light.http.responses import json_response
+from happy_light.http.responses import JSON, json_response
 
 _MATCHES_MAX: Final = 64  # tags of one If-None-Match that are compared
 
 
 async def answer_conditionally(
-    request: Request[Any, Any], endpoint: Callable[[Request[Any, Any]], Awaitable[Any]]
+    request: Request[Any, Any], endpoint: Callable[[Request[Any, Any]], Awaitable[Any]], timed: bool
 ) -> Response:
     """Return 304 if the client has the current answer, else the endpoint's answer with its tag.
 
-    There are no tags if other processes may write to the database.
+    Unless the answer is `timed`, the endpoint is not asked again while nothing of the account has changed and its
+    answer is still kept. There are no tags and no kept answers if other processes may write to the database.
     """
     versions = request.context.database.versions
     if versions is None:
         return json_response(200, await endpoint(request))
     # Taken before the data is read: a change in between makes the tag too old, never too new.
-    target = zlib.crc32(request.scope["raw_path"] + b"?" + request.scope["query_string"])
-    tag = f'"{versions.of(request.account_id)}.{target:x}"'
+    version = versions.of(request.account_id)
+    target = request.scope["raw_path"] + b"?" + request.scope["query_string"]
+    tag = f'"{version}.{zlib.crc32(target):x}"'
     headers = {"etag": f"W/{tag}", "cache-control": "private, no-cache", "vary": "Authorization"}
     if _matches(request.header(b"if-none-match"), tag):
         return Response(status_code=304, headers=headers)
-    response = json_response(200, await endpoint(request))
-    response.headers.update(headers)
-    return response
+    answers, key = request.context.answers, (request.account_id, target)
+    body = None if timed else answers.find(key, version)
+    if body is None:
+        body = json_codec.encode(await endpoint(request))
+        if not timed:
+            answers.keep(key, version, body)
+    return Response(body, media_type=JSON, headers=headers)
 
 
 def _matches(header: str | None, tag: str) -> bool:

@@ -16,20 +16,20 @@ from happy_light.http.body import ClientGone
 from happy_light.http.request import Request
 from happy_light.wire import Failure
 
-_JSON: Final = "application/json; charset=utf-8"
+JSON: Final = "application/json; charset=utf-8"
 _DRAIN: Final = 5.0  # s in which the rest of a refused body may arrive before the connection is cut
 
 
 async def send_json(send: Send, body: bytes) -> None:
     """Send JSON with status 200."""
-    headers = [(b"content-type", _JSON.encode()), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def json_response(status: int, value: Any) -> Response:
     """Return a JSON answer with a status other than 200."""
-    return Response(json_codec.encode(value), status, media_type=_JSON)
+    return Response(json_codec.encode(value), status, media_type=JSON)
 
 
 def refusal(error: ApiError) -> Response:

@@ -29,7 +29,8 @@ class Route:
     - `public`: the route needs no token. `streams`: the endpoint reads the body itself, and authenticates itself if
       the route is public.
     - `conditional`: the answer depends only on what belongs to the caller's account, so it carries an ETag, and 304
-      answers for it while nothing of the account has changed (docs/protocol.md, section 22).
+      answers for it while nothing of the account has changed (docs/protocol.md, section 22). It is also kept for
+      others who ask meanwhile, unless it is `timed`: it tells the time, and is made anew for each request.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Route:
         public: bool = False,
         streams: bool = False,
         conditional: bool = False,
+        timed: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -58,6 +60,7 @@ class Route:
         self.public = public
         self.streams = streams
         self.conditional = conditional
+        self.timed = timed
         self.parameters = [part[1:] for part in path.split("/") if part.startswith(":")]
 
     @property
