@@ -16,6 +16,7 @@ from happy_light.counters import Counters
 from happy_light.domains.backup_state import BackupState
 from happy_light.domains.client_log import ClientLog
 from happy_light.domains.docs.documents import Documents
+from happy_light.domains.doctor_state import DoctorState
 from happy_light.domains.health_check import HealthCheck
 from happy_light.domains.presence.tracker import PresenceTracker
 from happy_light.domains.probes import Probes
@@ -60,8 +61,13 @@ class ServerContext:
         """Address and port that a server is bound to."""
         self.limits = Limits(settings)
         self.answers = RecentAnswers()
+        self.stopping = asyncio.Event()
+        """Set when the server stops; answers that go on for ever end then."""
         self.admin_attempts = Rates()
         """Sign-ins to the admin page."""
+        self.admin_streams = 0
+        """Event streams of the admin page."""
+        self.doctor = DoctorState()
         self.blobs: Blobs = blobs_of(settings)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)

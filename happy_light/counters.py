@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import deque
 from typing import Final
 
 BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Upper bounds (s) of the buckets of durations; those of the original server."""
+
+STEP: Final = 10  # s between two samples of the history
+SAMPLES: Final = 360  # samples in it: an hour
 
 CLIENTS: Final = frozenset(
     ("cli-coding-session", "cli-daemon", "cli-control-plane", "ios", "android", "web", "desktop")
@@ -46,6 +50,11 @@ class Counters:
         """Socket events by name; those without a handler are counted together as `unknown`."""
         self.calls: dict[str, int] = {}
         """RPC calls by their outcome."""
+        self.messages = 0
+        """Messages that clients sent."""
+        self.history: deque[tuple[int, int]] = deque(maxlen=SAMPLES)
+        """Messages and calls in each of the last steps, the newest last."""
+        self._sampled = (0, 0)
 
     def request(self, method: str, route: str, status: int, client: str | None, seconds: float) -> None:
         """Count a request that was answered. `client` is the header X-Happy-Client."""
@@ -62,6 +71,12 @@ class Counters:
     def call(self, outcome: str) -> None:
         """Count an RPC call that ended."""
         self.calls[outcome] = self.calls.get(outcome, 0) + 1
+
+    def sample(self) -> None:
+        """Add what has happened since the last call to the history; to be called every STEP."""
+        now = (self.messages, sum(self.calls.values()))
+        self.history.append((now[0] - self._sampled[0], now[1] - self._sampled[1]))
+        self._sampled = now
 
 
 def client_type(client: str | None) -> str:

@@ -6,6 +6,13 @@ import json
 import logging
 import re
 import time
+from collections import deque
+from typing import Final, TextIO
+
+LINES_MAX: Final = 200
+LINE_MAX: Final = 4_000  # characters of a line that are kept
+recent: Final[deque[str]] = deque(maxlen=LINES_MAX)
+"""The last lines of the log, as they were written, for the admin page."""
 
 _VERBOSE = ("happy_light.hypercorn",)
 _SECRETS = re.compile(
@@ -21,7 +28,7 @@ def configure(level: str, form: str, quiet: bool = False) -> None:
     The level applies to this server's own lines. Libraries log from warning up at every level, since at debug they
     write whole packets and headers.
     """
-    handler = logging.StreamHandler()
+    handler = _KeepingHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     chosen = getattr(logging, level.upper())
@@ -33,6 +40,15 @@ def configure(level: str, form: str, quiet: bool = False) -> None:
 def without_secrets(text: str) -> str:
     """Return the text without tokens, in case a line contains one that should not."""
     return _SECRETS.sub("[token]", text)
+
+
+class _KeepingHandler(logging.StreamHandler[TextIO]):
+    """Writes to stderr, and keeps the last lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        recent.append(text[:LINE_MAX])
+        return text
 
 
 class TextFormatter(logging.Formatter):

@@ -46,8 +46,10 @@ def test_the_socket_is_for_its_owner_only(server: Process) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=named)
 async def test_what_does_not_fit_is_refused(admin: httpx.AsyncClient, route: Route) -> None:
-    if route.path == "/admin/api/prune":
-        pytest.skip("an empty request is a good one, and the sweep's data is not in its way")
+    if route.path in ("/admin/api/prune", "/admin/api/backups", "/admin/api/doctor"):
+        pytest.skip("an empty request is a good one")
+    if route.path == "/admin/api/live":
+        pytest.skip("it takes nothing, and does not end")
     for body in NONSENSE if route.method == "POST" else [b""]:
         headers = {"content-type": "application/json"}
         answer = await admin.request(route.method, path_of(route), content=body, headers=headers)

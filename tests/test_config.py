@@ -185,7 +185,7 @@ def test_config_shows_value_and_origin_and_masks_secrets(tmp_path: Path) -> None
     assert ended.returncode == 0
     entries = {entry["name"]: entry for entry in json.loads(ended.stdout)}
     assert list(entries) == [row.name for row in config.SETTINGS]
-    assert entries["port"] == {"name": "port", "env": "PORT", "value": "4000", "origin": "--port"}
+    assert entries["port"] == {"name": "port", "env": "PORT", "group": "Server", "value": "4000", "origin": "--port"}
     assert entries["data_dir"]["origin"] == "DATA_DIR"
     assert entries["master_secret"]["value"] == "********"
     assert entries["tls_cert"]["value"] is None

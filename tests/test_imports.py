@@ -30,6 +30,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "domains.client_log",
         "domains.docs.documents",
         "domains.docs.page",
+        "domains.doctor_state",
         "domains.health_check",
         "domains.presence.operations",
         "domains.presence.tracker",

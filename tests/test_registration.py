@@ -90,7 +90,13 @@ async def test_a_key_that_is_let_in_makes_its_account_and_others_do_not(start: S
 
     state = await ok(server.folder, "accounts", "allow", f"{text}")
 
-    assert state == {"setting": "closed", "openUntil": None, "allowed": [fingerprint], "accepts": False}
+    assert state == {
+        "setting": "closed",
+        "mode": "closed",
+        "openUntil": None,
+        "allowed": [fingerprint],
+        "accepts": False,
+    }
     assert (await sign_in(server.url, other)).status_code == 403
     assert (await sign_in(server.url, key)).status_code == 200
     assert (await ok(server.folder, "registration"))["allowed"] == []

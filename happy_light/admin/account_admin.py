@@ -153,7 +153,8 @@ def _read_accounts(context: ServerContext, only: str | None = None) -> list[Acco
         return list_accounts(tx, stored, only)
 
 
-async def _id_of(request: Request[Any, Any]) -> str:
+async def id_of(request: Request[Any, Any]) -> str:
+    """Return the id of the account that the path names. Raises ApiError UNKNOWN_ACCOUNT."""
     account_id = await request.context.database.read(find, request.path["account"])
     if account_id is None:
         raise ApiError(UNKNOWN_ACCOUNT)
@@ -168,7 +169,7 @@ async def get_accounts(request: Request[None, None]) -> AccountList:
 
 async def get_account(request: Request[None, None]) -> Account:
     """Show one account."""
-    found = await threads.run(_read_accounts, request.context, await _id_of(request))
+    found = await threads.run(_read_accounts, request.context, await id_of(request))
     if not found:  # deleted meanwhile
         raise ApiError(UNKNOWN_ACCOUNT)
     return found[0]
@@ -176,7 +177,7 @@ async def get_account(request: Request[None, None]) -> Account:
 
 async def post_sign_out(request: Request[None, None]) -> AccountSignedOut:
     """Sign an account out everywhere."""
-    account_id = await _id_of(request)
+    account_id = await id_of(request)
     await request.context.database.write(account_id, sign_out)
     request.context.bus.publish(SignedOut(account_id))
     name = await request.context.database.read(description, account_id)
@@ -189,7 +190,7 @@ async def put_label(request: Request[Label, None]) -> Labelled:
     label = request.body.label.strip() or None
     if label is not None and (len(label) > LABEL_MAX or not label.isprintable()):
         raise ApiError(WRONG_LABEL)
-    account_id = await _id_of(request)
+    account_id = await id_of(request)
     await request.context.database.write(account_id, set_label, label)
     log.info("account %s has the label %r", account_id, label or "")
     return Labelled(account_id, label)
@@ -197,7 +198,7 @@ async def put_label(request: Request[Label, None]) -> Labelled:
 
 async def delete(request: Request[None, None]) -> Response:
     """Delete an account and report the progress."""
-    return stream(partial(delete_everything, request.context, await _id_of(request)))
+    return stream(partial(delete_everything, request.context, await id_of(request)))
 
 
 _PATH = "/admin/api/accounts/:account"

@@ -40,7 +40,7 @@ def find(tx: ReadTransaction, name: str) -> str | None:
         return str(row[0])
     wanted = parse_fingerprint(name)
     for id, public_key in tx.fetch_all("SELECT id, public_key FROM accounts") if wanted else []:
-        if _fingerprint(public_key) == wanted:
+        if fingerprint_of(public_key) == wanted:
             return str(id)
     return None
 
@@ -99,7 +99,7 @@ def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | No
         accounts.append(
             Account(
                 id=id,
-                fingerprint=_fingerprint(key),
+                fingerprint=fingerprint_of(key),
                 label=label,
                 username=username,
                 name=" ".join(filter(None, (first, last))) or None,
@@ -127,7 +127,7 @@ def _by_account(tx: ReadTransaction, sql: str, only: str | None, width: int) -> 
     return {row[0]: tuple(row[1 : width + 1]) for row in tx.fetch_all(sql, (only,))}
 
 
-def _fingerprint(public_key: str) -> str:
+def fingerprint_of(public_key: str) -> str:
     """Return the fingerprint of the column public_key; an account whose deletion was interrupted has none."""
     return "being deleted" if public_key.startswith("deleted ") else fingerprint(bytes.fromhex(public_key))
 

@@ -13,7 +13,18 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from happy_light.admin import account_admin, page_sign_in, probe, prune, registration, stats
+from happy_light.admin import (
+    account_admin,
+    account_summaries,
+    backups,
+    inspection,
+    overview,
+    page_sign_in,
+    probe,
+    prune,
+    registration,
+    stats,
+)
 from happy_light.admin.operator_name import operator_of
 from happy_light.context import ServerContext
 from happy_light.http.application import HttpApplication
@@ -22,7 +33,9 @@ from happy_light.http.router import Route
 log = logging.getLogger(__name__)
 
 SOCKET_NAME: Final = "admin.sock"
-MODULES: Final[tuple[ModuleType, ...]] = (account_admin, registration, prune, stats, probe, page_sign_in)
+MODULES: Final[tuple[ModuleType, ...]] = (
+    account_admin, account_summaries, registration, backups, prune, stats, overview, inspection, probe, page_sign_in,
+)  # fmt: skip
 DOWNLOADS: Final = ("/admin/api/backups/",)
 """Paths below which the page links to files."""
 

@@ -14,14 +14,12 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from happy_light.admin import client
 from happy_light.admin.doctor_local import DRIFT_MAX
 from happy_light.admin.finding import Finding
-from happy_light.admin.probe import Probe, ProbeResult
+from happy_light.admin.probe import Prober, ProbeResult
 from happy_light.config import Settings
 from happy_light.http import addresses
 from happy_light.http.forwarded import is_trusted
-from happy_light.wire import Success
 
 _TIMEOUT: Final = 10.0  # s for each step
 _ANSWER_MAX: Final = 100_000  # bytes
@@ -38,30 +36,26 @@ class _Unreachable(Exception):
     """There is no answer as expected; the text says what happened."""
 
 
-def check(settings: Settings) -> Iterator[Finding]:
-    """Run every check of the network."""
-    connection = client.connect(settings)
-    runs = connection is not None
-    if connection is not None:
-        connection.close()
-    yield from _port(settings, runs)
+def check(settings: Settings, prober: Prober | None) -> Iterator[Finding]:
+    """Run every check of the network; `prober` is that of the running server, None if none runs."""
+    yield from _port(settings, prober)
     if settings.public_url is None:
         yield Finding("public url", "ok", "PUBLIC_URL is not set: clients use the address of the computer.")
-    elif not runs:
+    elif prober is None:
         text = f"Whether {settings.public_url} leads here can only be seen while the server runs."
         yield Finding("public url", "warning", text, "Start the server and run doctor again.")
     else:
-        yield from _public_url(settings, settings.public_url)
+        yield from _public_url(settings, settings.public_url, prober)
     if settings.push_enabled:
         yield from _expo(settings.expo_url)
 
 
-def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
+def _port(settings: Settings, prober: Prober | None) -> Iterator[Finding]:
     if settings.port == 0:
         yield Finding("port", "ok", "PORT is 0: the server takes any free port.")
         return
     url = addresses.url(settings, addresses.reachable(settings.host)[0], settings.port)
-    if not runs:
+    if prober is None:
         parts = urlsplit(url)
         try:
             socket.create_connection((str(parts.hostname), settings.port), _TIMEOUT).close()
@@ -72,7 +66,7 @@ def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
         yield Finding("port", "problem", text, "Stop what uses it, or choose another PORT.")
         return
     try:
-        result = _probe(settings, url, ours=True)
+        result = _probe(prober, url, ours=True)
     except _Unreachable as error:
         text = f"The server runs, but does not answer at {url}: {error}."
         yield Finding("port", "problem", text, "Give doctor the HOST and PORT that the server has; see its log.")
@@ -87,9 +81,9 @@ def _port(settings: Settings, runs: bool) -> Iterator[Finding]:
 
 
 # -------------------------------------------------------------------------------------- PUBLIC_URL
-def _public_url(settings: Settings, url: str) -> Iterator[Finding]:
+def _public_url(settings: Settings, url: str, prober: Prober) -> Iterator[Finding]:
     try:
-        result = _probe(settings, url)
+        result = _probe(prober, url)
     except _Unreachable as error:
         text = f"PUBLIC_URL {url} does not lead to this server: {error}."
         yield Finding("public url", "problem", text, "Check PUBLIC_URL, DNS, the certificate and the proxy's target.")
@@ -135,10 +129,10 @@ def _headers(settings: Settings, url: str, result: ProbeResult) -> Iterator[Find
         yield Finding("proxy", "ok", "Host and scheme arrive as they were sent.")
 
 
-def _probe(settings: Settings, url: str, *, ours: bool = False) -> ProbeResult:
+def _probe(prober: Prober, url: str, *, ours: bool = False) -> ProbeResult:
     """Send a probe to `url` and ask the running server what arrived. Raises _Unreachable."""
     word = secrets.token_hex(16)
-    client.call(settings, "POST", "/admin/api/probes", Probe(word), answer=Success)
+    prober.announce(word)
     with _http(urlsplit(url), ours) as connection:
         status, headers, body = _request(connection, "GET", urlsplit(url).path + "/health", {"x-happy-echo": word})
     if 300 <= status < 400:
@@ -149,7 +143,7 @@ def _probe(settings: Settings, url: str, *, ours: bool = False) -> ProbeResult:
         service = None
     if service != "happy-server":
         raise _Unreachable(f"it answers {status}, and is no Happy server")
-    return client.call(settings, "GET", f"/admin/api/probes/{word}", answer=ProbeResult)
+    return prober.result(word)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,25 @@ GET    /admin/api/probes/:word   what arrived with the word; it is forgotten the
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from happy_light.domains.probes import Probes
 from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing, Success
+
+
+class Prober(Protocol):
+    """Announces words to the running server and asks it what arrived with them; used on any thread."""
+
+    def announce(self, word: str) -> None:
+        """Announce a word."""
+
+    def result(self, word: str) -> ProbeResult:
+        """Return what arrived with it."""
+        ...
+
 
 NO_SERVER: Final = ErrorResponse(409, "No server runs that a request could reach")
 
@@ -39,7 +51,11 @@ async def post(request: Request[Probe, None]) -> Success:
 
 async def get(request: Request[None, None]) -> ProbeResult:
     """Return what arrived."""
-    seen = _probes(request).take(request.path["word"])
+    return result_of(_probes(request).take(request.path["word"]))
+
+
+def result_of(seen: tuple[str, dict[str, str]] | None) -> ProbeResult:
+    """Return what arrived (an address and headers), None for nothing."""
     return ProbeResult(False) if seen is None else ProbeResult(True, seen[0], seen[1])
 
 

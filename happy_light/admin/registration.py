@@ -1,6 +1,7 @@
 """Who may make an account beside what the setting allows: a window of time, and single keys.
 
 GET    /admin/api/registration          who may make an account now
+PUT    /admin/api/registration          choose it in the place of the setting
 POST   /admin/api/registration/window   let everybody make an account for some time
 DELETE /admin/api/registration/window   close the window
 POST   /admin/api/registration/keys     let the owner of one key make an account
@@ -9,7 +10,7 @@ POST   /admin/api/registration/keys     let the owner of one key make an account
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from happy_light import clock
 from happy_light.auth.fingerprints import parse_fingerprint
@@ -29,6 +30,12 @@ WRONG_KEY: Final = ErrorResponse(400, "This is no public key (32 bytes in hex or
 
 
 # -------------------------------------------------------------------------------------------- wire
+class Mode(Incoming):
+    """PUT /admin/api/registration: who may make an account; null for what the setting says."""
+
+    mode: Literal["open", "first", "closed"] | None
+
+
 class Window(Incoming):
     """POST /admin/api/registration/window: its length in s."""
 
@@ -42,9 +49,13 @@ class Key(Incoming):
 
 
 class Registration(Outgoing):
-    """Who may make an account. `open_until` is the end of the window in ms, null if none is open."""
+    """Who may make an account. `open_until` is the end of the window in ms, null if none is open.
+
+    `mode` is in force: what the operator has chosen, else the setting.
+    """
 
     setting: str
+    mode: str
     open_until: int | None
     allowed: list[str]
     """Fingerprints of the keys that may make an account."""
@@ -57,7 +68,15 @@ def registration(tx: ReadTransaction, setting: str) -> Registration:
     """Return who may make an account now."""
     now, until = clock.now_ms(), auth.registration_open_until(tx)
     allowed = [row[0] for row in tx.fetch_all("SELECT fingerprint FROM allowed_keys ORDER BY created_at")]
-    return Registration(setting, until if until > now else None, allowed, auth.registration_open(tx, now, setting))
+    mode, accepts = auth.registration_mode(tx) or setting, auth.registration_open(tx, now, setting)
+    return Registration(setting, mode, until if until > now else None, allowed, accepts)
+
+
+def set_mode(tx: Transaction, mode: str | None) -> None:
+    """Choose who may make an account, in the place of the setting; None for what the setting says."""
+    tx.execute("DELETE FROM meta WHERE key = 'registration_mode'")
+    if mode is not None:
+        tx.execute("INSERT INTO meta (key, value) VALUES ('registration_mode', ?)", (mode,))
 
 
 def set_window(tx: Transaction, seconds: int) -> None:
@@ -80,6 +99,13 @@ async def get(request: Request[Any, None]) -> Registration:
     """Show who may make an account."""
     context = request.context
     return await context.database.read(registration, context.settings.registration)
+
+
+async def put(request: Request[Mode, None]) -> Registration:
+    """Choose who may make an account."""
+    await request.context.database.write_for((), set_mode, request.body.mode)
+    log.info("registration is %s", request.body.mode or f"{request.context.settings.registration}, as the setting says")
+    return await _changed(request)
 
 
 async def post_window(request: Request[Window, None]) -> Registration:
@@ -115,6 +141,7 @@ async def _changed(request: Request[Any, None]) -> Registration:
 _PATH = "/admin/api/registration"
 routes = [
     Route("GET", _PATH, get, answer=Registration, public=True),
+    Route("PUT", _PATH, put, body=Mode, answer=Registration, public=True),
     Route("POST", f"{_PATH}/window", post_window, body=Window, answer=Registration, errors=[WRONG_WINDOW], public=True),
     Route("DELETE", f"{_PATH}/window", delete_window, answer=Registration, public=True),
     Route("POST", f"{_PATH}/keys", post_key, body=Key, answer=Registration, errors=[WRONG_KEY], public=True),

@@ -43,10 +43,13 @@ from happy_light.cluster.messages import (
     Moment,
     Names,
     RemoteClient,
+    StatusGiven,
+    StatusWanted,
 )
 from happy_light.cluster.recovery import SharedRecovery
 from happy_light.cluster.redis_link import RedisLink
 from happy_light.cluster.remote_clients import RemoteClients
+from happy_light.cluster.statuses import Statuses
 from happy_light.cluster.updates import SWEEP_EVERY, UpdateFeed
 from happy_light.config import RedisUrl
 from happy_light.errors import ServiceUnavailable
@@ -105,6 +108,7 @@ class Cluster:
             recovery_window, self._names, self.link, self.updates, self.remote, clients, self._tell_process
         )
         self.calls = RemoteCalls(self.id, self._names, self.link, clients)
+        self.statuses = Statuses(self.id, self._tell_all, self._tell_process)
         self._accounts: dict[str, _OpenAccount] = {}
         self._heard: dict[str, float] = {}  # the other processes: when each was last heard of
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -209,6 +213,10 @@ class Cluster:
                 self.recovery.drop(message)
             case Internal(message=internal):
                 self._bus.deliver(internal)
+            case StatusWanted():
+                self.statuses.answer(message)
+            case StatusGiven():
+                self.statuses.given(message)
             case Alive(process=process):
                 self._heard[process] = self._loop.time()
             case Ended(process=process):

@@ -1,8 +1,8 @@
 """What processes of one server tell each other over Redis: msgpack behind the id of the sender.
 
 - `Hint` and `Moment` (an ephemeral event), `Announced` and `Left` go to an account's channel;
-- `Internal`, `Alive` and `Ended` to the channel of all processes;
-- `Call`, `Answer` and `Drop` to the channel of one process.
+- `Internal`, `Alive`, `Ended` and `StatusWanted` to the channel of all processes;
+- `Call`, `Answer`, `Drop` and `StatusGiven` to the channel of one process.
 """
 
 from __future__ import annotations
@@ -143,7 +143,22 @@ class Drop(msgspec.Struct, tag="drop", frozen=True):
     pid: str
 
 
-Message = Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer | Drop
+class StatusWanted(msgspec.Struct, tag="status-wanted", frozen=True):
+    """The process `asker` wants to know how the receiver is."""
+
+    asker: str
+
+
+class StatusGiven(msgspec.Struct, tag="status", frozen=True):
+    """How a process is, as JSON."""
+
+    process: str
+    status: bytes
+
+
+Message = (
+    Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer | Drop | StatusWanted | StatusGiven
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode

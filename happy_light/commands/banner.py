@@ -61,7 +61,7 @@ def text(server: Server, terminal: bool, colour: bool) -> str:
         ("Computer", f"HAPPY_SERVER_URL={best} happy"),
         ("", ""),
         ("Data", str(settings.data_dir)),
-        ("Accounts", _REGISTRATION[settings.registration]),
+        ("Accounts", _REGISTRATION[server.registration]),
     ]
     if server.metrics_url:
         labelled.append(("Metrics", server.metrics_url))
@@ -116,7 +116,7 @@ def notes(server: Server) -> list[str]:
     lines = config.misspelt(os.environ)
     lines += build.problems(settings)
     beyond = not addresses.is_loopback(server.host) or settings.tunnel is not None
-    if beyond and settings.registration == "open":
+    if beyond and server.registration == "open":
         lines.append("other computers reach this server, and registration is open: --registration first closes it")
     secure = settings.tls_cert or (settings.public_url or "").startswith("https:")
     if not addresses.is_loopback(server.host) and not secure:

@@ -21,13 +21,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         print(config.markdown_table(), end="")
     else:
-        output.show(arguments, [_entry(row, settings) for row in config.SETTINGS], _table(settings))
-
-
-def _entry(row: config.Row, settings: Settings) -> dict[str, str | None]:
-    value = getattr(settings, row.name)
-    text = None if value is None else config.display(row, value)
-    return {"name": row.name, "env": row.env[0], "value": text, "origin": settings.origins[row.name]}
+        output.show(arguments, config.entries(settings), _table(settings))
 
 
 def _table(settings: Settings) -> str:

@@ -4,23 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from happy_light.commands import output
 from happy_light.commands.arguments import add_json
 from happy_light.commands.command import Command
 from happy_light.config import Settings
 from happy_light.errors import OperatorError
+from happy_light.wire import Success
+
+if TYPE_CHECKING:
+    from happy_light.admin.probe import ProbeResult
 
 _MARKS = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
 
 
+class _Prober:
+    """Asks the running server through its unix socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def announce(self, word: str) -> None:
+        from happy_light.admin import client
+        from happy_light.admin.probe import Probe
+
+        client.call(self._settings, "POST", "/admin/api/probes", Probe(word), answer=Success)
+
+    def result(self, word: str) -> ProbeResult:
+        from happy_light.admin import client
+        from happy_light.admin.probe import ProbeResult
+
+        return client.call(self._settings, "GET", f"/admin/api/probes/{word}", answer=ProbeResult)
+
+
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Print what was found; end the process with 1 if there are problems. Raises OperatorError."""
-    from happy_light.admin import doctor_local, doctor_network
+    from happy_light.admin import client, doctor_local, doctor_network
 
     if not settings.data_dir.is_dir():
         raise OperatorError(f"There is no data folder {settings.data_dir}; choose it with --data-dir.")
-    found = [*doctor_local.check(settings), *doctor_network.check(settings)]
+    connection = client.connect(settings)
+    if connection is not None:
+        connection.close()
+    prober = None if connection is None else _Prober(settings)
+    found = [*doctor_local.check(settings), *doctor_network.check(settings, prober)]
     lines = []
     for finding in found:
         lines.append(f"{_MARKS[finding.level]} {finding.name}: {finding.text}")

@@ -5,7 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from happy_light.config.settings import SETTINGS, Row
+from happy_light.config.settings import SETTINGS, Row, Settings
+from happy_light.wire import Outgoing
+
+
+class Entry(Outgoing):
+    """A setting: its first environment variable, its value as text (null: unset), and where that came from."""
+
+    name: str
+    env: str
+    group: str
+    value: str | None
+    origin: str
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """Return every setting as it is in force, secrets masked."""
+    found = []
+    for row in SETTINGS:
+        value = getattr(settings, row.name)
+        text = None if value is None else display(row, value)
+        found.append(Entry(row.name, row.env[0], row.group, text, settings.origins[row.name]))
+    return found
 
 
 def display(row: Row, value: Any) -> str:

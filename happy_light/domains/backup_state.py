@@ -1,4 +1,4 @@
-"""What is known of scheduled backups: when the last one was, and how it ended."""
+"""What is known of backups that this process makes: when the last one was, and how it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from happy_light.wire import Outgoing
 
 
 class BackupResult(Outgoing):
-    """A scheduled backup: when it ended (ms), its archive, or the sentence why there is none."""
+    """A backup: when it ended (ms), its archive, or the sentence why there is none."""
 
     at: int
     archive: str | None
@@ -19,11 +19,13 @@ class BackupResult(Outgoing):
 
 
 class BackupState:
-    """The last scheduled backup, and the last one that succeeded; None before the first."""
+    """The last backup, and the last one that succeeded; None before the first."""
 
     def __init__(self) -> None:
         self.last: BackupResult | None = None
         self.last_success: BackupResult | None = None
+        self.running = False
+        """Whether one that the operator asked for is being made."""
 
     def record(self, result: BackupResult) -> None:
         """Make this the last backup."""

@@ -239,19 +239,26 @@ async def post_one_or_many(request: Request[OneOrManyMessages, None]) -> StoredM
         new = [(message.content, message.local_id) for message in body.messages]
     else:
         raise BadRequest("Either content or messages is required")
-    return await request.context.database.write_within(request.account_id, request.path["id"], append, new)
+    return await _append(request, new)
 
 
 async def post(request: Request[NewMessages, None]) -> StoredMessages:
     """Store up to 100 messages, each localId once; the answer includes those that existed already."""
-    new = [(message.content, message.local_id) for message in request.body.messages]
-    return await request.context.database.write_within(request.account_id, request.path["id"], append, new)
+    new: list[tuple[str, str | None]] = [(message.content, message.local_id) for message in request.body.messages]
+    return await _append(request, new)
+
+
+async def _append(request: Request[Any, None], new: list[tuple[str, str | None]]) -> StoredMessages:
+    stored = await request.context.database.write_within(request.account_id, request.path["id"], append, new)
+    request.context.counters.messages += len(new)
+    return stored
 
 
 # ----------------------------------------------------------------------------------------- sockets
 def message(context: ServerContext, client: Client, data: SocketMessage) -> asyncio.Future[MessageAck]:
     """Store one message; the sending socket does not receive its update."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
+    context.counters.messages += 1
     return context.database.write_within(client.account_id, data.sid, _append_one, client.sid, data.message, local_id)
 
 

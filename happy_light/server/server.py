@@ -51,6 +51,8 @@ class Server:
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
         self._admin_socket: Path | None = None
+        self.registration = settings.registration
+        """Who may make an account: the setting, or what the operator chose in its place before the start."""
         self.metrics_url: str | None = None
         """Where the metrics are, once it serves them."""
 
@@ -83,8 +85,12 @@ class Server:
                 await self._open_tunnel(settings.tunnel, opened)
             from happy_light import app
             from happy_light.context import ServerContext, join_cluster
+            from happy_light.domains import auth
 
+            chosen = await self.database.read(auth.registration_mode)
+            self.registration = chosen or settings.registration
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
+            self.context.stopping = self._stopping
             bus.subscribe(SignedOut, self._sign_out)
             if settings.redis_url is not None and isinstance(bus, SharedBus):
                 id = await self.database.read(server_id.read)
@@ -114,7 +120,7 @@ class Server:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
         from happy_light import app
-        from happy_light.admin import backup_schedule, prune
+        from happy_light.admin import backup_schedule, process_status, prune
 
         self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
@@ -123,8 +129,10 @@ class Server:
         )
         self._config.room.make_room.append(self.app.live.connections.drop_stranger)
         self._serve_metrics()
+        process_status.answer_others(self.context)
         jobs = [asyncio.create_task(self._serve_admin_api())]
         jobs += [asyncio.create_task(self._repeat(job, every)) for job, every in app.jobs().items()]
+        jobs.append(asyncio.create_task(self._repeat(process_status.sample, process_status.STEP)))
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
         asyncio.get_running_loop().call_soon(ready)

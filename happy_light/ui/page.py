@@ -14,6 +14,8 @@ from starlette.responses import Response
 from happy_light import __version__, threads
 from happy_light.config import Settings
 from happy_light.context import ServerContext
+from happy_light.domains import auth
+from happy_light.errors import ServiceUnavailable
 from happy_light.http import addresses, forwarded
 from happy_light.http.request import Request
 from happy_light.ui import build, look
@@ -49,7 +51,7 @@ async def answer(request: Request[Any, Any]) -> Response:
         health=escape(problem or "Healthy"),
         health_class="bad" if problem else "",
         version=escape(__version__),
-        registration=escape(registration(request.context)),
+        registration=escape(await registration(request.context)),
         webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if web_app else "",
         webapp_state=(
             f'<a href="{app.prefix}">{app.prefix}</a>'
@@ -61,9 +63,13 @@ async def answer(request: Request[Any, Any]) -> Response:
     return Response(look.page("Happy Server", body, style, script), 200, headers, media_type="text/html")
 
 
-def registration(context: ServerContext) -> str:
+async def registration(context: ServerContext) -> str:
     """Return who may create an account, as a sentence."""
-    return _REGISTRATION[context.settings.registration]
+    try:
+        chosen = await context.database.read(auth.registration_mode)
+    except ServiceUnavailable:  # which the page says, too
+        chosen = None
+    return _REGISTRATION[chosen or context.settings.registration]
 
 
 def _insecure(settings: Settings, asked: str) -> str:

@@ -21,7 +21,12 @@ from happy_light.domains.auth.pairing import (
     find_pairing,
     request_pairing,
 )
-from happy_light.domains.auth.sign_in import get_or_create_account, registration_open, registration_open_until
+from happy_light.domains.auth.sign_in import (
+    get_or_create_account,
+    registration_mode,
+    registration_open,
+    registration_open_until,
+)
 
 __all__ = [
     "PICKED_UP_LIFETIME",
@@ -32,6 +37,7 @@ __all__ = [
     "find_pairing",
     "get_or_create_account",
     "jobs",
+    "registration_mode",
     "registration_open",
     "registration_open_until",
     "request_pairing",

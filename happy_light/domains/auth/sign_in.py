@@ -85,9 +85,16 @@ def use_challenge(tx: Transaction, challenge: bytes, made_at: int) -> None:
 
 def registration_open(tx: ReadTransaction, now: int, registration: str) -> bool:
     """Whether any key may create an account at `now` (ms), by the setting or because the operator opened it."""
-    if registration == "open" or now < registration_open_until(tx):
+    mode = registration_mode(tx) or registration
+    if mode == "open" or now < registration_open_until(tx):
         return True
-    return registration == "first" and tx.fetch_one("SELECT 1 FROM accounts LIMIT 1") is None
+    return mode == "first" and tx.fetch_one("SELECT 1 FROM accounts LIMIT 1") is None
+
+
+def registration_mode(tx: ReadTransaction) -> str | None:
+    """Return what the operator has chosen in the place of the setting, None if nothing."""
+    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'registration_mode'")
+    return None if row is None else str(row[0])
 
 
 def registration_open_until(tx: ReadTransaction) -> int:

@@ -1,0 +1,149 @@
+let listed = "";  // what the list of accounts was loaded for
+let opened = null;  // the id of the account whose details are shown
+
+const nameOf = (account) => account.label || account.name || account.username || account.fingerprint;
+const pathOf = (id) => `accounts/${encodeURIComponent(id)}`;
+
+async function loadAccounts() {
+  const search = byId("search").value.trim();
+  const { accounts, more } = await call("GET", `account-summaries?search=${encodeURIComponent(search)}`);
+  const focused = document.activeElement?.id;
+  byId("account-list").replaceChildren(...accounts.map(accountCard));
+  if (focused) byId(focused)?.focus();
+  byId("account-note").textContent = accounts.length === 0
+    ? (search ? "No account fits." : "There are no accounts yet.")
+    : (more ? "There are more; search for them." : "");
+  showConnected();
+  if (opened) await showDetails(opened);
+}
+
+function accountCard(account) {
+  const button = make("button", { type: "button", id: `open-${account.id}`, className: "head", "aria-expanded": "false",
+    "aria-controls": `details-${account.id}` },
+    make("span", { className: "who" }, nameOf(account)),
+    make("span", { className: "sockets", id: `sockets-${account.id}` }),
+    make("span", { className: "note" }, `last active ${ago(account.lastActiveAt)}`));
+  onAct(button, async () => {
+    const before = opened;
+    opened = before === account.id ? null : account.id;
+    if (before) closeDetails(before);
+    if (opened) await showDetails(opened);
+  });
+  const card = make("li", { id: `account-${account.id}` }, button,
+    make("div", { className: "details", id: `details-${account.id}`, hidden: true }));
+  card.account = account;
+  return card;
+}
+
+function closeDetails(id) {
+  byId(`open-${id}`)?.setAttribute("aria-expanded", "false");
+  const details = byId(`details-${id}`);
+  if (details) details.hidden = true;
+}
+
+// Shows at each account how many sockets it has now.
+function showConnected() {
+  for (const card of byId("account-list").children) {
+    const sockets = overview?.connected[card.account.id] || 0;
+    const shown = byId(`sockets-${card.account.id}`);
+    shown.textContent = sockets ? `connected, ${count(sockets, "socket")}` : "";
+    shown.classList.toggle("online", sockets > 0);
+  }
+}
+
+// Loads again what an event shows to be out of date.
+async function followAccounts() {
+  const now = `${overview.accounts} ${overview.newestAccount}`;
+  showConnected();
+  if (now !== listed) {
+    listed = now;
+    await loadAccounts();
+  } else if (opened && byId(`details-${opened}`)?.sockets !== overview.connected[opened]) {
+    await showDetails(opened);
+  }
+}
+
+async function showDetails(id) {
+  const details = byId(`details-${id}`);
+  if (!details) {
+    opened = null;
+    return;
+  }
+  details.sockets = overview?.connected[id];
+  const activity = await call("GET", `${pathOf(id)}/activity`);
+  if (opened !== id) return;
+  byId(`open-${id}`).setAttribute("aria-expanded", "true");
+  details.hidden = false;
+  const { account } = byId(`account-${id}`);
+  details.replaceChildren(
+    facts([
+      ["Account", account.id], ["Fingerprint", account.fingerprint], ["Username", account.username || "none"],
+      ["Created", moment(account.createdAt)],
+      ["Sessions active", activity.sessions.length.toLocaleString()],
+      ["Machines", `${activity.machines.filter((each) => each.active).length} online of ${activity.machines.length}`],
+    ]),
+    labelForm(account), accountActs(account),
+  );
+}
+
+function facts(rows) {
+  return make("dl", {}, ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+}
+
+function labelForm(account) {
+  const input = make("input", { id: `label-${account.id}`, value: account.label || "", maxLength: 100, autocomplete: "off" });
+  const form = make("form", { className: "row" },
+    make("label", { htmlFor: input.id }, "Label"), input, make("button", { type: "submit", className: "quiet" }, "Save"));
+  onAct(form, async () => {
+    await call("PUT", `${pathOf(account.id)}/label`, { label: input.value });
+    say("The label is saved.");
+    await loadAccounts();
+  });
+  return form;
+}
+
+function accountActs(account) {
+  const out = make("button", { type: "button", className: "quiet" }, "Sign out everywhere");
+  onAct(out, async () => {
+    const text = "Every device of this account has to sign in again, its terminals and machines too.";
+    if (!await confirmed(`Sign out ${nameOf(account)}?`, text, "Sign out")) return;
+    await call("POST", `${pathOf(account.id)}/sign-out`);
+    say(`${nameOf(account)} is signed out everywhere.`);
+    await showDetails(account.id);
+  });
+  const bar = make("progress", { hidden: true, "aria-label": "Deletion" });
+  const remove = make("button", { type: "button", className: "danger" }, "Delete account");
+  onAct(remove, async () => {
+    const text = "The account goes for good, with its sessions, messages, machines and files.";
+    if (!await confirmed(`Delete ${nameOf(account)}?`, text, "Delete", account.fingerprint.slice(0, 4))) return;
+    const done = await work("DELETE", pathOf(account.id), undefined, bar);
+    opened = null;
+    say(`${nameOf(account)} is deleted: ${count(done.messages, "message")}, ${bytes(done.bytes)} of files.`);
+    await loadAccounts();
+  });
+  return make("p", { className: "row acts" }, out, remove, bar);
+}
+
+// Asks in a dialog; with a word it has to be typed.
+function confirmed(head, text, yes, word) {
+  const dialog = byId("confirm");
+  byId("confirm-head").textContent = head;
+  byId("confirm-text").textContent = text;
+  byId("confirm-yes").textContent = yes;
+  byId("confirm-typed").hidden = !word;
+  byId("confirm-word").textContent = word || "";
+  const input = byId("confirm-input");
+  input.value = "";
+  const check = () => { byId("confirm-yes").disabled = Boolean(word) && input.value.trim() !== word; };
+  input.oninput = check;
+  check();
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => { dialog.onclose = () => resolve(dialog.returnValue === "yes"); });
+}
+
+let typing = 0;
+byId("search").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => loadAccounts().catch((error) => say(error.message, true)), 200);
+});

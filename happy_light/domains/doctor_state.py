@@ -1,0 +1,15 @@
+"""What the last run of doctor in this process found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class DoctorState:
+    """The time of the last run (ms, 0 for none), and its findings."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.findings: Sequence[msgspec.Struct] = ()
