@@ -15,9 +15,9 @@ from typing import TypeVar
 import pytest
 
 from tests.s3_services import Moto, Rclone
-from tests.services import Databases, Missing, Postgres, Redis, Service
+from tests.services import Databases, Missing, Postgres, Redis, RedisCluster
 
-S = TypeVar("S", bound=Service)
+S = TypeVar("S", Postgres, Redis, RedisCluster, Moto, Rclone, Service)
 
 
 def started(make: Callable[[], S]) -> S:
@@ -84,6 +84,13 @@ def start_redis() -> Iterator[Callable[..., Redis]]:
     """Start a Redis of this test's own: `start_redis(persistent=False, cluster=False, policy="noeviction")`."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(running(lambda: Redis(**options)))
+
+
+@pytest.fixture
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Start a cluster of three Redis servers of this test's own."""
+    with running(RedisCluster) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from tests import commands
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Process, Start
-from tests.services import Redis
+from tests.services import Redis, RedisCluster
 from tests.test_recovery import Connected
 from tests.test_stats import metrics_url
 
@@ -290,6 +290,41 @@ async def test_a_call_during_an_outage_of_redis_finds_no_method(pair: Server, re
     await pair.processes[0].wait_for_log("was lost")
     answer = await phone.call("rpc-call", {"method": "m"}, timeout=20)
     assert answer == {"ok": False, "error": "RPC method not available"}
+
+
+async def test_redis_may_be_a_cluster(start: Start, database_url: str, redis_cluster: RedisCluster) -> None:
+    """Channels are spread over its servers; a slot that moves and a server that comes back are noticed."""
+    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis_cluster.url}
+    first, second = start(**environ), start(**environ)
+    async with World(first.url) as one, World(second.url) as two:
+        pairs = [(account, await two.account(account.key)) for account in [await one.account() for _ in range(4)]]
+        sessions = [(await near.session())["id"] for near, _ in pairs]
+        phones = [await near.socket() for near, _ in pairs]
+        far = [await other.socket() for _, other in pairs]
+        for _, other in pairs:
+            await daemon(other, "result", "m")
+
+        async def everything_works() -> None:
+            for (near, _), session, phone, socket in zip(pairs, sessions, phones, far, strict=True):
+                await near.send(session, uid())
+                await socket.wait("update", 20)
+                async with asyncio.timeout(60):
+                    while (await phone.call("rpc-call", {"method": "m"}, timeout=20)).get("result") != "result":
+                        await asyncio.sleep(0.05)
+
+        await everything_works()
+        channels = [name.decode() for node in redis_cluster.nodes for name in node.command("PUBSUB", "SHARDCHANNELS")]
+        channel = next(name for name in channels if pairs[0][0].id in name)
+        redis_cluster.move(channel)
+        for process in (first, second):
+            await process.wait_for_log("was lost: it no longer serves a channel")
+        await everything_works()
+        redis_cluster.nodes[0].kill()
+        for (near, _), session, socket in zip(pairs, sessions, far, strict=True):
+            await near.send(session, uid())
+            await socket.wait("update", 20)
+        redis_cluster.nodes[0].start()
+        await everything_works()
 
 
 async def test_a_process_that_stood_still_catches_up(pair: Server) -> None:

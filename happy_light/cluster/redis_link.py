@@ -34,6 +34,7 @@ class RedisLink:
         disconnected: Callable[[], None],
     ) -> None:
         self._url = url
+        self._seeds = [url.text]  # where to ask what servers there are
         self._receive = receive
         self._on_connected = connected
         self._on_disconnected = disconnected
@@ -134,10 +135,8 @@ class RedisLink:
 
     async def _connect(self) -> None:
         """Connect to the server or all nodes and subscribe. Raises RedisError, OSError."""
-        first = RedisNode(self._url.text, False, self._receive, self._lose)
-        self._nodes = [first]
         self._by_slot = None
-        await first.open()
+        first = await self._first_node()
         info = await self._reply(first, "INFO", "cluster")
         if b"cluster_enabled:1" in info:
             slots = await self._reply(first, "CLUSTER", "SLOTS")
@@ -151,6 +150,19 @@ class RedisLink:
             if self._channels.issubset(channels):
                 break
 
+    async def _first_node(self) -> RedisNode:
+        """Connect to the server of the URL or, while it is away, to one that belonged to its cluster."""
+        for seed in self._seeds:
+            node = RedisNode(seed, False, self._receive, self._lose)
+            self._nodes = [node]
+            try:
+                await node.open()
+            except (RedisError, OSError, TimeoutError) as error:
+                failure = error
+                continue
+            return node
+        raise failure
+
     async def _reply(self, node: RedisNode, *command: str) -> Any:
         replies = await node.ask(command)
         if replies is None:
@@ -160,7 +172,9 @@ class RedisLink:
         return replies[0]
 
     async def _connect_to_cluster(self, slots: list[Any]) -> None:
-        """Connect to the primary of each range of slots: [first, last, [host, port, …], …]."""
+        """Connect to the primary of each range of slots: [first, last, [host, port, …], replica, …]."""
+        places = {(host.decode(), int(port)) for _, _, *servers in slots for host, port, *_ in servers}
+        self._seeds = [self._url.text, *(self._url.at(*place) for place in sorted(places))]
         nodes: dict[tuple[str, int], RedisNode] = {}
         by_slot: list[RedisNode | None] = [None] * _SLOTS
         for first, last, (host, port, *_), *_ in slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ class RedisNode:
         self._to_subscribe: list[tuple[str, str]] = []
         self._subscribing = asyncio.Event()
         self._confirmations: dict[bytes, list[asyncio.Future[bool]]] = {}
+        self._leaving: Counter[bytes] = Counter()  # channels by how many `unsubscribe` were not confirmed yet
         self._heard = 0.0
 
     async def open(self) -> None:
@@ -149,6 +150,9 @@ class RedisNode:
 
     def unsubscribe(self, channel: str) -> None:
         """Undo `subscribe`."""
+        if self._closed:
+            return
+        self._leaving[channel.encode()] += 1
         self._to_subscribe.append((self._unsubscribe_word, channel))
         self._subscribing.set()
 
@@ -167,6 +171,10 @@ class RedisNode:
             match reply:
                 case [b"message" | b"smessage", _, payload]:
                     self._receive(payload)
+                case [b"unsubscribe" | b"sunsubscribe", channel, _]:
+                    if not self._leaving[channel]:  # its slot has moved to another node of the cluster
+                        raise ConnectionError("it no longer serves a channel")
+                    self._leaving -= Counter([channel])
                 case [b"subscribe" | b"ssubscribe", channel, _]:
                     for future in self._confirmations.pop(channel, ()):
                         if not future.done():
