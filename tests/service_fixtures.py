@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from tests.s3_services import Moto, Rclone
-from tests.services import Databases, Missing, Postgres, Redis, RedisCluster
+from tests.services import Databases, Missing, Postgres, Redis, RedisCluster, Service
 
 S = TypeVar("S", Postgres, Redis, RedisCluster, Moto, Rclone, Service)
 
