@@ -113,22 +113,27 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
     template = command(tmp_path, "systemd", "--template", "--port", "4000", "--log-level", "debug").stdout
     assert f"ExecStart={program} -m happy_light serve --log-level debug\n" in template
     for line in (
-        "Environment=PORT=%i", "Environment=METRICS_PORT=1%i", "StateDirectory=happy-server-light/%i",
-        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light/%i", "WantedBy=multi-user.target",
+        "Environment=PORT=%i", "Environment=METRICS_PORT=1%i", "User=happy-server-light",
+        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light", "WantedBy=multi-user.target",
     ):  # fmt: skip
         assert f"{line}\n" in template
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here to judge them")
-    for form, text in (("--user", user), ("--system", system)):
-        folder = tmp_path / form
-        folder.mkdir()
-        (folder / "happy-server-light.service").write_text(text)
+    units = (
+        ("--user", "happy-server-light.service", user),
+        ("--system", "happy-server-light.service", system),
+        ("--system", "happy-server-light@3005.service", template),
+    )
+    for form, name, text in units:
+        folder = tmp_path / form / name
+        folder.mkdir(parents=True)
+        (folder / name).write_text(text)
         judged = subprocess.run(
-            ["systemd-analyze", form, "verify", str(folder / "happy-server-light.service")],
+            ["systemd-analyze", form, "verify", str(folder / name)],
             capture_output=True, text=True, timeout=60,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
         )  # fmt: skip
-        assert "happy-server-light.service:" not in judged.stderr, judged.stderr
+        assert f"{name}:" not in judged.stderr, judged.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ logs

@@ -131,35 +131,55 @@ def test_processes_share_a_port_only_if_both_say_so() -> None:
             binding.bind("127.0.0.1", port)
 
 
-async def test_nginx_before_two_processes(
-    start: Start, database_url: str, start_redis: Callable[..., Redis], tmp_path: Path
-) -> None:
+@pytest.fixture
+def pair(start: Start, database_url: str, start_redis: Callable[..., Redis], tmp_path: Path) -> tuple[Process, Process]:
+    """Start two processes of one server."""
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": start_redis().url}
+    return start(folder=tmp_path / "data", **settings), start(folder=tmp_path / "data", **settings)
+
+
+def before(pair: tuple[Process, Process], text: str) -> str:
+    """Return a configuration of docs/full.md with the ports of the two processes."""
+    first, second = (process.url.removeprefix("http://") for process in pair)
+    return put(text, ("127.0.0.1:3005", first), ("127.0.0.1:3006", second))
+
+
+async def test_nginx_before_two_processes(pair: tuple[Process, Process], tmp_path: Path) -> None:
     if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("nginx is not installed")
-    settings = {"DATABASE_URL": database_url, "REDIS_URL": start_redis().url}
-    first, second = (start(folder=tmp_path / name, **settings) for name in ("first", "second"))
-    upstream = put(
-        snippet("nginx", FULL),
-        ("127.0.0.1:3005", first.url.removeprefix("http://")), ("127.0.0.1:3006", second.url.removeprefix("http://")),
-    )  # fmt: skip
-    site = upstream + put(snippet("nginx"), ("http://127.0.0.1:3005", "http://happy"))
+    site = before(pair, snippet("nginx", FULL)) + put(snippet("nginx"), ("http://127.0.0.1:3005", "http://happy"))
     async with through_nginx(site, tmp_path) as (url, context):
-        await works_through(url, first, context)
-        second.kill()
+        await works_through(url, pair[0], context)
+        pair[1].kill()
         await sockets_work(url, context)
+
+
+@contextmanager
+def through_caddy(site: str, tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """Run Caddy with a site of the documentation; yield its URL, and what its certificate is trusted with."""
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    name = f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}"
+    (tmp_path / "Caddyfile").write_text(
+        "{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + put(site, ("happy.example {", name))
+    )
+    arguments = ("caddy", "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile"))
+    with running(port, *arguments, folder=tmp_path) as url:
+        yield url, ssl.create_default_context(cafile=str(cert))
 
 
 async def test_caddy(server: Process, tmp_path: Path) -> None:
     if shutil.which("caddy", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("caddy is not installed")
-    cert, key = certificate(tmp_path)
-    port = free_port()
-    site = put(
-        snippet("caddy"),
-        ("happy.example {", f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}"),
-        ("127.0.0.1:3005", server.url.removeprefix("http://")),
-    )
-    (tmp_path / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + site)
-    arguments = ("caddy", "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile"))
-    with running(port, *arguments, folder=tmp_path) as url:
-        await works_through(url, server, ssl.create_default_context(cafile=str(cert)))
+    site = put(snippet("caddy"), ("127.0.0.1:3005", server.url.removeprefix("http://")))
+    with through_caddy(site, tmp_path) as (url, context):
+        await works_through(url, server, context)
+
+
+async def test_caddy_before_two_processes(pair: tuple[Process, Process], tmp_path: Path) -> None:
+    if shutil.which("caddy", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("caddy is not installed")
+    with through_caddy(before(pair, snippet("caddy", FULL)), tmp_path) as (url, context):
+        await works_through(url, pair[0], context)
+        pair[1].kill()
+        await sockets_work(url, context)

@@ -123,4 +123,6 @@ def notes(server: Server) -> list[str]:
         lines.append("plain HTTP: browsers need HTTPS for the app's cryptography; use a proxy, --tunnel, or --tls-cert")
     if settings.data_dir.stat().st_mode & 0o077:
         lines.append(f"other users of this computer can look into the data folder: chmod 700 {settings.data_dir}")
+    if settings.redis_url is not None and settings.bucket is None:
+        lines.append("no bucket: every process of this server needs the same data folder, which has the files")
     return lines

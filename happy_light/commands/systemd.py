@@ -73,9 +73,11 @@ CapabilityBoundingSet={capabilities}
 AmbientCapabilities={capabilities}
 """
 
-_OF_INSTANCE = ("port", "metrics_port", "data_dir")
+_OF_INSTANCE = ("port", "metrics_port")
 """Settings that a template sets by the name of the instance."""
 _INSTANCE = """\
+# All instances are one user, so that they may share the folder and a port.
+User=happy-server-light
 # The instance is named after its port; happy-server-light@3005 has its metrics at port 13005.
 Environment=PORT=%i
 Environment=METRICS_PORT=1%i
@@ -127,7 +129,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 def unit(settings: Settings, program: list[str], system: bool, template: bool = False) -> str:
     """Return the unit. Settings given as flags go into its command line; others stay where they are set.
 
-    In a template, the name after the @ is the port, and each process has a data folder and a metrics port of its own.
+    In a template, the name after the @ is the port, and each process has a metrics port of its own.
     """
     flags: list[str] = []
     for row in config.SETTINGS:
@@ -138,9 +140,7 @@ def unit(settings: Settings, program: list[str], system: bool, template: bool = 
     name = f"happy-server-light{'@' if template else ''}.service"
     hardening = _SYSTEM.format(capabilities=capabilities) if system or template else _USER
     if template:
-        hardening = hardening.replace("StateDirectory=happy-server-light\n", "StateDirectory=happy-server-light/%i\n")
-        data_dir = "DATA_DIR=%S/happy-server-light"
-        hardening = hardening.replace(f"{data_dir}\n", f"{data_dir}/%i\n{_INSTANCE}")
+        hardening = hardening.replace("DynamicUser=yes\n", f"DynamicUser=yes\n{_INSTANCE}")
     return _UNIT.format(
         where=f"/etc/systemd/system/{name}" if system or template else f"~/.config/systemd/user/{name}",
         start=" ".join(map(_quote, [*program, "serve", *flags])),
