@@ -272,6 +272,8 @@ async def test_without_redis_updates_still_arrive_and_afterwards_everything_work
         await pair.first.send(session, uid())
     local = await seqs(near, 5)
     assert await seqs(far, 5) == local
+    health = await pair.worlds[0].http.get("/health")
+    assert (health.status_code, health.json()["missing"]) == (200, ["redis"])
     again = await pair.second.socket()  # connecting works too
     await pair.first.send(session, uid())
     assert await seqs(again, 1) == [local[-1] + 1] == await seqs(far, 1) == await seqs(near, 1)
