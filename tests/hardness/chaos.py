@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -91,15 +92,19 @@ class Listener:
     async def run(self) -> None:
         """Connect again and again, until it is closed."""
         while not self.closed:
+            socket = Socket()
             try:
-                await self._connect()
+                await self._connect(socket)
             except FAILURES:
                 await asyncio.sleep(random.uniform(0.05, 0.5))
-                continue
-            assert self.socket is not None
-            await self.socket.dropped.wait()
-            await self.socket.close()
-            self.check()
+            else:
+                if not self.closed:
+                    await socket.dropped.wait()
+                self.check()
+            finally:
+                await socket.close()
+                if socket.sio.eio.http is not None:
+                    await socket.sio.eio.http.close()  # python-socketio leaves it open if it could not connect
 
     async def close(self) -> None:
         """Close the socket for good."""
@@ -107,9 +112,8 @@ class Listener:
         if self.socket is not None:
             await self.socket.close()
 
-    async def _connect(self) -> None:
+    async def _connect(self, socket: Socket) -> None:
         books, account = self.user.books, self.user.account
-        socket = Socket()
         self.heard, self.messages, self.expected_from = [], [], None
         seen = self.heard, self.messages
         if answer := self.auth.get("answer"):
@@ -283,10 +287,13 @@ class Disorder:
         self.postgres = postgres
         self.redis = redis
 
-    async def run(self, end: float, pause: float) -> None:
-        """Do things until the time `end` (monotonic), about every `pause` s; kills are the most frequent."""
+    async def run(self, end: float, pause: float, least: Mapping[str, int]) -> None:
+        """Do things until the time `end` (monotonic), about every `pause` s, and until each of `least` was done.
+
+        Kills are the most frequent.
+        """
         turn = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or any(self.books.events[what] < count for what, count in least.items()):
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
             what = ("kill", "redis", "kill", "cut", "stop", "kill", "postgres", "redis_outage")[turn % 8]
             turn += 1
@@ -333,8 +340,8 @@ async def _finish(books: Books, tasks: list[asyncio.Task[None]]) -> None:
             books.note("unexpected", repr(error))
 
 
-async def chaos(seconds: float, accounts: int, pause: float) -> Books:
-    """Run it all and return the books."""
+async def chaos(seconds: float, accounts: int, pause: float, least: Mapping[str, int] = MappingProxyType({})) -> Books:
+    """Run it all and return the books. `least`: how often each of some things has to happen at least."""
     books = Books()
     with tempfile.TemporaryDirectory() as folder, Postgres(fsync=True) as postgres, Redis() as redis:
         server = Several(Path(folder) / "data", PROCESSES, postgres, redis)
@@ -352,7 +359,7 @@ async def chaos(seconds: float, accounts: int, pause: float) -> Books:
                     for user in users
                     for work in (user.post, user.emit, user.call)
                 ]
-                await Disorder(books, server, balancer, postgres, redis).run(time.monotonic() + seconds, pause)
+                await Disorder(books, server, balancer, postgres, redis).run(time.monotonic() + seconds, pause, least)
                 await asyncio.sleep(2)
                 books.ending = True
                 await _finish(books, working)
@@ -371,6 +378,7 @@ async def chaos(seconds: float, accounts: int, pause: float) -> Books:
 
 if __name__ == "__main__":
     duration = float(sys.argv[1]) if len(sys.argv) > 1 else 600
-    result = asyncio.run(chaos(duration, 30, 8.0))
+    wanted = {"kill": 20, "redis": 5, "postgres": 3} if duration >= 600 else {}
+    result = asyncio.run(chaos(duration, 30, 5.0, wanted))
     print(result.table())
     sys.exit(bool(result.wrong))
