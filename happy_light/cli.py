@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from happy_light import __version__, config
+from happy_light import __version__, config, ownership
 from happy_light.commands import serve
 from happy_light.commands.command import Command
 from happy_light.config.names import nearest
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that commands can clean up
     os.umask(0o077)  # files are for their own user
     try:
-        arguments.run(config.load(os.environ, vars(arguments)), arguments)
+        settings = config.load(os.environ, vars(arguments))
+        with ownership.kept(settings.data_dir, [settings.files]):
+            arguments.run(settings, arguments)
     except BrokenPipeError:
         pass  # the reader, like `head`, has read enough
     except OperatorError as error:

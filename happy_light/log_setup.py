@@ -1,4 +1,4 @@
-"""Logging: lines of text or JSON on stderr, without tokens."""
+"""Logging: lines of text or JSON on stderr or in a file, without tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import logging
 import re
 import time
 from collections import deque
+from pathlib import Path
 from typing import Final, TextIO
+
+log = logging.getLogger(__name__)
 
 LINES_MAX: Final = 200
 LINE_MAX: Final = 4_000  # characters of a line that are kept
@@ -22,13 +25,15 @@ _SECRETS = re.compile(
 )
 
 
-def configure(level: str, form: str, quiet: bool = False) -> None:
+def configure(level: str, form: str, quiet: bool = False, file: Path | None = None) -> None:
     """Set up logging. `level` and `form` as in the settings; `quiet` drops everything below a warning.
+
+    The log goes to stderr, or to the end of `file`. Raises OSError if that cannot be written.
 
     The level applies to this server's own lines. Libraries log from warning up at every level, since at debug they
     write whole packets and headers.
     """
-    handler = _KeepingHandler()
+    handler = _KeepingHandler(file)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     chosen = getattr(logging, level.upper())
@@ -37,13 +42,35 @@ def configure(level: str, form: str, quiet: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def reopen() -> None:
+    """Open the log file again, if there is one, in case another program has renamed it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _KeepingHandler):
+            handler.reopen()
+
+
 def without_secrets(text: str) -> str:
     """Return the text without tokens, in case a line contains one that should not."""
     return _SECRETS.sub("[token]", text)
 
 
 class _KeepingHandler(logging.StreamHandler[TextIO]):
-    """Writes to stderr, and keeps the last lines."""
+    """Writes to stderr or to the end of a file, and keeps the last lines."""
+
+    def __init__(self, file: Path | None) -> None:
+        super().__init__(None if file is None else file.open("a", encoding="utf-8"))
+        self._file = file
+
+    def reopen(self) -> None:
+        if self._file is None:
+            return
+        try:
+            old = self.setStream(self._file.open("a", encoding="utf-8"))
+        except OSError as error:
+            log.warning("the log goes on where it was: %s cannot be opened: %s", self._file, error.strerror)
+        else:
+            if old is not None:
+                old.close()
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -1,4 +1,4 @@
-"""The small commands, and what is logged: health, systemd, --version, --help, no token in any log."""
+"""The small commands, and what is logged: health, --version, --help, no token in any log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -96,44 +95,6 @@ def test_health_of_others(odd: str, tmp_path: Path) -> None:
     for arguments in (("--url", "nonsense"), ("--port", "0")):
         ended = command(tmp_path, "health", *arguments)
         assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-
-
-# --------------------------------------------------------------------------------------------------- systemd
-def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
-    program = str(Path(sys.executable).absolute())
-    user = command(tmp_path, "systemd", "--port", "4000", "--data-dir", "/srv/a b", HOST="0.0.0.0").stdout
-    assert f'ExecStart={program} -m happy_light serve --data-dir "/srv/a b" --port 4000\n' in user
-    assert "Type=notify\n" in user and "WantedBy=default.target\n" in user and "0.0.0.0" not in user
-    system = command(tmp_path, "systemd", "--system", "--port", "443").stdout
-    for line in (
-        "WantedBy=multi-user.target", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes",
-        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light", "AmbientCapabilities=CAP_NET_BIND_SERVICE",
-    ):  # fmt: skip
-        assert f"{line}\n" in system
-    template = command(tmp_path, "systemd", "--template", "--port", "4000", "--log-level", "debug").stdout
-    assert f"ExecStart={program} -m happy_light serve --log-level debug\n" in template
-    for line in (
-        "Environment=PORT=%i", "Environment=METRICS_PORT=1%i", "User=happy-server-light",
-        "Environment=HAPPY_SERVER_LIGHT_DATA_DIR=%S/happy-server-light", "WantedBy=multi-user.target",
-    ):  # fmt: skip
-        assert f"{line}\n" in template
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here to judge them")
-    units = (
-        ("--user", "happy-server-light.service", user),
-        ("--system", "happy-server-light.service", system),
-        ("--system", "happy-server-light@3005.service", template),
-    )
-    for form, name, text in units:
-        folder = tmp_path / form / name
-        folder.mkdir(parents=True)
-        (folder / name).write_text(text)
-        judged = subprocess.run(
-            ["systemd-analyze", form, "verify", str(folder / name)],
-            capture_output=True, text=True, timeout=60,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
-        )  # fmt: skip
-        assert f"{name}:" not in judged.stderr, judged.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ logs

@@ -144,7 +144,8 @@ def test_sentences_do_not_give_away_secrets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("prot = 1", "prot in {file} is no setting; `happy-server-light config` lists them."),
+        ("prot = 1", "prot in {file} is no setting; did you mean port?"),
+        ("xyzzy = 1", "xyzzy in {file} is no setting; `happy-server-light config` lists them."),
         ("port = ", "The configuration file {file} is not TOML: "),
         ("port = 'x'", "port in {file} is 'x', but should be an integer from 0 to 65535."),
         ("port = true", "port in {file} is 'true', but should be an integer from 0 to 65535."),

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from happy_light.admin import doctor_local
+from tests import other_servers
 from tests.client import World, uid
 from tests.commands import run
 from tests.conftest import Process, Start
 
+SERVICE_USER = 65_534
 NO_PUSH = {"HAPPY_SERVER_LIGHT_PUSH": "false"}
 
 
@@ -85,6 +89,22 @@ async def test_faults_of_the_content(process: Process, own: World, name: str, st
     assert found[name]["level"] == "problem"
 
 
+async def test_gaps_that_came_with_an_import_are_a_warning(start: Start, old: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(old / "happy-server-light.sqlite", isolation_level=None)) as source:
+        (session, last), *_ = source.execute("SELECT sessionId, max(seq) FROM SessionMessage GROUP BY sessionId")
+        source.execute("DELETE FROM SessionMessage WHERE sessionId = ? AND seq = ?", (session, last))
+    folder = tmp_path / "data"
+    secret = {"HANDY_MASTER_SECRET": other_servers.SECRET}
+    assert (await run(folder, "import", str(old), **secret)).status == 0
+    process = start(folder=folder, **secret)
+    status, found = await examine(process, **secret)
+    assert (status, list(found), found["numbering"]["level"]) == (0, ["numbering"], "warning")
+    assert session in found["numbering"]["text"]
+    sql(process, "UPDATE sessions SET seq = seq + 1")
+    status, found = await examine(process, **secret)
+    assert (status, list(found), found["numbering"]["level"]) == (1, ["numbering"], "problem")
+
+
 async def test_messages_that_prune_deleted_are_no_gap(process: Process, own: World) -> None:
     await filled(own)
     sql(process, "DELETE FROM messages WHERE seq < 5")
@@ -125,6 +145,18 @@ async def test_modes(process: Process, name: str, mode: int) -> None:
     assert str(path) in found["modes"]["cure"]
     await asyncio.to_thread(os.system, found["modes"]["cure"])
     assert await examine(process) == (0, {})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_file_of_another_user_than_its_folder(process: Process) -> None:
+    """Root may look after a service that runs as another user; what matters is that its files are its own."""
+    for path in (process.folder, *process.folder.iterdir()):
+        os.chown(path, SERVICE_USER, SERVICE_USER)
+    assert await examine(process) == (0, {})
+    database = process.folder / "happy-server-light.sqlite"
+    os.chown(database, 0, 0)
+    status, found = await examine(process)
+    assert (status, list(found), found["modes"]["cure"]) == (1, ["modes"], f"chown {SERVICE_USER} '{database}'")
 
 
 async def test_no_secret_and_a_wrong_one(process: Process) -> None:
@@ -168,20 +200,21 @@ async def test_the_port_of_another_program_and_of_another_server(
     assert "something else" in found["port"]["text"]
 
 
-async def test_expo_out_of_reach(process: Process) -> None:
+async def test_expo_out_of_reach_is_a_warning(process: Process) -> None:
     status, found = await examine(
         process, HAPPY_SERVER_LIGHT_PUSH="true", HAPPY_SERVER_LIGHT_EXPO_URL="http://127.0.0.1:9/send"
     )
-    assert (status, list(found)) == (1, ["push"])
+    assert (status, list(found), found["push"]["level"]) == (0, ["push"], "warning")
     reached = await examine(process, HAPPY_SERVER_LIGHT_PUSH="true", HAPPY_SERVER_LIGHT_EXPO_URL=process.url)
     assert reached == (0, {})
 
 
 # ------------------------------------------------------------------------------------ PUBLIC_URL
 class Proxy:
-    """A reverse proxy that changes the head of the first request of each connection."""
+    """A reverse proxy that changes the head of the first request of each connection, and limits its body (bytes)."""
 
-    def __init__(self, target: str, change: Callable[[str], str], answer: str = "") -> None:
+    def __init__(self, target: str, change: Callable[[str], str], answer: str = "", limit: int = 2**40) -> None:
+        self._limit = limit
         self._port = int(target.rpartition(":")[2])
         self._change = change
         self._answer = answer
@@ -196,8 +229,10 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            if self._answer:
-                writer.write(f"HTTP/1.1 {self._answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+            size = re.search(r"content-length: (\d+)", head)
+            answer = "413 Too large" if size is not None and int(size[1]) > self._limit else self._answer
+            if answer:
+                writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
                 return
             inside, outside = await asyncio.open_connection("127.0.0.1", self._port)
             outside.write(self._change(head).encode())
@@ -246,6 +281,21 @@ async def test_a_proxy_that_is_not_trusted(process: Process) -> None:
         status, found = await examine(process, PUBLIC_URL=url, TRUSTED_PROXIES="none")
     assert (status, list(found)) == (0, ["proxy"])
     assert "127.0.0.1" in found["proxy"]["cure"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected", "text"),
+    [
+        (2**20, (1, "problem"), "A body of 8 MiB sent to {} is answered with 413, not by this server."),
+        (2**24, (0, "warning"), "A body of 100 MiB for {} is refused with 413, but the server would take it."),
+    ],
+)
+async def test_a_proxy_that_limits_bodies(process: Process, limit: int, expected: tuple[int, str], text: str) -> None:
+    async with Proxy(process.url, str, limit=limit) as url:
+        status, found = await examine(process, PUBLIC_URL=url)
+    assert list(found) == ["large bodies"]
+    assert (status, found["large bodies"]["level"]) == expected
+    assert found["large bodies"]["text"] == text.format(url)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "counters",
         "log_setup",
         "atomic_write",
+        "certificates",
+        "ownership",
         "sequencer",
         "threads",
         "pace",

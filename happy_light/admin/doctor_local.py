@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from happy_light import store
-from happy_light.admin import doctor_bucket, doctor_postgres, doctor_redis, leftovers
+from happy_light import certificates, store
+from happy_light.admin import doctor_bucket, doctor_postgres, doctor_redis, leftovers, numbering
 from happy_light.admin.finding import Finding
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -27,6 +27,8 @@ _SHOWN = 5  # examples in a text
 def check(settings: Settings) -> Iterator[Finding]:
     """Run every local check."""
     yield from folder(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        yield from tls(settings.tls_cert, settings.tls_key)
     if settings.redis_url is not None:
         yield from doctor_redis.check(settings.redis_url)
     place = settings.database.parent
@@ -47,8 +49,12 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 
 def folder(settings: Settings) -> Iterator[Finding]:
-    """Check modes and owner: whoever can read the folder can sign in as any account."""
+    """Check modes and owner: whoever can read the folder can sign in as any account.
+
+    What is in the folder has to belong to the folder's owner, as whom the server runs.
+    """
     beside = [settings.database.with_name(settings.database.name + end) for end in ("", "-wal", "-shm")]
+    owner = settings.data_dir.stat().st_uid
     wrong = []
     for path, mode in ((settings.data_dir, "700"), *((path, "600") for path in (settings.secret_file, *beside))):
         if not path.exists():
@@ -58,12 +64,30 @@ def folder(settings: Settings) -> Iterator[Finding]:
             wrong.append(path)
             text = f"{path} has mode {stat.S_IMODE(found.st_mode):o}: other users of this computer can read it."
             yield Finding("modes", "problem", text, f"chmod {mode} '{path}'")
-        if found.st_uid != os.geteuid():
+        if found.st_uid != owner:
             wrong.append(path)
-            text = f"{path} belongs to user {found.st_uid}, but this is user {os.geteuid()}."
-            yield Finding("modes", "problem", text, f"Run as that user, or: chown {os.geteuid()} '{path}'")
+            text = f"{path} belongs to user {found.st_uid}, but its folder to user {owner}, as whom the server runs."
+            yield Finding("modes", "problem", text, f"chown {owner} '{path}'")
+    if os.geteuid() not in (0, owner):
+        wrong.append(settings.data_dir)
+        text = f"{settings.data_dir} belongs to user {owner}, but this is user {os.geteuid()}."
+        yield Finding("modes", "problem", text, "Run commands as that user, or as root.")
     if not wrong:
         yield Finding("modes", "ok", f"{settings.data_dir} is accessible to its owner only.")
+
+
+def tls(certificate: Path, key: Path) -> Iterator[Finding]:
+    """Check how long the certificate is valid and who can read its key."""
+    try:
+        found = certificates.problems(certificate, key)
+    except OSError as error:
+        found = [f"{error.filename} cannot be read: {error.strerror}"]
+    for text in found:
+        yield Finding(
+            "certificate", "problem", f"{text[0].upper()}{text[1:]}.", "The server takes a new one by itself."
+        )
+    if not found:
+        yield Finding("certificate", "ok", f"The certificate {certificate} is valid, and its key is private.")
 
 
 def space(free: int, needed: int, where: Path) -> Finding:
@@ -95,10 +119,7 @@ def database(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
 
 def contents(tx: ReadTransaction, settings: Settings) -> Iterator[Finding]:
     """Check numbering, secret, clock and files."""
-    yield _listed(
-        "numbering", "Messages are numbered without gaps.", "sessions have gaps in the numbers of their messages",
-        "Harmless if the session was imported with them; else restore a backup and report it.", gaps(tx),
-    )  # fmt: skip
+    yield numbering.check(tx)
     yield _secret(tx, settings)
     yield clock(tx, now_ms())
     try:
@@ -134,19 +155,6 @@ def _listed(name: str, good: str, bad: str, cure: str, found: list[str]) -> Find
         return Finding(name, "ok", good)
     shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
     return Finding(name, "problem", f"{len(found)} {bad}: {shown}.", cure)
-
-
-def gaps(tx: ReadTransaction) -> list[str]:
-    """Return the sessions whose messages are not numbered without gaps up to the session's seq.
-
-    The first ones may be missing: `prune --messages-older` deletes them.
-    """
-    rows = tx.fetch_all(
-        "SELECT s.id, s.seq, count(m.seq), min(m.seq), max(m.seq) FROM sessions s "
-        "JOIN messages m ON m.session_id = s.id GROUP BY s.id "
-        "HAVING max(m.seq) <> s.seq OR max(m.seq) - min(m.seq) + 1 <> count(m.seq)"
-    )
-    return [f"{id} ({count} of {first} to {max(last, seq)})" for id, seq, count, first, last in rows]
 
 
 def _secret(tx: ReadTransaction, settings: Settings) -> Finding:

@@ -19,10 +19,14 @@ from happy_light.admin.finding import Finding
 from happy_light.admin.probe import Prober, ProbeResult
 from happy_light.config import Settings
 from happy_light.http import addresses
+from happy_light.http.body import SIZE_MAX
 from happy_light.http.forwarded import is_trusted
 
 _TIMEOUT: Final = 10.0  # s for each step
 _ANSWER_MAX: Final = 100_000  # bytes
+_BODY: Final = 8 * 1024 * 1024  # bytes of a body that is sent
+_ANNOUNCED_TIMEOUT: Final = 3.0  # s until a body that is only announced is taken to be accepted
+_NO_TOKEN: Final = 401  # the answer of this server to a request without a token
 _SOCKETS: Final = "/v1/updates/?EIO=4&transport="
 _CONNECT: Final = '40{"token":""}'
 _CONNECT_ERROR: Final = "44"  # the answer to a CONNECT without a token
@@ -104,6 +108,7 @@ def _public_url(settings: Settings, url: str, prober: Prober) -> Iterator[Findin
             yield Finding(name, "problem", f"No {name} connection through {url}: {error}.", cure)
         else:
             yield Finding(name, "ok", f"A {name} connection through {url} works in both directions.")
+    yield _bodies(url)
 
 
 def _headers(settings: Settings, url: str, result: ProbeResult) -> Iterator[Finding]:
@@ -235,6 +240,44 @@ def _websocket(parts: SplitResult) -> None:
         raise _Unreachable(str(error) or type(error).__name__) from None
 
 
+def _bodies(url: str) -> Finding:
+    """Check that large bodies get through: one is sent, and one as large as the server takes is announced."""
+    cure = "Let the proxy take bodies of 100 MiB. nginx: client_max_body_size 100m; Caddy and Traefik have no limit."
+    try:
+        status = _post(url, _BODY, _BODY)
+        if status != _NO_TOKEN:
+            text = f"A body of {_BODY // 2**20} MiB sent to {url} is answered with {status}, not by this server."
+            return Finding("large bodies", "problem", text, cure)
+        with contextlib.suppress(TimeoutError):  # the proxy waits for the whole body, so it takes that
+            status = _post(url, 0, SIZE_MAX)
+    except (OSError, http.client.HTTPException) as error:
+        text = f"A body of {_BODY // 2**20} MiB does not get through {url}: {str(error) or type(error).__name__}."
+        return Finding("large bodies", "problem", text, cure)
+    if status != _NO_TOKEN:
+        text = f"A body of {SIZE_MAX // 2**20} MiB for {url} is refused with {status}, but the server would take it."
+        return Finding("large bodies", "warning", text, cure)
+    return Finding("large bodies", "ok", f"Large bodies get through {url}.")
+
+
+def _post(url: str, sent: int, announced: int) -> int:
+    """Send a request without a token, with so many bytes of its body, and return the status of the answer.
+
+    Raises OSError (TimeoutError if there is no answer in time) and HTTPException.
+    """
+    parts = urlsplit(url)
+    with _http(parts) as connection:
+        connection.putrequest("POST", f"{parts.path}/v1/sessions")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(announced))
+        connection.endheaders()
+        # A proxy that refuses the body may have closed the connection; its answer can be read all the same.
+        with contextlib.suppress(ConnectionError):
+            connection.send(b" " * sent)
+        assert connection.sock is not None
+        connection.sock.settimeout(_TIMEOUT if sent == announced else _ANNOUNCED_TIMEOUT)
+        return connection.getresponse().status
+
+
 def _expo(url: str) -> Iterator[Finding]:
     """Check that Expo answers, and compare the clock with its Date header."""
     parts = urlsplit(url)
@@ -243,7 +286,7 @@ def _expo(url: str) -> Iterator[Finding]:
             _, headers, _ = _request(connection, "HEAD", parts.path or "/", {})
     except _Unreachable as error:
         cure = f"Let this computer reach {parts.netloc}, or turn push messages off: HAPPY_SERVER_LIGHT_PUSH=false"
-        yield Finding("push", "problem", f"Expo at {parts.netloc} cannot be reached: {error}.", cure)
+        yield Finding("push", "warning", f"Expo at {parts.netloc} cannot be reached: {error}.", cure)
         return
     yield Finding("push", "ok", f"Expo at {parts.netloc} can be reached.")
     with contextlib.suppress(TypeError, ValueError):

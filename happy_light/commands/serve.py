@@ -34,13 +34,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Serve. Raises OperatorError."""
     # Until the server handles signals itself there is nothing to finish: exit, and without a traceback.
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in (signal.SIGTERM, signal.SIGINT, *_unless_ignored(signal.SIGHUP)):
         signal.signal(name, lambda *_: sys.exit(0))
     from happy_light.server import process
 
     given = vars(arguments)
     quiet = "quiet" in given
-    log_setup.configure(settings.log_level, settings.log_format, quiet)
+    log_setup.configure(settings.log_level, settings.log_format, quiet, settings.log_file)
 
     def ready(server: Server) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -62,6 +62,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory(prefix="happy-server-light-") as folder:
         process.run(ephemeral(Path(folder), given), ready, lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _unless_ignored(name: signal.Signals) -> tuple[signal.Signals, ...]:
+    return () if signal.getsignal(name) == signal.SIG_IGN else (name,)
 
 
 def ephemeral(folder: Path, flags: Mapping[str, Any]) -> Settings:

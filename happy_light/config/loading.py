@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from happy_light.config.names import nearest
 from happy_light.config.settings import SETTINGS, Row, Settings
 from happy_light.errors import OperatorError
 
@@ -106,7 +107,8 @@ def _read(path: Path) -> _ConfigFile:
         raise OperatorError(f"The configuration file {path} is not TOML: {error}.") from error
     unknown = sorted(keys.keys() - _BY_NAME.keys())
     if unknown:
-        raise OperatorError(f"{unknown[0]} in {path} is no setting; `happy-server-light config` lists them.")
+        hint = nearest(unknown[0], _BY_NAME) or "; `happy-server-light config` lists them."
+        raise OperatorError(f"{unknown[0]} in {path} is no setting{hint}")
     return _ConfigFile(path, {name: _text(value) for name, value in keys.items()})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from happy_light.config import setting_types
 from happy_light.config.settings import SETTINGS, Row, Settings
 from happy_light.wire import Outgoing
 
@@ -35,6 +36,8 @@ def display(row: Row, value: Any) -> str:
         return row.shown
     if row.secret:
         return "********"
+    if row.parse is setting_types.duration:
+        return setting_types.duration_text(value)
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool | dict):

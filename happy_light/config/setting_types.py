@@ -62,6 +62,12 @@ def duration(given: str) -> int:
     return int(given[:-1]) * _UNITS[given[-1]]
 
 
+def duration_text(seconds: int) -> str:
+    """Return s as a text that `duration` parses, in the largest unit without a rest."""
+    unit, size = max(((unit, size) for unit, size in _UNITS.items() if seconds % size == 0), key=lambda item: item[1])
+    return f"{seconds // size}{unit}"
+
+
 class OneOf:
     """One of some words, in any case."""
 

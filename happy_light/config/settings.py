@@ -161,6 +161,9 @@ class Settings:
         _OPERATION, "info", types.OneOf("debug", "info", "warning", "error"), "how much is logged", "LOG_LEVEL")
     log_format: str = setting(
         _OPERATION, "text", types.OneOf("text", "json"), "log as lines of text or of JSON", "LOG_FORMAT")
+    log_file: Path | None = setting(
+        _OPERATION, None, types.path, "the file that is logged to; SIGHUP opens it again",
+        "HAPPY_SERVER_LIGHT_LOG_FILE", shown="standard error")
     metrics_enabled: bool = setting(
         _OPERATION, "true", types.flag, "Prometheus metrics at /metrics on a port of their own", "METRICS_ENABLED")
     metrics_host: str = setting(

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from happy_light.admin import numbering
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.blobs import BucketError, InvalidKey, blobs_of, keys
@@ -61,6 +62,7 @@ def import_account(
         master_secret.match_or_record(target.tx, own, settings.secret_file)
         account = _Import(file, staging, own, secret, progress, target)
         deleted = account.run(force)
+        numbering.record_imported(target.tx, account.sessions)
         if dry_run:
             return account.report
         target.install(settings, staging, account.report)

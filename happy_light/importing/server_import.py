@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from happy_light.admin import numbering
 from happy_light.atomic_write import write_atomic
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -84,6 +85,7 @@ def _build(
         checks.check(source, target, report, progress)
         _check_secret(target, secret, report, force)
         master_secret.record(tx, Keys(secret))
+        numbering.record_imported(tx)
         if files is not None:
             source_files.stage(source_files.files_of_others(files), staging, tx, report, progress)
         elif "UploadedFile" in report.tables and report.tables["UploadedFile"].taken:

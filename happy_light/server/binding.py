@@ -28,6 +28,8 @@ def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
             text = f"Port {port} of {host} is taken; stop what uses it, or choose another with --port (0: any)."
         elif error.errno == errno.EACCES:
             text = f"Port {port} needs more rights; choose one above 1023 with --port."
+        elif error.errno == errno.EADDRNOTAVAIL:
+            text = f"HOST {host!r} is no address of this computer; 0.0.0.0 stands for all that it has."
         else:
             text = f"HOST {host!r} and port {port} cannot be bound: {error.strerror}."
         raise OperatorError(text) from error

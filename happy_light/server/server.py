@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from happy_light import data_dir, threads
+from happy_light import data_dir, log_setup, threads
 from happy_light.admin import server_id
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from happy_light.context import ServerContext
     from happy_light.server.side_listener import SideListener
+    from happy_light.server.tls_files import TlsFiles
     from happy_light.server.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Server:
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
         self._admin_socket: Path | None = None
+        self._tls_files: TlsFiles | None = None
         self.registration = settings.registration
         """Who may make an account: the setting, or what the operator chose in its place before the start."""
         self.metrics_url: str | None = None
@@ -64,6 +66,10 @@ class Server:
             opened.enter_context(data_dir.lock_data_dir(settings, shared=settings.redis_url is not None))
             data_dir.refuse_unfinished(settings)
             self._config = hypercorn_server.settings_of(settings)
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                from happy_light.server.tls_files import TlsFiles
+
+                self._tls_files = TlsFiles(self._config, settings.tls_cert, settings.tls_key)
             self.socket = bind(settings.host, settings.port, settings.reuse_port)
             opened.callback(self.socket.close)
             self.host, self.port = self.socket.getsockname()[:2]
@@ -135,6 +141,8 @@ class Server:
         jobs.append(asyncio.create_task(self._repeat(process_status.sample, process_status.STEP)))
         jobs.append(asyncio.create_task(prune.run_regularly(self.context)))
         jobs.append(asyncio.create_task(backup_schedule.run_regularly(self.context)))
+        if self._tls_files is not None:
+            jobs.append(asyncio.create_task(self._tls_files.watch()))
         asyncio.get_running_loop().call_soon(ready)
         self.context.serving, self.context.listens_at = True, (self.host, self.port)
         if self.context.web_app.compressed is not None:
@@ -227,6 +235,12 @@ class Server:
         await self._stopping.wait()
         self.context.presence.stopping = True
         await self.app.live.close()
+
+    def reload(self) -> None:
+        """Read the certificate again and open the log file again."""
+        log_setup.reopen()
+        if self._tls_files is not None:
+            self._tls_files.reload()
 
     def abort(self) -> None:
         """End what would outlive a process that exits at once."""

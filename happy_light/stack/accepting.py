@@ -96,17 +96,25 @@ class Room:
 
 
 class Listener:
-    """Accepts the connections of one listening socket, as long as `room` has room for them."""
+    """Accepts the connections of one listening socket, as long as `room` has room for them.
+
+    `tls` is asked for each connection; `handshake`: s that TLS may take to begin.
+    """
 
     def __init__(
-        self, listening: socket.socket, serve: Serve, room: Room, tls: ssl.SSLContext | None, handshake: float | None
+        self,
+        listening: socket.socket,
+        serve: Serve,
+        room: Room,
+        tls: Callable[[], ssl.SSLContext | None],
+        handshake: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = listening
         self._serve = serve
         self._room = room
         self._tls = tls
-        self._handshake = handshake  # s that TLS may take to begin
+        self._handshake = handshake
         self._resume: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
         listening.setblocking(False)
@@ -152,9 +160,10 @@ class Listener:
             await self._serve(reader, writer, left)
 
         protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=self._loop), serve, loop=self._loop)
+        tls = self._tls()
         try:
             await self._loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake
+                lambda: protocol, connection, ssl=tls, ssl_handshake_timeout=self._handshake if tls else None
             )
         except (OSError, asyncio.CancelledError):  # ssl.SSLError too; CancelledError: the server stops
             with contextlib.suppress(OSError):

@@ -50,6 +50,20 @@ class Serving(Config):
         """The connections without a request, the one that has had none for longest first."""
         self.ending = False
         """Whether a connection is closed as soon as it is idle."""
+        self.tls: ssl.SSLContext | None = None
+        """TLS of the connections that are made from now on."""
+
+    def load_tls(self) -> None:
+        """Read the certificate and the key. Raises OperatorError if they do not work, and keeps the ones before."""
+        try:
+            self.tls = self.create_ssl_context()
+        except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
+            why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
+            if "pem lib" in why:
+                why = "they are no PEM files"
+            raise OperatorError(
+                f"TLS does not work with the certificate {self.certfile} and the key {self.keyfile}: {why}."
+            ) from error
 
     def drop_idle(self) -> bool:
         """Cut off the connection that has been idle for longest; return whether there was one."""
@@ -73,15 +87,7 @@ def settings_of(settings: Settings) -> Serving:
     if settings.tls_cert and settings.tls_key:
         config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
         config.keyfile_password = ""  # else OpenSSL asks on the terminal
-        try:
-            config.create_ssl_context()
-        except OSError as error:  # ssl.SSLError too, which has a reason like KEY_VALUES_MISMATCH
-            why = str(getattr(error, "reason", "") or error.strerror).replace("_", " ").lower()
-            if "pem lib" in why:
-                why = "they are no PEM files"
-            raise OperatorError(
-                f"TLS does not work with the certificate {settings.tls_cert} and the key {settings.tls_key}: {why}."
-            ) from error
+        config.load_tls()
     return config
 
 
@@ -99,13 +105,11 @@ async def serve(app: Any, config: Serving, until: Callable[[], Awaitable[None]])
         task.add_done_callback(connections.discard)
         await Connection(application, loop, config, context, reader, writer, closed).run()
 
-    tls = config.create_ssl_context() if config.ssl_enabled else None
-    handshake = None if tls is None else config.ssl_handshake_timeout
     sockets = config.create_sockets()
     config.room.make_room.insert(0, config.drop_idle)
     listeners = [
-        Listener(listening, connected, config.room, tls, handshake)
-        for listening in (sockets.insecure_sockets if tls is None else sockets.secure_sockets)
+        Listener(listening, connected, config.room, lambda: config.tls, config.ssl_handshake_timeout)
+        for listening in (sockets.secure_sockets if config.ssl_enabled else sockets.insecure_sockets)
     ]
     try:
         await until()
