@@ -8,6 +8,7 @@ from happy_light import json_codec
 from happy_light.bus import Audience, Bus, Committed, Ephemeral
 from happy_light.clients import ClientDirectory
 from happy_light.clients.packets import Packet
+from happy_light.live.cork import Cork
 
 
 class Delivery:
@@ -17,9 +18,10 @@ class Delivery:
     there are neither.
     """
 
-    def __init__(self, bus: Bus, clients: ClientDirectory) -> None:
+    def __init__(self, bus: Bus, clients: ClientDirectory, cork: Cork) -> None:
         self._clients = clients.local
         self._recent = clients.recovery.events
+        self._cork = cork
         bus.subscribe(Committed, self.update)
         bus.subscribe(Ephemeral, self.ephemeral)
 
@@ -29,6 +31,7 @@ class Delivery:
         def encode(offset: bytes) -> Packet:
             return Packet(b'42["update",%b%b]' % (update.frame, offset))
 
+        self._cork.hold()  # the rest of its group follows
         self._send(update.audience, encode, update.skip, None, update.seq)
 
     def ephemeral(self, ephemeral: Ephemeral) -> None:

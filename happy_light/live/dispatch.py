@@ -18,6 +18,7 @@ from happy_light.context import ServerContext
 from happy_light.errors import INVALID_TOKEN, ApiError, BadRequest, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.live.acks import ok_error
+from happy_light.live.cork import Cork
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,10 @@ class EventHandler:
 class Dispatcher:
     """The handlers of all events, and the tasks that run for them."""
 
-    def __init__(self, context: ServerContext, events: Mapping[str, EventHandler]) -> None:
+    def __init__(self, context: ServerContext, events: Mapping[str, EventHandler], cork: Cork) -> None:
         self.events = dict(events)
         self._context = context
+        self._cork = cork
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def dispatch(self, client: Client, event: str, arguments: list[Any], id: int | None, size: int = 0) -> None:
@@ -101,6 +103,7 @@ class Dispatcher:
         """Send the ack of a result that was waited for."""
         if handler.limited:
             client.end_write()
+            self._cork.hold()  # writes that were committed together have their acks in the same step
         if held:
             self._context.limits.release_body(client.account_id, held)
         if result.cancelled():

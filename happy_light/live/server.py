@@ -9,6 +9,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from happy_light.context import ServerContext
+from happy_light.live.cork import Cork
 from happy_light.live.delivery import Delivery
 from happy_light.live.dispatch import Dispatcher, EventHandler
 from happy_light.live.handshake import Handshake, SocketHooks
@@ -26,12 +27,13 @@ class SocketServer:
     """The sockets of one server. `events` are the domains' handlers by event."""
 
     def __init__(self, context: ServerContext, events: Mapping[str, EventHandler], hooks: SocketHooks) -> None:
-        self.dispatcher = Dispatcher(context, events)
-        self.connections = Connections(Handshake(context, hooks), self.dispatcher, context.limits)
+        cork = Cork()
+        self.dispatcher = Dispatcher(context, events, cork)
+        self.connections = Connections(Handshake(context, hooks), self.dispatcher, context.limits, cork)
         self.clients = context.clients.local
         self._recovery = context.clients.recovery
         self._polling = PollingRequests(context, self.connections)
-        self.delivery = Delivery(context.bus, context.clients)
+        self.delivery = Delivery(context.bus, context.clients, cork)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of a polling client, or let a websocket begin (ASGI)."""

@@ -19,6 +19,7 @@ from happy_light.clients.timeouts import Timeouts
 from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.limits import Limits
 from happy_light.live import socket_packets
+from happy_light.live.cork import Cork
 from happy_light.live.dispatch import Dispatcher
 from happy_light.live.handshake import ConnectRefused, ConnectRequest, Handshake, check
 from happy_light.live.socket_packets import IncompletePacket, PacketError, SocketPacket
@@ -42,10 +43,11 @@ _PING: Final = Packet(b"2")
 class Connections:
     """The open connections of one server by Engine.IO id, their time limits, and what their packets lead to."""
 
-    def __init__(self, handshake: Handshake, dispatcher: Dispatcher, limits: Limits) -> None:
+    def __init__(self, handshake: Handshake, dispatcher: Dispatcher, limits: Limits, cork: Cork) -> None:
         self.handshake = handshake
         self.dispatcher = dispatcher
         self.limits = limits
+        self.cork = cork
         self.by_id: dict[str, Transport] = {}
         self.connect_timeouts: Timeouts[Transport] = Timeouts(CONNECT_TIMEOUT, Transport.connect_timed_out)
         self.ping_intervals: Timeouts[Transport] = Timeouts(PING_INTERVAL, Transport.ping)

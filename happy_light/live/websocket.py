@@ -30,7 +30,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     """A websocket. `writer` is what the HTTP server had of it; `lost` is called when its connection is closed."""
 
     holds_connection = True
-    __slots__ = ("_close_timer", "_congested", "_frames", "_lost", "_network", "_writer")
+    __slots__ = ("_close_timer", "_congested", "_frames", "_held", "_lost", "_network", "_writer")
 
     def __init__(
         self, connections: Connections, address: str, writer: asyncio.StreamWriter, lost: Callable[[], None]
@@ -42,6 +42,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
         self._network.set_write_buffer_limits(high=WRITE_HIGH)
         self._lost = lost
         self._congested = False
+        self._held: list[bytes] | None = None  # frames that are written when the cork is released
         self._close_timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -52,10 +53,29 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     # ------------------------------------------------------------------------------------- sending
     def send(self, packet: Packet) -> None:
         """Send a packet without waiting; do nothing after the end."""
-        if not self.closed:
+        if self.closed:
+            return
+        if self._held is not None:
+            self._held.append(packet.frame)
+        elif self.connections.cork.holds:
+            self._held = [packet.frame]
+            self.connections.cork.add(self._flush)
+        else:
             self._network.write(packet.frame)
             if self._congested:
                 self.limit_unread(self._network.get_write_buffer_size())
+
+    def _flush(self) -> None:
+        """Write what is held, before anything else."""
+        held, self._held = self._held, None
+        if held is None or self._network.is_closing():
+            return
+        if len(held) == 1:
+            self._network.write(held[0])
+        else:
+            self._network.writelines(held)
+        if self._congested and not self.closed:
+            self.limit_unread(self._network.get_write_buffer_size())
 
     def pause_writing(self) -> None:
         """Remember that the client reads slower than it is written to (asyncio)."""
@@ -130,6 +150,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     def _say_goodbye(self, close_frame: bytes) -> None:
         if self._network.is_closing():
             return
+        self._flush()
         self._network.write(close_frame)
         self._network.close()
         self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._network.abort)
