@@ -26,6 +26,7 @@ sys.dont_write_bytecode = False
 SECRET = "test-secret"
 LAG = 0.1  # s that an event may need from one process to another while the tests run
 _SERVERS = {"processes", "start"}  # the fixtures that start servers
+_SLOW = {"start", "both"}  # those whose tests are slow
 
 
 class Process:
@@ -167,7 +168,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
         if item.get_closest_marker("one_process") and config.getoption("--processes") > 1:
             item.add_marker(pytest.mark.skip(reason="is about what one process does otherwise than several"))
-        if "start" in getattr(item, "fixturenames", ()):
+        if not _SLOW.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests import commands
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Process, Start
-from tests.services import Redis, RedisCluster
+from tests.services import Databases, Redis, RedisCluster
 from tests.test_recovery import Connected
 from tests.test_stats import metrics_url
 
@@ -35,14 +36,39 @@ def redis(start_redis: Callable[..., Redis]) -> Redis:
     return start_redis()
 
 
-@pytest.fixture
-async def pair(start: Start, database_url: str, redis: Redis) -> AsyncIterator[Server]:
-    """Start two processes."""
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis.url, "HAPPY_SERVER_LIGHT_SESSION_GRACE": "1"}
-    processes = [start(**environ) for _ in range(2)]
+GRACE = {"HAPPY_SERVER_LIGHT_SESSION_GRACE": "1"}
+
+
+@contextlib.asynccontextmanager
+async def signed_in(processes: list[Process]) -> AsyncIterator[Server]:
+    """Sign a new account in at both."""
     async with World(processes[0].url) as one, World(processes[1].url) as two:
         account = await one.account()
         yield Server(processes, [one, two], [account, await two.account(account.key)])
+
+
+@pytest.fixture(scope="module")
+def both(databases: Databases, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+    """Start the two processes that the tests share."""
+    folder = tmp_path_factory.mktemp("pair")
+    with databases.database() as url:
+        processes = [Process(folder, DATABASE_URL=url, REDIS_URL=redis_url, **GRACE) for _ in range(2)]
+        yield processes
+        assert [process.stop() for process in processes] == [0, 0]
+
+
+@pytest.fixture
+async def pair(both: list[Process]) -> AsyncIterator[Server]:
+    """Sign in at the processes that the tests share."""
+    async with signed_in(both) as pair:
+        yield pair
+
+
+@pytest.fixture
+async def own_pair(start: Start, database_url: str, redis: Redis) -> AsyncIterator[Server]:
+    """Start two processes for a test that harms them, or Redis."""
+    async with signed_in([start(DATABASE_URL=database_url, REDIS_URL=redis.url, **GRACE) for _ in range(2)]) as pair:
+        yield pair
 
 
 async def seqs(socket: Socket, count: int) -> list[int]:
@@ -123,8 +149,8 @@ async def test_a_target_that_leaves_its_process_is_noticed_at_once(pair: Server)
         assert await call == {"ok": False, "error": "RPC target disconnected"}
 
 
-async def test_a_target_whose_process_is_killed_is_noticed_in_time(pair: Server) -> None:
-    phone = await pair.first.socket()
+async def test_a_target_whose_process_is_killed_is_noticed_in_time(own_pair: Server) -> None:
+    phone = await own_pair.first.socket()
     machine = uid()
     called = asyncio.Event()
 
@@ -132,11 +158,11 @@ async def test_a_target_whose_process_is_killed_is_noticed_in_time(pair: Server)
         called.set()
         await asyncio.sleep(60)
 
-    await daemon(pair.second, never, "m", machine)
+    await daemon(own_pair.second, never, "m", machine)
     call = asyncio.create_task(phone.call("rpc-call", {"method": "m"}, timeout=20))
     await called.wait()
     await phone.heard()
-    pair.processes[1].kill()
+    own_pair.processes[1].kill()
     assert await call == {"ok": False, "error": "RPC target disconnected"}
     event = await phone.wait("ephemeral")
     assert (event["type"], event["id"], event["active"]) == ("machine-activity", machine, False)
@@ -186,15 +212,17 @@ async def test_an_app_in_the_foreground_elsewhere_suppresses_the_push(pair: Serv
     assert (await pair.first.ok("POST", path, body))["result"] == "no_tokens"
 
 
-async def test_requests_to_upload_are_counted_in_all_processes(pair: Server, redis: Redis) -> None:
-    session = (await pair.first.session())["id"]
+async def test_requests_to_upload_are_counted_in_all_processes(own_pair: Server, redis: Redis) -> None:
+    session = (await own_pair.first.session())["id"]
     path, body = f"/v1/sessions/{session}/attachments/request-upload", {"filename": "f", "size": 1}
-    for account in (pair.first, pair.second):
+    for account in (own_pair.first, own_pair.second):
         assert [(await account.post(path, body)).status_code for _ in range(30)] == [200] * 30
-    assert [(await account.post(path, body)).status_code for account in (pair.first, pair.second)] == [429] * 2
+    assert [(await account.post(path, body)).status_code for account in (own_pair.first, own_pair.second)] == [429] * 2
     redis.kill()
-    await pair.processes[0].wait_for_log("was lost")
-    assert (await pair.first.post(path, body)).status_code == 200, "while Redis is away each process counts by itself"
+    await own_pair.processes[0].wait_for_log("was lost")
+    assert (await own_pair.first.post(path, body)).status_code == 200, (
+        "while Redis is away each process counts by itself"
+    )
 
 
 async def test_a_sign_out_holds_in_all_processes(pair: Server) -> None:
@@ -219,24 +247,33 @@ async def received(account: Account, *, session: str, **auth: Any) -> Connected:
     return connected
 
 
-@pytest.mark.parametrize("end", ["cut", "alive", "killed"])
-async def test_a_client_continues_in_the_other_process(pair: Server, end: str) -> None:
-    """Its connection was cut, or seems to be alive, or its process was killed."""
-    session = (await pair.second.session())["id"]
-    first = await received(pair.first, session=session)
-    pid, offset = first.pid, first.offset
-    if end == "cut":
-        await first.cut()
-    elif end == "killed":
-        pair.processes[0].kill()
-    await pair.second.send(session, "missed 1", "missed 2")
-    second = await Connected.open(pair.second, pid=pid, offset=offset)
-    assert (second.pid, second.sid) == (pid, first.sid)
-    await pair.second.send(session, "live")
+async def continues(account: Account, session: str, first: Connected) -> None:
+    """Miss two messages, and check that a new connection of `account` continues with them where `first` ended."""
+    await account.send(session, "missed 1", "missed 2")
+    second = await Connected.open(account, pid=first.pid, offset=first.offset)
+    assert (second.pid, second.sid) == (first.pid, first.sid)
+    await account.send(session, "live")
     await second.receive()
     assert second.local_ids == (["missed 1", "missed 2", "live"])
     seqs = [event[1]["seq"] for event in second.events if event[0] == "update"]
     assert seqs == list(range(seqs[0], seqs[0] + 3))
+
+
+@pytest.mark.parametrize("end", ["cut", "alive"])
+async def test_a_client_continues_in_the_other_process(pair: Server, end: str) -> None:
+    """Its connection was cut, or seems to be alive."""
+    session = (await pair.second.session())["id"]
+    first = await received(pair.first, session=session)
+    if end == "cut":
+        await first.cut()
+    await continues(pair.second, session, first)
+
+
+async def test_a_client_of_a_process_that_is_killed_continues_in_the_other(own_pair: Server) -> None:
+    session = (await own_pair.second.session())["id"]
+    first = await received(own_pair.first, session=session)
+    own_pair.processes[0].kill()
+    await continues(own_pair.second, session, first)
 
 
 async def test_ephemeral_events_are_replayed_too(pair: Server) -> None:
@@ -263,33 +300,35 @@ async def test_who_left_or_was_signed_out_begins_anew(pair: Server) -> None:
 
 
 # ------------------------------------------------------------------------------------------- outages
-async def test_without_redis_updates_still_arrive_and_afterwards_everything_works(pair: Server, redis: Redis) -> None:
-    session = (await pair.first.session())["id"]
-    near, far = await pair.first.socket(), await pair.second.socket()
-    await daemon(pair.second, "result", "m")
+async def test_without_redis_updates_still_arrive_and_afterwards_everything_works(
+    own_pair: Server, redis: Redis
+) -> None:
+    session = (await own_pair.first.session())["id"]
+    near, far = await own_pair.first.socket(), await own_pair.second.socket()
+    await daemon(own_pair.second, "result", "m")
     redis.kill()
     for _ in range(5):
-        await pair.first.send(session, uid())
+        await own_pair.first.send(session, uid())
     local = await seqs(near, 5)
     assert await seqs(far, 5) == local
-    health = await pair.worlds[0].http.get("/health")
+    health = await own_pair.worlds[0].http.get("/health")
     assert (health.status_code, health.json()["missing"]) == (200, ["redis"])
-    again = await pair.second.socket()  # connecting works too
-    await pair.first.send(session, uid())
+    again = await own_pair.second.socket()  # connecting works too
+    await own_pair.first.send(session, uid())
     assert await seqs(again, 1) == [local[-1] + 1] == await seqs(far, 1) == await seqs(near, 1)
     redis.start()
     async with asyncio.timeout(60):
         while (await near.call("rpc-call", {"method": "m"}, timeout=20)).get("result") != "result":
             await asyncio.sleep(0.05)
-    await pair.second.send(session, uid())
+    await own_pair.second.send(session, uid())
     assert await seqs(near, 1) == [local[-1] + 2] == await seqs(far, 1)
 
 
-async def test_a_call_during_an_outage_of_redis_finds_no_method(pair: Server, redis: Redis) -> None:
-    phone = await pair.first.socket()
-    await daemon(pair.second, "result", "m")
+async def test_a_call_during_an_outage_of_redis_finds_no_method(own_pair: Server, redis: Redis) -> None:
+    phone = await own_pair.first.socket()
+    await daemon(own_pair.second, "result", "m")
     redis.kill()
-    await pair.processes[0].wait_for_log("was lost")
+    await own_pair.processes[0].wait_for_log("was lost")
     answer = await phone.call("rpc-call", {"method": "m"}, timeout=20)
     assert answer == {"ok": False, "error": "RPC method not available"}
 
@@ -329,18 +368,18 @@ async def test_redis_may_be_a_cluster(start: Start, database_url: str, redis_clu
         await everything_works()
 
 
-async def test_a_process_that_stood_still_catches_up(pair: Server) -> None:
+async def test_a_process_that_stood_still_catches_up(own_pair: Server) -> None:
     """Others have declared it dead; when it goes on, its sockets are known again and hear what they missed."""
-    session = (await pair.first.session())["id"]
-    phone, far = await pair.first.socket(), await pair.second.socket()
-    target = await daemon(pair.second, "result", "m")
-    pair.processes[1].process.send_signal(signal.SIGSTOP)
+    session = (await own_pair.first.session())["id"]
+    phone, far = await own_pair.first.socket(), await own_pair.second.socket()
+    target = await daemon(own_pair.second, "result", "m")
+    own_pair.processes[1].process.send_signal(signal.SIGSTOP)
     try:
-        await pair.processes[0].wait_for_log("has not been heard of")
+        await own_pair.processes[0].wait_for_log("has not been heard of")
         for _ in range(3):
-            await pair.first.send(session, uid())
+            await own_pair.first.send(session, uid())
     finally:
-        pair.processes[1].process.send_signal(signal.SIGCONT)
+        own_pair.processes[1].process.send_signal(signal.SIGCONT)
     assert await seqs(far, 3) == await seqs(phone, 3)
     assert await phone.call("rpc-call", {"method": "m"}, timeout=20) == {"ok": True, "result": "result"}
     assert not target.dropped.is_set()

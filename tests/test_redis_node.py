@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -52,6 +53,37 @@ async def test_who_waits_for_several_replies_is_told_when_only_some_came() -> No
         assert await asyncio.wait_for(node.ask(("SET", "a", "b"), ("LEAVE",)), 20) is None
         assert isinstance(await asyncio.wait_for(lost, 20), redis.exceptions.ConnectionError)
         assert await node.ask(("SET", "a", "b")) is None
+
+
+async def test_a_connection_that_has_ended_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis connects again when it is told to write, also between the end of a connection and the error of its reader.
+
+    The new connection would have no subscriptions, and its replies would be taken for those of the old one.
+    """
+    lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    connections: list[asyncio.StreamWriter] = []
+    asked: list[asyncio.Future[Any]] = []
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await answer(reader, writer)
+
+    disconnect = redis.asyncio.Connection.disconnect
+
+    async def disconnect_and_write(self: redis.asyncio.Connection, *args: Any, **kwargs: Any) -> None:
+        await disconnect(self, *args, **kwargs)
+        if not asked:
+            asked.append(node.ask(("SET", "a", "b")))
+            await asyncio.wait(asked, timeout=2)
+
+    server = await asyncio.start_server(count, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, opened(f"redis://127.0.0.1:{port}", lost) as node:
+        monkeypatch.setattr(redis.asyncio.Connection, "disconnect", disconnect_and_write)
+        assert await asyncio.wait_for(node.ask(("LEAVE",)), 20) is None
+        assert isinstance(await asyncio.wait_for(lost, 20), redis.exceptions.ConnectionError | ConnectionError)
+        assert await asked[0] is None
+        assert len(connections) == 2
 
 
 async def test_a_fault_in_what_receives_ends_the_connection_and_is_logged(

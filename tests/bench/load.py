@@ -66,8 +66,7 @@ class Http:
         answer = await self._reader.readuntil(b"\r\n\r\n")
         if answer.startswith(b"HTTP/1.1 304"):
             return answer, b""
-        length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        content = await self._reader.readexactly(length)
+        content = await self._content(answer.lower())
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"{what}: {answer[:40]!r} {content[:200]!r}")
         return answer, content
@@ -78,6 +77,19 @@ class Http:
         head += f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
         await self._answer(f"PUT {path}")
+
+    async def _content(self, head: bytes) -> bytes:
+        """Return the body that follows a head in lower case, which says its length, or is sent in chunks."""
+        if b"content-length:" in head:
+            return await self._reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+        if b"transfer-encoding: chunked" not in head:
+            raise RuntimeError(f"an answer without an end: {head!r}")
+        content = b""
+        while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            content += (await self._reader.readexactly(size + 2))[:-2]
+        while await self._reader.readuntil(b"\r\n") != b"\r\n":
+            pass  # a trailer
+        return content
 
     def close(self) -> None:
         self._writer.close()

@@ -228,14 +228,20 @@ class Load:
             self._found.wrong.append(f"{name}: acknowledged {told!r}, there is {there!r}")
 
 
+def end(server: Process) -> None:
+    """Stop a server that nothing has happened to, and look into its log."""
+    assert server.stop() == 0
+    assert "Traceback" not in "".join(server.log), "".join(server.log)
+
+
 async def crash(kills: int, folder: Path, postgres: Postgres | None = None) -> Found:
     """Kill the server, or in turn it and its PostgreSQL, and look each time, until something is wrong."""
     environ = {} if postgres is None else {"DATABASE_URL": postgres.url}
     found = Found()
     loads = [Load(found) for _ in range(3)]
     began = time.monotonic()
+    server = Process(folder, **environ)
     while found.kills < kills and not found.wrong:
-        server = Process(folder, **environ)
         of_server = postgres is None or found.kills % 2 == 0
         async with World(server.url) as world:
             killed = asyncio.Event()
@@ -263,15 +269,14 @@ async def crash(kills: int, folder: Path, postgres: Postgres | None = None) -> F
                 await asyncio.gather(*running)
         found.kills += 1
         if not of_server:
-            assert server.stop() == 0
+            end(server)
         server = Process(folder, **environ)
         async with World(server.url) as world:
             for load in loads:
                 load.at_next_ack = None
                 if load.session:
                     await load.check(world, found.kills == kills)
-        assert server.stop() == 0
-        assert "Traceback" not in "".join(server.log), "".join(server.log)
+    end(server)
     found.acknowledged = sum(load.acknowledged for load in loads)
     found.seconds = time.monotonic() - began
     assert found.wrong or found.acknowledged > kills, "the load was no load"
