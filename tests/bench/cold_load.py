@@ -31,7 +31,8 @@ from happy_light import compression, content_types
 from tests.bench.servers import OURS, Server
 from tests.services import free_port
 
-_PIECE: Final = 4096  # bytes that the link sends at once
+_PIECE: Final = 8192  # bytes that the link sends at once
+_QUEUE: Final = 0.1  # s of sending that wait before the link, as in a modem, so that it is busy while this process waits
 _LATER: Final = re.compile(r"\.(ttf|wasm)$")
 _NGINX: Final = """daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{}}
@@ -67,7 +68,7 @@ class Link:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2 * self._delay)
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter: the visit is over
             await asyncio.gather(self._carry(reader, back, 0), self._carry(there, writer, self._rate))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
@@ -78,8 +79,8 @@ class Link:
                 self.received += len(piece)
                 self._free_at = max(self._free_at, time.monotonic()) + len(piece) / rate
                 arrives = self._free_at + self._delay
-            # The line is not given more than it can take: what waits for it stays with the server.
-            await asyncio.sleep(max(0.0, arrives - self._delay - time.monotonic()))
+            # What does not fit into the queue stays with the server.
+            await asyncio.sleep(max(0.0, arrives - self._delay - _QUEUE - time.monotonic()))
             asyncio.get_running_loop().call_at(arrives, writer.write, piece)
         await asyncio.sleep(self._delay)
         writer.close()
