@@ -8,6 +8,7 @@ of the socket ends the launcher. `tests.programs` is the client.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -29,7 +30,7 @@ LATE = (
     "httpx", "jwt", "nacl.exceptions", "nacl.signing", "platformdirs", "prometheus_client", "prometheus_client.core",
     "segno", "uvloop", "websockets.speedups", "wsproto",
 )  # fmt: skip
-"""Libraries that the server imports only when it needs them."""
+"""Libraries that the server imports only when it needs them, or (uvloop) if they are installed."""
 
 
 def import_server() -> None:
@@ -38,7 +39,8 @@ def import_server() -> None:
         if module.name not in (f"{MODULE}.__main__", f"{MODULE}.pytest_plugin"):
             importlib.import_module(module.name)
     for name in LATE:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
 
 
 class Launcher:

@@ -7,18 +7,29 @@ has to be defined in the package, or be one of the few of the standard library b
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
 LIBRARIES = {"hypercorn", "h11", "httptools", "wsproto", "engineio", "socketio", "aiosqlite"}
+SETTERS = {"setattr", "delattr"}
 STANDARD = {"os._exit", "argparse._ArgumentGroup", "argparse._SubParsersAction", "parser._actions"}
 
 
-def modules(outside: bool = True) -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if not outside or "stack" not in path.relative_to(PACKAGE).parts:
-            yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text("utf-8"))
+@functools.cache
+def parsed() -> dict[Path, list[ast.AST]]:
+    """Return the nodes of every module of the package."""
+    return {
+        path.relative_to(PACKAGE): list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def modules(outside: bool = True) -> Iterator[tuple[str, list[ast.AST]]]:
+    for path, found in parsed().items():
+        if not outside or "stack" not in path.parts:
+            yield str(path), found
 
 
 def private(name: str) -> bool:
@@ -28,8 +39,8 @@ def private(name: str) -> bool:
 def defined() -> set[str]:
     """Every private name that the package itself defines."""
     names: set[str] = set()
-    for _, tree in modules(outside=False):
-        for node in ast.walk(tree):
+    for _, nodes in modules(outside=False):
+        for node in nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -45,8 +56,8 @@ def defined() -> set[str]:
 def test_no_private_name_of_a_library_is_used_outside_the_fence() -> None:
     own = defined()
     found = []
-    for file, tree in modules():
-        for node in ast.walk(tree):
+    for file, nodes in modules():
+        for node in nodes:
             if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in own:
                 name = ast.unparse(node)
                 if name not in STANDARD:
@@ -61,18 +72,18 @@ def test_no_private_name_of_a_library_is_used_outside_the_fence() -> None:
 def test_nothing_of_a_library_is_assigned_to() -> None:
     """A name of a library that is set, in the fence too, changes the process for everybody in it."""
     found = []
-    for file, tree in modules(outside=False):
+    for file, nodes in modules(outside=False):
         imported: set[str] = set()
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Import):
                 imported |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LIBRARIES:
                 imported |= {alias.asname or alias.name for alias in node.names}
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
                 root = ast.unparse(node).split(".")[0]
                 if root in imported:
                     found.append(f"{file}: {ast.unparse(node)}")
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SETTERS:
                 found.append(f"{file}: {ast.unparse(node)}")
     assert found == []

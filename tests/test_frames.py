@@ -82,7 +82,7 @@ VALID_OR_NOT = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(VALID_OR_NOT, max_size=8), st.integers(0, 2**32))
 def test_frames_mean_what_the_library_says(sent: list[bytes], seed: int) -> None:
     pieces = cut(b"".join(sent), random.Random(seed))
