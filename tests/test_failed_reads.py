@@ -44,7 +44,7 @@ async def test_a_read_that_the_disk_refuses_is_503(
         assert "database: disk I/O error" in caplog.text and "Traceback" not in caplog.text
 
 
-@pytest.mark.parametrize("error", [ServiceUnavailable("away"), RuntimeError("odd")])
+@pytest.mark.parametrize("error", [ServiceUnavailable("away"), RuntimeError("a fault")])
 async def test_an_unexpected_error_is_answered_although_the_account_cannot_be_read(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:

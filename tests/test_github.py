@@ -41,16 +41,16 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 20), color: str = "r
 class GitHub:
     """GitHub as these tests want it: one user, and what its addresses answer."""
 
-    def __init__(self, standin: VendorServer) -> None:
-        standin.answer = self.answer
-        self.standin = standin
+    def __init__(self, vendor: VendorServer) -> None:
+        vendor.answer = self.answer
+        self.vendor = vendor
         self.picture: web.Response | bytes = picture()
         self.grant: Any = {"access_token": "gho_token", "token_type": "bearer", "scope": "read:user"}
         self.user: Any = self.person()
 
     def person(self, id: int = 7, login: str = "octo-cat", name: str | None = "Octo  C. At", **more: Any) -> Any:
         return {
-            "id": id, "login": login, "name": name, "avatar_url": f"{self.standin.url}/u/{id}.png?v=4",
+            "id": id, "login": login, "name": name, "avatar_url": f"{self.vendor.url}/u/{id}.png?v=4",
             "email": None, "bio": "meow ü", **more,
         }  # fmt: skip
 
@@ -91,14 +91,14 @@ async def case(start: Start) -> AsyncIterator[Case]:
     async def nothing(request: web.Request, body: Any) -> web.Response:
         raise AssertionError
 
-    async with VendorServer(nothing) as standin:
+    async with VendorServer(nothing) as vendor:
         server = start(
             GITHUB_CLIENT_ID="client-id", GITHUB_CLIENT_SECRET="client-secret", GITHUB_REDIRECT_URL=CALLBACK,
-            GITHUB_WEBHOOK_SECRET="hook-secret", HAPPY_SERVER_LIGHT_GITHUB_URL=standin.url,
-            HAPPY_SERVER_LIGHT_GITHUB_API_URL=f"{standin.url}/api",
+            GITHUB_WEBHOOK_SECRET="hook-secret", HAPPY_SERVER_LIGHT_GITHUB_URL=vendor.url,
+            HAPPY_SERVER_LIGHT_GITHUB_API_URL=f"{vendor.url}/api",
         )  # fmt: skip
         async with World(server.url) as world:
-            yield Case(world, server, GitHub(standin))
+            yield Case(world, server, GitHub(vendor))
         assert server.stop() == 0
         log = "".join(server.log)
         assert "Traceback" not in log, log
@@ -114,14 +114,14 @@ async def test_a_sign_in_sets_name_profile_and_avatar(case: Case) -> None:
     params = await alice.ok("GET", "/v1/connect/github/params")
     url = urlsplit(params["url"])
     asked = parse_qs(url.query)
-    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{case.hub.standin.url}/login/oauth/authorize"
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{case.hub.vendor.url}/login/oauth/authorize"
     assert asked.pop("state")[0].count(".") == 2
     assert asked == {
         "client_id": ["client-id"], "redirect_uri": [CALLBACK], "scope": ["read:user,user:email,read:org,codespace"],
     }  # fmt: skip
     assert await case.sign_in(alice) == f"{WEBAPP}?github=connected&user=octo-cat"
 
-    (_, body), (user, _), (_, _) = case.hub.standin.got
+    (_, body), (user, _), (_, _) = case.hub.vendor.got
     assert body == {"client_id": "client-id", "client_secret": "client-secret", "code": "good-code"}
     assert user.headers["authorization"] == "Bearer gho_token"
 
@@ -245,7 +245,7 @@ async def test_a_sign_in_succeeds_without_its_avatar(case: Case) -> None:
     for bad in (
         svg, b"", b"\x89PNG\r\n\x1a\n", picture()[:-20], picture("GIF"), picture("WEBP"),
         picture("BMP", (2000, 1500)) + b"x" * 5_000_000, web.Response(status=404),
-        web.Response(status=302, headers={"location": f"{case.hub.standin.url}/u/x"}),
+        web.Response(status=302, headers={"location": f"{case.hub.vendor.url}/u/x"}),
     ):  # fmt: skip
         case.hub.picture = bad
         assert "github=connected" in await case.sign_in(alice)
@@ -266,7 +266,7 @@ async def test_every_failure_redirects_to_the_web_app_and_changes_nothing(case: 
                   signer.mint("cnobody", exp=2**32)):  # fmt: skip
         answer = await case.callback({"code": "good-code", "state": state})
         assert (answer.status_code, answer.headers["location"]) == (302, f"{WEBAPP}?error=invalid_state")
-    assert case.hub.standin.got == []
+    assert case.hub.vendor.got == []
 
     for grant, error in (
         ({"error": "bad_verification_code", "error_description": "x"}, "bad_verification_code"),
@@ -283,7 +283,7 @@ async def test_every_failure_redirects_to_the_web_app_and_changes_nothing(case: 
     for user in users:
         case.hub.user = user
         assert await case.sign_in(alice) == f"{WEBAPP}?error=github_user_fetch_failed"
-    await case.hub.standin.__aexit__(None, None, None)
+    await case.hub.vendor.__aexit__(None, None, None)
     assert await case.sign_in(alice) == f"{WEBAPP}?error=server_error"
 
     refused = await case.callback({"error": "access_denied", "error_description": "x", "state": "x"})

@@ -114,7 +114,7 @@ NUMBERS = [b"1e400", b"-1e400", b"9" * 400, b"9" * 5000, b"9223372036854775808",
 
 
 @pytest.mark.parametrize("value", STRINGS + NUMBERS)
-async def test_odd_strings_and_numbers_are_stored_or_refused(world: World, value: bytes) -> None:
+async def test_unusual_strings_and_numbers_are_stored_or_refused(world: World, value: bytes) -> None:
     """Python raises RecursionError and UnicodeError, which are no errors of decoding for msgspec and SQLite."""
     alice = await world.account()
     session = (await alice.session())["id"]
@@ -192,7 +192,7 @@ async def test_a_target_may_be_a_whole_url(world: World) -> None:
         ("limit[]=x", 200), ("LIMIT=x", 200),
     ],
 )  # fmt: skip
-async def test_odd_queries(world: World, query: str, status: int) -> None:
+async def test_malformed_queries(world: World, query: str, status: int) -> None:
     alice = await world.account()
     answer = await alice.get(f"/v2/sessions?{query}")
     assert answer.status_code == status, answer.text
@@ -271,7 +271,7 @@ async def test_a_body_over_the_limit_is_413_declared_or_not(world: World) -> Non
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1.5", "99999999999999999999999", "", "0x10"])
-async def test_an_odd_content_length_is_refused(world: World, length: str) -> None:
+async def test_a_malformed_content_length_is_refused(world: World, length: str) -> None:
     alice = await world.account()
     async with await Connection.open(world.url) as connection:
         await connection.send(

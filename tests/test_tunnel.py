@@ -56,7 +56,7 @@ def path_with(folder: Path) -> str:
 
 
 def called(folder: Path) -> tuple[int, str]:
-    """Return the process of the stand-in, and its arguments."""
+    """Return the process of the program that was called, and its arguments."""
     pid, _, arguments = (folder / "called").read_text().strip().partition(" ")
     return int(pid), arguments
 

@@ -83,7 +83,7 @@ async def test_a_long_key_in_a_request(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("text", [NUL, LONG], ids=["nul", "long"])
 @pytest.mark.parametrize("event", EVENTS)
-async def test_odd_text_in_an_event(world: World, event: str, text: str) -> None:
+async def test_unstorable_text_in_an_event(world: World, event: str, text: str) -> None:
     alice = await world.account()
     ids = await made(alice)
     socket = await alice.socket(session=ids["session"])
