@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from happy_light import certificates, store
-from happy_light.admin import doctor_bucket, doctor_postgres, doctor_redis, leftovers, numbering
+from happy_light.admin import clock_check, doctor_bucket, doctor_postgres, doctor_redis, leftovers, numbering
 from happy_light.admin.finding import Finding
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
@@ -20,7 +20,7 @@ from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction
 
 SPACE_MIN = 512 * 1024 * 1024  # bytes
-DRIFT_MAX = 120.0  # s; tokens that seem to come from the future are refused long before sessions look odd
+DRIFT_MAX = 120.0  # s
 _SHOWN = 5  # examples in a text
 
 
@@ -176,12 +176,7 @@ def _secret(tx: ReadTransaction, settings: Settings) -> Finding:
 
 def clock(tx: ReadTransaction, now: int) -> Finding:
     """Check that nothing in the database is younger than `now` (ms)."""
-    newest = max(
-        row[0] or 0
-        for row in tx.fetch_all(
-            "SELECT max(created_at) FROM accounts UNION ALL SELECT max(updated_at) FROM sessions"  # messages set it
-        )
-    )
+    newest = clock_check.newest_time(tx)
     if newest > now + DRIFT_MAX * 1000:
         text = f"The clock is {(newest - now) // 1000} s behind the newest entry of the database."
         return Finding("clock", "problem", text, "Set the clock, and let it be kept (timedatectl set-ntp true).")

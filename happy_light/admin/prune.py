@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from starlette.responses import Response
 
 from happy_light import clock, json_codec, threads
-from happy_light.admin import leftovers, stored_files
+from happy_light.admin import clock_check, leftovers, stored_files
 from happy_light.admin.account_admin import DELETE_BATCH
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
 from happy_light.context import ServerContext
@@ -25,7 +25,6 @@ from happy_light.wire import Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
-JUMP_MAX: Final = 30 * 86_400  # s that the clock may be ahead of the newest time in the database
 INTERVAL: Final = 86_400.0  # s between two runs of what the settings ask for
 _SCAN_BATCH: Final = 5_000  # messages looked at in one read
 
@@ -195,33 +194,6 @@ async def _prune_messages(context: ServerContext, before: int, pruned: Pruned, p
         pruned.messages += len(old)
 
 
-def clock_jumped_from(tx: Transaction, now: int) -> int | None:
-    """Return the newest time in the database (ms) if the clock, at `now`, has left it far behind, else None.
-
-    It is remembered, since what clients do next has the time of the same clock.
-    """
-    row = tx.fetch_one("SELECT value FROM meta WHERE key = 'clock_jumped_from'")
-    if row is not None:
-        newest = int(row[0])
-    else:
-        times = tx.fetch_one(
-            "SELECT (SELECT max(updated_at) FROM accounts), (SELECT max(updated_at) FROM sessions), "
-            "(SELECT max(active_at) FROM sessions)"
-        )
-        newest = max((time for time in times or () if time is not None), default=now)
-    if now - newest <= JUMP_MAX * 1000:
-        trust_clock(tx)
-        return None
-    if row is None:
-        tx.execute("INSERT INTO meta (key, value) VALUES ('clock_jumped_from', ?)", (str(newest),))
-    return newest
-
-
-def trust_clock(tx: Transaction) -> None:
-    """Forget that the clock may be wrong."""
-    tx.execute("DELETE FROM meta WHERE key = 'clock_jumped_from'")
-
-
 async def run_regularly(context: ServerContext) -> None:
     """Delete every INTERVAL what the settings ask for; return at once if they ask for nothing."""
     settings = context.settings
@@ -230,25 +202,30 @@ async def run_regularly(context: ServerContext) -> None:
         return
     while True:
         try:
-            if await context.database.write_for((), clock_jumped_from, clock.now_ms()) is None:
-                pruned = await prune(context, request, ignore_progress)
-                log.info("pruned: %s", json_codec.encode(pruned).decode())
-            else:
-                log.error(
-                    "nothing is pruned: the clock is more than %d days ahead of everything in the database; set it, or "
-                    "if it is right, run `happy-server-light prune` once",
-                    JUMP_MAX // 86_400,
-                )
+            await prune_if_clock_fits(context, request)
         except Exception:
             log.exception("pruning failed; it is tried again in %d h", INTERVAL // 3600)
         await asyncio.sleep(INTERVAL)
+
+
+async def prune_if_clock_fits(context: ServerContext, request: PruneRequest) -> None:
+    """Prune unless the clock is far ahead of when it was looked at last: then everything would seem old."""
+    if await context.database.write_for((), clock_check.jumped_from, clock.now_ms()) is None:
+        pruned = await prune(context, request, ignore_progress)
+        log.info("pruned: %s", json_codec.encode(pruned).decode())
+    else:
+        log.error(
+            "nothing is pruned: the clock is more than %d days ahead of when it was looked at last; set it, or if it "
+            "is right, run `happy-server-light prune` once",
+            clock_check.JUMP_MAX // 86_400,
+        )
 
 
 # --------------------------------------------------------------------------------------- endpoints
 async def post(request: Request[PruneRequest, None]) -> Response:
     """Prune and report the progress. Who asks for it knows what time it is."""
     if not request.body.dry_run:
-        await request.context.database.write_for((), trust_clock)
+        await request.context.database.write_for((), clock_check.trust)
     return stream(partial(prune, request.context, request.body))
 
 

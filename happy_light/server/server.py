@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from happy_light import data_dir, log_setup, threads
-from happy_light.admin import server_id
+from happy_light import clock, data_dir, log_setup, threads
+from happy_light.admin import clock_check, server_id
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, SharedBus, SignedOut
@@ -77,6 +77,8 @@ class Server:
             self.database = Database(engine_of(settings), bus)
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
+            clock_check.start_clock(await self.database.read(clock_check.newest_time))
+            opened.callback(clock.believe_computer)
             if settings.files_dir is not None:  # the one in the data folder is made when it is needed
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
             await self.database.read(master_secret.finish_replacement, settings.secret_file)
