@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from starlette.responses import Response
 
 from happy_light import ids
 from happy_light.bus import Audience, Update
@@ -22,6 +24,7 @@ from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
+from happy_light.http.large_lists import LargeList, has_large_rows, respond
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
@@ -140,17 +143,21 @@ class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
 
 
 # -------------------------------------------------------------------------------------- operations
+_SIZE = "length(content) AS size"
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
 
 
-def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> NewestMessages:
+def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> NewestMessages | LargeList:
     """Return the newest 150 messages, newest first. Raises ApiError SESSION_NOT_FOUND."""
     sessions.require_owned(tx, account_id, session_id)
-    sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? ORDER BY seq DESC LIMIT ?"
-    return NewestMessages(tx.fetch_json(Message, sql, (session_id, LIST_MAX))[0])
+    source, order = "FROM messages WHERE session_id = ?", "seq DESC"
+    page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, LIST_MAX)
+    if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
+        return _large_list(tx, session_id, order, page, args)
+    return NewestMessages(tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args)[0])
 
 
-def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> MessagePage:
+def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> MessagePage | LargeList:
     """Return messages after a seq (ascending) or before one (descending). Raises ApiError SESSION_NOT_FOUND."""
     sessions.require_owned(tx, account_id, session_id)
     if query.before_seq is not None:
@@ -158,10 +165,37 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     else:
         condition, order, bound, last = "seq > ?", "seq", query.after_seq or 0, "max(seq)"
     source = f"FROM messages WHERE session_id = ? AND {condition}"
-    sql = f"SELECT {_COLUMNS} {source} ORDER BY {order} LIMIT ?"
-    messages, end = tx.fetch_json(Message, sql, (session_id, bound, query.limit), last)
-    has_more = end is not None and tx.fetch_one(f"SELECT 1 {source} LIMIT 1", (session_id, end)) is not None
+    page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, bound, query.limit)
+    more = f"SELECT 1 {source} LIMIT 1"
+    if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
+        found = _large_list(tx, session_id, order, page, args)
+        found.others["hasMore"] = tx.fetch_one(more, (session_id, found.keys[-1])) is not None
+        return found
+    messages, end = tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args, last)
+    has_more = end is not None and tx.fetch_one(more, (session_id, end)) is not None
     return MessagePage(messages, has_more)
+
+
+def _large_list(tx: ReadTransaction, session_id: str, order: str, page: str, args: tuple[Any, ...]) -> LargeList:
+    """Return the messages of a page by their seqs."""
+    seqs = [row[0] for row in tx.fetch_all(f"SELECT seq {page}", args)]
+    return LargeList("messages", seqs, partial(_size_of, session_id), partial(_list_piece, session_id, order), {})
+
+
+def _size_of(session_id: str, tx: ReadTransaction, account_id: str, seq: int) -> int:
+    sql = (
+        f"SELECT {_SIZE} FROM messages WHERE seq = ? "
+        "AND session_id = (SELECT id FROM sessions WHERE id = ? AND account_id = ?)"
+    )
+    row = tx.fetch_one(sql, (seq, session_id, account_id))
+    return 0 if row is None else int(row[0])
+
+
+def _list_piece(session_id: str, order: str, tx: ReadTransaction, account_id: str, seqs: list[int]) -> list[Message]:
+    """Return the messages from the lowest to the highest of `seqs`. Raises ApiError SESSION_NOT_FOUND."""
+    sessions.require_owned(tx, account_id, session_id)
+    sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? AND seq BETWEEN ? AND ? ORDER BY {order}"
+    return tx.fetch_json(Message, sql, (session_id, min(seqs), max(seqs)))[0]
 
 
 def append(
@@ -218,16 +252,18 @@ def _find_stored(
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_newest(request: Request[None, None]) -> NewestMessages:
+async def get_newest(request: Request[None, None]) -> NewestMessages | Response:
     """Return the newest 150 messages, newest first."""
-    return await request.context.database.read(list_newest, request.account_id, request.path["id"])
+    found = await request.context.database.read(list_newest, request.account_id, request.path["id"])
+    return respond(request, found) if isinstance(found, LargeList) else found
 
 
-async def get_page(request: Request[None, PageQuery]) -> MessagePage:
+async def get_page(request: Request[None, PageQuery]) -> MessagePage | Response:
     """Return messages after a seq, ascending, or before one, descending."""
     if request.query.after_seq is not None and request.query.before_seq is not None:
         raise BadRequest("after_seq and before_seq exclude each other")
-    return await request.context.database.read(list_page, request.account_id, request.path["id"], request.query)
+    found = await request.context.database.read(list_page, request.account_id, request.path["id"], request.query)
+    return respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def post_one_or_many(request: Request[OneOrManyMessages, None]) -> StoredMessages:

@@ -25,7 +25,8 @@ async def answer_conditionally(
     """
     versions = request.context.database.versions
     if versions is None:
-        return json_response(200, await endpoint(request))
+        answer = await endpoint(request)
+        return answer if isinstance(answer, Response) else json_response(200, answer)
     # Taken before the data is read: a change in between makes the tag too old, never too new.
     version = versions.of(request.account_id)
     target = request.scope["raw_path"] + b"?" + request.scope["query_string"]
@@ -36,7 +37,11 @@ async def answer_conditionally(
     answers, key = request.context.answers, (request.account_id, target)
     body = None if timed else answers.find(key, version)
     if body is None:
-        body = json_codec.encode(await endpoint(request))
+        answer = await endpoint(request)
+        if isinstance(answer, Response):  # a list that is too large to be kept
+            answer.headers.update(headers)
+            return answer
+        body = json_codec.encode(answer)
         if not timed:
             answers.keep(key, version, body)
     return Response(body, media_type=JSON, headers=headers)

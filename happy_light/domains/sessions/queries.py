@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
+from starlette.responses import Response
 
 from happy_light import clock
 from happy_light.domains.avatar import AVATAR_COLUMNS, Avatar, avatar_of
 from happy_light.errors import INVALID_CURSOR, SESSION_NOT_FOUND, ApiError
+from happy_light.http.large_lists import LargeList, has_large_rows, respond
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row
@@ -104,22 +107,30 @@ def _fields(row: Row) -> list[Any]:
     return [id, seq, created_at, updated_at, bool(active), *values, avatar_of(ref, preview, version), version]
 
 
-def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions:
+_SIZE = "length(metadata) + coalesce(length(agent_state), 0) AS size"
+
+
+def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions | LargeList:
     """Return the 150 sessions that changed last, latest change first."""
-    sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
-    return ListedSessions(tx.fetch_json(ListedSession, sql, (account_id, LIST_MAX))[0])
+    order, args = "updated_at DESC, id", (account_id, LIST_MAX)
+    source = f"FROM sessions WHERE account_id = ? ORDER BY {order} LIMIT ?"
+    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+        return _large_list(tx, ListedSession, order, source, args)
+    return ListedSessions(tx.fetch_json(ListedSession, f"SELECT {COLUMNS} {source}", args)[0])
 
 
-def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions:
+def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions | LargeList:
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
-    sql = (
-        f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? "
-        "ORDER BY active_at DESC LIMIT ?"
-    )
-    return Sessions(tx.fetch_json(Session, sql, (account_id, clock.now_ms() - ACTIVE_WITHIN, limit))[0])
+    order, args = "active_at DESC", (account_id, clock.now_ms() - ACTIVE_WITHIN, limit)
+    source = f"FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? ORDER BY {order} LIMIT ?"
+    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+        return _large_list(tx, Session, order, source, args)
+    return Sessions(tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args)[0])
 
 
-def list_page(tx: ReadTransaction, account_id: str, before: str, limit: int, changed_since: int | None) -> Page:
+def list_page(
+    tx: ReadTransaction, account_id: str, before: str, limit: int, changed_since: int | None
+) -> Page | LargeList:
     """Return sessions with an id below `before` ("" for all), changed after `changed_since` (ms), by id descending."""
     if changed_since is None:
         ids = "SELECT id FROM sessions WHERE account_id = ? AND id < ?"
@@ -128,10 +139,35 @@ def list_page(tx: ReadTransaction, account_id: str, before: str, limit: int, cha
         # `id || ''` keeps the planner from the index by id: with that by change the cost is that of what changed.
         ids = "SELECT id FROM sessions WHERE account_id = ? AND updated_at > ? AND id || '' < ?"
         bounds = (account_id, changed_since)
-    sql = f"SELECT {COLUMNS} FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
-    sessions, last = tx.fetch_json(Session, sql, (*bounds, before or _AFTER_EVERY_ID, limit), "min(id)")
+    source = f"FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
+    args = (*bounds, before or _AFTER_EVERY_ID, limit)
+    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+        found = _large_list(tx, Session, "id DESC", source, args)
+        last = found.keys[-1]
+        has_next = tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
+        found.others.update(nextCursor=CURSOR_PREFIX + last if has_next else None, hasNext=has_next)
+        return found
+    sessions, last = tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args, "min(id)")
     has_next = last is not None and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
     return Page(sessions, CURSOR_PREFIX + last if has_next else None, has_next)
+
+
+def _large_list(tx: ReadTransaction, kind: type[Session], order: str, source: str, args: tuple[Any, ...]) -> LargeList:
+    """Return the sessions of a list by their ids."""
+    ids = [row[0] for row in tx.fetch_all(f"SELECT id {source}", args)]
+    return LargeList("sessions", ids, _size_of, partial(_list_piece, kind, order), {})
+
+
+def _size_of(tx: ReadTransaction, account_id: str, id: str) -> int:
+    row = tx.fetch_one(f"SELECT {_SIZE} FROM sessions WHERE account_id = ? AND id = ?", (account_id, id))
+    return 0 if row is None else int(row[0])
+
+
+def _list_piece(kind: type[Session], order: str, tx: ReadTransaction, account_id: str, ids: list[str]) -> list[Session]:
+    """Return those sessions of `ids` that are the account's."""
+    places = ", ".join("?" * len(ids))
+    sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND id IN ({places}) ORDER BY {order}"
+    return tx.fetch_json(kind, sql, (account_id, *ids))[0]
 
 
 def require_owned(tx: ReadTransaction, account_id: str, session_id: str) -> int:
@@ -152,25 +188,28 @@ def read(tx: ReadTransaction, account_id: str, session_id: str) -> Session:
 
 
 # --------------------------------------------------------------------------------------- endpoints
-async def get_list(request: Request[None, None]) -> ListedSessions:
+async def get_list(request: Request[None, None]) -> ListedSessions | Response:
     """Return the 150 sessions that changed last, latest change first."""
-    return await request.context.database.read(list_newest, request.account_id)
+    found = await request.context.database.read(list_newest, request.account_id)
+    return respond(request, found) if isinstance(found, LargeList) else found
 
 
-async def get_active(request: Request[None, ActiveQuery]) -> Sessions:
+async def get_active(request: Request[None, ActiveQuery]) -> Sessions | Response:
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
-    return await request.context.database.read(list_active, request.account_id, request.query.limit)
+    found = await request.context.database.read(list_active, request.account_id, request.query.limit)
+    return respond(request, found) if isinstance(found, LargeList) else found
 
 
-async def get_page(request: Request[None, PageQuery]) -> Page:
+async def get_page(request: Request[None, PageQuery]) -> Page | Response:
     """Return a page of all sessions or of those changed since a time, by id descending."""
     cursor = request.query.cursor
     if cursor and not cursor.startswith(CURSOR_PREFIX):
         raise ApiError(INVALID_CURSOR)
     before = cursor.removeprefix(CURSOR_PREFIX)
-    return await request.context.database.read(
+    found = await request.context.database.read(
         list_page, request.account_id, before, request.query.limit, request.query.changed_since
     )
+    return respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def get(request: Request[None, None]) -> FoundSession:

@@ -1,0 +1,104 @@
+"""Lists that may be too large to be in memory as a whole: read from the database in pieces, as the client reads them.
+
+The keys of the rows are found at once, and so is what comes behind the list. A row that is deleted meanwhile is left
+out, and one that is changed is sent as it is then: the update of that change follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from happy_light import json_codec
+from happy_light.errors import ApiError, ServiceUnavailable
+from happy_light.http.body import ClientGone
+from happy_light.http.request import Request
+from happy_light.store import ReadTransaction
+
+ROW_MAX: Final = 16 * 1024  # characters in the large columns of a row, for a list to be read at once
+PIECE_MAX: Final = 1024 * 1024  # characters in the large columns of a piece; one row may have more
+
+
+@dataclass(frozen=True, slots=True)
+class LargeList:
+    """The answer `{name: [rows], **others}`, whose rows are not read yet, but for their keys.
+
+    `size(tx, account_id, key)` returns the characters in the large columns of a row, 0 if there is none, and
+    `read(tx, account_id, keys)` some rows, as `fetch_json` does. Both look at the account's own rows only.
+    """
+
+    name: str
+    keys: list[Any]
+    size: Callable[[ReadTransaction, str, Any], int]
+    read: Callable[[ReadTransaction, str, list[Any]], list[Any]]
+    others: dict[str, Any]
+
+
+def has_large_rows(tx: ReadTransaction, sql: str, args: Sequence[Any]) -> bool:
+    """Whether a row of `sql`, which selects their `size`, has more than ROW_MAX characters."""
+    return tx.fetch_one(f"SELECT 1 FROM ({sql}) sizes WHERE size > {ROW_MAX} LIMIT 1", args) is not None
+
+
+def respond(request: Request[Any, Any], found: LargeList) -> Response:
+    """Return the answer that sends the list."""
+    return _ListResponse(request, found)
+
+
+class _ListResponse(Response):
+    """Sends the list. The memory of its largest piece so far is counted as the account's until it is sent."""
+
+    def __init__(self, request: Request[Any, Any], found: LargeList) -> None:
+        super().__init__(None, 200, media_type="application/json; charset=utf-8")
+        del self.headers["content-length"]
+        self._request = request
+        self._found = found
+        self._reserved = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it (ASGI). Raises ClientGone, which ends the connection, if the rest cannot be sent."""
+        found = self._found
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] != "HEAD":
+            await _send(send, b"{" + json_codec.encode(found.name) + b":[")
+            start, begun = 0, False
+            while start < len(found.keys):
+                piece, start = await self._read(start)
+                if piece:
+                    await _send(send, b"," + piece if begun else piece)
+                    begun = True
+                del piece
+            others = json_codec.encode(found.others)[1:]
+            await _send(send, (b"]," if found.others else b"]") + others)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _read(self, start: int) -> tuple[bytes, int]:
+        """Return the rows of a piece, without brackets, and where in the keys the next one starts."""
+        request = self._request
+        try:
+            await request.check_still_signed_in()
+            rows, end = await request.context.database.read(_read_piece, request.account_id, self._found, start)
+            piece = json_codec.encode(rows)[1:-1]
+            if len(piece) > self._reserved:
+                request.reserve_answer(len(piece) - self._reserved)
+                self._reserved = len(piece)
+        except (ApiError, ServiceUnavailable) as error:
+            raise ClientGone from error
+        return piece, end
+
+
+async def _send(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _read_piece(tx: ReadTransaction, account_id: str, found: LargeList, start: int) -> tuple[list[Any], int]:
+    """Return the rows of one piece, and where in the keys the next one starts."""
+    size = 0
+    for end in range(start, len(found.keys)):
+        size += found.size(tx, account_id, found.keys[end])
+        if size > PIECE_MAX and end > start:
+            return found.read(tx, account_id, found.keys[start:end]), end
+    return found.read(tx, account_id, found.keys[start:]), len(found.keys)
