@@ -29,7 +29,7 @@ from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
-from happy_light.store import ReadTransaction, Transaction
+from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Id, Incoming, NonEmptyStr, Outgoing
 
 LIST_MAX: Final = 150
@@ -153,7 +153,7 @@ def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> Newest
     source, order = "FROM messages WHERE session_id = ?", "seq DESC"
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, LIST_MAX)
     if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
-        return _large_list(tx, session_id, order, page, args)
+        return _large_list(session_id, tx.fetch_all(f"SELECT seq {page}", args), True)
     return NewestMessages(tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args)[0])
 
 
@@ -168,7 +168,8 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, bound, query.limit)
     more = f"SELECT 1 {source} LIMIT 1"
     if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
-        found = _large_list(tx, session_id, order, page, args)
+        seqs = tx.fetch_all(f"SELECT seq {page}", args)
+        found = _large_list(session_id, seqs, query.before_seq is not None)
         found.others["hasMore"] = tx.fetch_one(more, (session_id, found.keys[-1])) is not None
         return found
     messages, end = tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args, last)
@@ -176,10 +177,10 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     return MessagePage(messages, has_more)
 
 
-def _large_list(tx: ReadTransaction, session_id: str, order: str, page: str, args: tuple[Any, ...]) -> LargeList:
-    """Return the messages of a page by their seqs."""
-    seqs = [row[0] for row in tx.fetch_all(f"SELECT seq {page}", args)]
-    return LargeList("messages", seqs, partial(_size_of, session_id), partial(_list_piece, session_id, order), {})
+def _large_list(session_id: str, rows: list[Row], descending: bool) -> LargeList:
+    """Return the list of the messages whose seqs are in `rows`."""
+    seqs = [row[0] for row in rows]
+    return LargeList("messages", seqs, partial(_size_of, session_id), partial(_list_piece, session_id, descending), {})
 
 
 def _size_of(session_id: str, tx: ReadTransaction, account_id: str, seq: int) -> int:
@@ -191,8 +192,11 @@ def _size_of(session_id: str, tx: ReadTransaction, account_id: str, seq: int) ->
     return 0 if row is None else int(row[0])
 
 
-def _list_piece(session_id: str, order: str, tx: ReadTransaction, account_id: str, seqs: list[int]) -> list[Message]:
+def _list_piece(
+    session_id: str, descending: bool, tx: ReadTransaction, account_id: str, seqs: list[int]
+) -> list[Message]:
     """Return the messages from the lowest to the highest of `seqs`. Raises ApiError SESSION_NOT_FOUND."""
+    order = "seq DESC" if descending else "seq"
     sessions.require_owned(tx, account_id, session_id)
     sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? AND seq BETWEEN ? AND ? ORDER BY {order}"
     return tx.fetch_json(Message, sql, (session_id, min(seqs), max(seqs)))[0]

@@ -107,24 +107,25 @@ def _fields(row: Row) -> list[Any]:
     return [id, seq, created_at, updated_at, bool(active), *values, avatar_of(ref, preview, version), version]
 
 
+_ORDERS = {"changed": "updated_at DESC, id", "active": "active_at DESC", "id": "id DESC"}
 _SIZE = "length(metadata) + coalesce(length(agent_state), 0) AS size"
 
 
 def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions | LargeList:
     """Return the 150 sessions that changed last, latest change first."""
-    order, args = "updated_at DESC, id", (account_id, LIST_MAX)
-    source = f"FROM sessions WHERE account_id = ? ORDER BY {order} LIMIT ?"
+    source = "FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
+    args = (account_id, LIST_MAX)
     if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
-        return _large_list(tx, ListedSession, order, source, args)
+        return _large_list(tx.fetch_all(f"SELECT id {source}", args), ListedSession, "changed")
     return ListedSessions(tx.fetch_json(ListedSession, f"SELECT {COLUMNS} {source}", args)[0])
 
 
 def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions | LargeList:
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
-    order, args = "active_at DESC", (account_id, clock.now_ms() - ACTIVE_WITHIN, limit)
-    source = f"FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? ORDER BY {order} LIMIT ?"
+    source = "FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? ORDER BY active_at DESC LIMIT ?"
+    args = (account_id, clock.now_ms() - ACTIVE_WITHIN, limit)
     if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
-        return _large_list(tx, Session, order, source, args)
+        return _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "active")
     return Sessions(tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args)[0])
 
 
@@ -142,7 +143,7 @@ def list_page(
     source = f"FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
     args = (*bounds, before or _AFTER_EVERY_ID, limit)
     if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
-        found = _large_list(tx, Session, "id DESC", source, args)
+        found = _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "id")
         last = found.keys[-1]
         has_next = tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
         found.others.update(nextCursor=CURSOR_PREFIX + last if has_next else None, hasNext=has_next)
@@ -152,10 +153,9 @@ def list_page(
     return Page(sessions, CURSOR_PREFIX + last if has_next else None, has_next)
 
 
-def _large_list(tx: ReadTransaction, kind: type[Session], order: str, source: str, args: tuple[Any, ...]) -> LargeList:
-    """Return the sessions of a list by their ids."""
-    ids = [row[0] for row in tx.fetch_all(f"SELECT id {source}", args)]
-    return LargeList("sessions", ids, _size_of, partial(_list_piece, kind, order), {})
+def _large_list(rows: list[Row], kind: type[Session], order: str) -> LargeList:
+    """Return the list of the sessions whose ids are in `rows`."""
+    return LargeList("sessions", [row[0] for row in rows], _size_of, partial(_list_piece, kind, order), {})
 
 
 def _size_of(tx: ReadTransaction, account_id: str, id: str) -> int:
@@ -166,7 +166,7 @@ def _size_of(tx: ReadTransaction, account_id: str, id: str) -> int:
 def _list_piece(kind: type[Session], order: str, tx: ReadTransaction, account_id: str, ids: list[str]) -> list[Session]:
     """Return those sessions of `ids` that are the account's."""
     places = ", ".join("?" * len(ids))
-    sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND id IN ({places}) ORDER BY {order}"
+    sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND id IN ({places}) ORDER BY {_ORDERS[order]}"
     return tx.fetch_json(kind, sql, (account_id, *ids))[0]
 
 
