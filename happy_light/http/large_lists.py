@@ -17,6 +17,7 @@ from happy_light import json_codec
 from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.body import ClientGone
 from happy_light.http.request import Request
+from happy_light.http.responses import JSON
 from happy_light.store import ReadTransaction
 
 ROW_MAX: Final = 16 * 1024  # characters in the large columns of a row, for a list to be read at once
@@ -52,7 +53,7 @@ class _ListResponse(Response):
     """Sends the list. The memory of its largest piece so far is counted as the account's until it is sent."""
 
     def __init__(self, request: Request[Any, Any], found: LargeList) -> None:
-        super().__init__(None, 200, media_type="application/json; charset=utf-8")
+        super().__init__(None, 200, media_type=JSON)
         del self.headers["content-length"]
         self._request = request
         self._found = found
