@@ -8,6 +8,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from happy_light import app
 from happy_light.admin import api, page_application, page_sign_in
 from happy_light.auth.keys import Keys
+from happy_light.commands import admin
 from happy_light.http.router import Route
 from tests.client import World
 from tests.commands import run
@@ -285,6 +287,17 @@ async def test_the_command_prints_the_link_at_every_address(start: Start) -> Non
     assert "works once, for 10 minutes" in result.out
     told = json.loads((await run(process.folder, "admin", "--json")).out)
     assert len(told["urls"]) == 2 and told["expiresAt"] > 1e12
+
+
+def test_other_users_do_not_see_the_link_that_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line of a browser can be read by every user of the computer."""
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    file = tmp_path / "open.html"
+    admin._open("http://127.0.0.1:3005/admin#secret", file)
+    assert opened == [file.as_uri()]
+    assert 'url=http://127.0.0.1:3005/admin#secret"' in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 async def test_without_a_server_there_is_no_page(start: Start) -> None:

@@ -20,7 +20,7 @@ from happy_light import json_codec, threads
 from happy_light.admin import stats
 from happy_light.admin.finding import Finding
 from happy_light.admin.process_status import KINDS, STEP, ProcessStatus, status
-from happy_light.admin.progress import NDJSON
+from happy_light.admin.progress import NDJSON, STREAM_HEADERS
 from happy_light.context import ServerContext
 from happy_light.domains.backup_state import BackupResult
 from happy_light.errors import ApiError, ErrorResponse, ServiceUnavailable
@@ -191,7 +191,7 @@ async def get_live(request: Request[Any, None]) -> Response:
         return Response(media_type=NDJSON)
     if request.context.admin_streams >= STREAMS_MAX:
         raise ApiError(TOO_MANY_STREAMS)
-    return StreamingResponse(_lines(request.context), media_type=NDJSON, headers={"cache-control": "no-store"})
+    return StreamingResponse(_lines(request.context), media_type=NDJSON, headers=STREAM_HEADERS)
 
 
 routes = [

@@ -21,7 +21,6 @@ from happy_light.errors import ApiError, ErrorResponse, ServiceUnavailable
 from happy_light.http import forwarded
 from happy_light.http.application import HttpApplication
 from happy_light.http.request import Request
-from happy_light.http.responses import failure
 from happy_light.http.router import Route
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 PATH: Final = "/admin"
 HEADER: Final = b"x-happy-admin"
 """The header that the page sends with every request but downloads."""
-ACTIVE_MAX: Final = 32  # requests at a time, event streams included; more are refused
 RECHECK: Final = 2.0  # s between two looks whether the operator of a long request is still signed in
 
 OTHER_SITE: Final = ErrorResponse(403, "The admin page takes requests of its own origin only")
@@ -59,7 +57,6 @@ class PageApplication:
         self._pages = {route.path for route in pages}
         routes = [*pages, *page_sign_in.session_routes, *api]
         self._http = HttpApplication(context, routes, admit=self._admit)
-        self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI). It ends when its operator signs out."""
@@ -71,22 +68,14 @@ class PageApplication:
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
-        self._active += 1
+        work = asyncio.create_task(self._http(scope, receive, send_private))
         try:
-            if self._active > ACTIVE_MAX:
-                answer = failure(503, "Too many requests at once; try again later")
-                await answer(scope, receive, send_private)
-                return
-            work = asyncio.create_task(self._http(scope, receive, send_private))
-            try:
-                while not (await asyncio.wait({work}, timeout=RECHECK))[0]:
-                    if not await self._may_go_on(scope):
-                        return
-                await work
-            finally:
-                work.cancel()
+            while not (await asyncio.wait({work}, timeout=RECHECK))[0]:
+                if not await self._may_go_on(scope):
+                    return
+            await work
         finally:
-            self._active -= 1
+            work.cancel()
 
     async def _admit(self, request: Request[Any, Any], route: Route) -> None:
         """Refuse what comes from elsewhere or from nobody who is signed in. Raises ApiError."""
@@ -98,6 +87,7 @@ class PageApplication:
             return
         session = await self._session(scope, request)
         if session is None:
+            self._context.limits.count_request(scope)
             raise ApiError(NOT_SIGNED_IN)
         address = forwarded.printable_address(self._context.settings, scope)
         level = logging.DEBUG if scope["method"] in ("GET", "HEAD") else logging.INFO

@@ -22,6 +22,8 @@ from happy_light.wire import Outgoing
 log = logging.getLogger(__name__)
 
 NDJSON: Final = "application/x-ndjson"
+STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Headers of answers that arrive line by line; the second keeps nginx from collecting the lines."""
 
 ProgressCallback = Callable[[int, int], None]
 """(done, total): how far long work is. It returns at once; what it raises ends the work."""
@@ -55,7 +57,7 @@ def part_of(progress: ProgressCallback, index: int, parts: int) -> ProgressCallb
 
 def stream(work: Callable[[ProgressCallback], Coroutine[Any, Any, Any]]) -> StreamingResponse:
     """Return a response that runs `work(progress)` and reports it line by line."""
-    return StreamingResponse(_lines(work), media_type=NDJSON, headers={"cache-control": "no-store"})
+    return StreamingResponse(_lines(work), media_type=NDJSON, headers=STREAM_HEADERS)
 
 
 async def _lines(work: Callable[[ProgressCallback], Coroutine[Any, Any, Any]]) -> AsyncIterator[bytes]:
