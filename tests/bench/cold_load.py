@@ -32,7 +32,7 @@ from tests.bench.servers import OURS, Server
 from tests.services import free_port
 
 _PIECE: Final = 8192  # bytes that the link sends at once
-_QUEUE: Final = 0.1  # s of sending that wait before the link, as in a modem, so that it is busy while this process waits
+_QUEUE: Final = 0.1  # s of sending that wait before the link, as in a modem, so that it is never idle for nothing
 _LATER: Final = re.compile(r"\.(ttf|wasm)$")
 _NGINX: Final = """daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{}}
