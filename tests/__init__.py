@@ -2,5 +2,5 @@
 
 import pytest
 
-# It has helpers that test modules import, and fixtures: as a plugin it would come too late for explained assertions.
-pytest.register_assert_rewrite("tests.postgres_fixtures")
+# Test modules import helpers of these plugins, which as plugins would come too late for explained assertions.
+pytest.register_assert_rewrite("tests.postgres_fixtures", "tests.process_fixtures")

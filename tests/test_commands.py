@@ -60,7 +60,7 @@ def test_health_of_a_running_server(start: Start, tmp_path: Path) -> None:
     assert ended.stderr == f"{server.url} is not healthy: Connection refused\n"
 
 
-class Odd(http.server.BaseHTTPRequestHandler):
+class OtherServer(http.server.BaseHTTPRequestHandler):
     """Another program: its answer is in the path."""
 
     def do_GET(self) -> None:
@@ -76,21 +76,21 @@ class Odd(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def odd() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+def other() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_health_of_others(odd: str, tmp_path: Path) -> None:
+def test_health_of_others(other: str, tmp_path: Path) -> None:
     for path, problem in (
         ("/sick", "it answers 503"),
         ("/else", "it is another program"),
         ("", "it is another program"),
     ):
-        ended = command(tmp_path, "health", "--url", odd + path)
-        assert (ended.returncode, ended.stderr) == (1, f"{odd}{path} is not healthy: {problem}\n")
+        ended = command(tmp_path, "health", "--url", other + path)
+        assert (ended.returncode, ended.stderr) == (1, f"{other}{path} is not healthy: {problem}\n")
     assert command(tmp_path, "health", "--quiet", "--port", str(free_port())).returncode == 1
     for arguments in (("--url", "nonsense"), ("--port", "0")):
         ended = command(tmp_path, "health", *arguments)

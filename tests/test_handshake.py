@@ -314,8 +314,8 @@ async def test_odd_polling_requests_are_refused_and_leave_the_server_well(world:
             answer = await http.get(base + query)
             assert answer.status in (400, 200), (query, answer.status)
         # Upgrade without its Connection header, as a proxy leaves it that takes that one away.
-        odd = await http.get(f"{base}?EIO=4&transport=websocket", headers={"Upgrade": "websocket"})
-        assert (odd.status, await odd.text()) == (400, '"Invalid websocket upgrade"')
+        other = await http.get(f"{base}?EIO=4&transport=websocket", headers={"Upgrade": "websocket"})
+        assert (other.status, await other.text()) == (400, '"Invalid websocket upgrade"')
         for query in ("", "?EIO=4&transport=polling", "?EIO=4&transport=polling&sid=nosuch"):
             assert (await http.post(base + query, data="4")).status == 400
         for method in ("PUT", "DELETE", "PATCH"):

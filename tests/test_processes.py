@@ -1,79 +1,20 @@
-"""Several processes that are one server: updates in order, calls, presence and sign-outs across them, and outages."""
+"""Several processes that are one server: updates in order, calls, presence, sign-outs and recovery across them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests import commands
-from tests.client import Account, Socket, World, uid
-from tests.conftest import Process, Start
-from tests.services import Databases, Redis, RedisCluster
+from tests.client import Account, uid
+from tests.process_fixtures import Server, daemon, seqs
+from tests.services import Redis
 from tests.test_recovery import Connected
-from tests.test_stats import metrics_url
 
-pytest_plugins = ["tests.service_fixtures"]
-
-
-class Server:
-    """Two processes, and an account that is signed in at both."""
-
-    def __init__(self, processes: list[Process], worlds: list[World], accounts: list[Account]) -> None:
-        self.processes = processes
-        self.worlds = worlds
-        self.first, self.second = accounts
-
-
-@pytest.fixture
-def redis(start_redis: Callable[..., Redis]) -> Redis:
-    """Start a Redis that the test may kill."""
-    return start_redis()
-
-
-GRACE = {"HAPPY_SERVER_LIGHT_SESSION_GRACE": "1"}
-
-
-@contextlib.asynccontextmanager
-async def signed_in(processes: list[Process]) -> AsyncIterator[Server]:
-    """Sign a new account in at both."""
-    async with World(processes[0].url) as one, World(processes[1].url) as two:
-        account = await one.account()
-        yield Server(processes, [one, two], [account, await two.account(account.key)])
-
-
-@pytest.fixture(scope="module")
-def both(databases: Databases, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
-    """Start the two processes that the tests share."""
-    folder = tmp_path_factory.mktemp("pair")
-    with databases.database() as url:
-        processes = [Process(folder, DATABASE_URL=url, REDIS_URL=redis_url, **GRACE) for _ in range(2)]
-        yield processes
-        assert [process.stop() for process in processes] == [0, 0]
-
-
-@pytest.fixture
-async def pair(both: list[Process]) -> AsyncIterator[Server]:
-    """Sign in at the processes that the tests share."""
-    async with signed_in(both) as pair:
-        yield pair
-
-
-@pytest.fixture
-async def own_pair(start: Start, database_url: str, redis: Redis) -> AsyncIterator[Server]:
-    """Start two processes for a test that harms them, or Redis."""
-    async with signed_in([start(DATABASE_URL=database_url, REDIS_URL=redis.url, **GRACE) for _ in range(2)]) as pair:
-        yield pair
-
-
-async def seqs(socket: Socket, count: int) -> list[int]:
-    """Return the seq of the next so many updates."""
-    return [(await socket.wait("update", 20))["seq"] for _ in range(count)]
+pytest_plugins = ["tests.service_fixtures", "tests.process_fixtures"]
 
 
 async def test_updates_of_both_processes_arrive_at_both_in_order(pair: Server) -> None:
@@ -99,13 +40,6 @@ async def test_the_sender_alone_is_spared(pair: Server) -> None:
     assert (await elsewhere.wait("update"))["body"]["t"] == "new-message"
     assert len(await beside.heard("update")) == 1
     assert await sender.heard("update") == []
-
-
-async def daemon(account: Account, answer: Any, method: str, machine: str | None = None) -> Socket:
-    socket = await account.socket(machine=machine or uid())
-    socket.answers["rpc-request"] = answer
-    assert await socket.call("rpc-register", {"method": method}) == {"ok": True}
-    return socket
 
 
 async def test_a_call_reaches_a_method_in_the_other_process(pair: Server) -> None:
@@ -297,148 +231,3 @@ async def test_who_left_or_was_signed_out_begins_anew(pair: Server) -> None:
     await asyncio.sleep(0.2)
     second = await Connected.open(pair.second, pid=pid, offset=offset)
     assert second.pid != pid and second.events == []
-
-
-# ------------------------------------------------------------------------------------------- outages
-async def test_without_redis_updates_still_arrive_and_afterwards_everything_works(
-    own_pair: Server, redis: Redis
-) -> None:
-    session = (await own_pair.first.session())["id"]
-    near, far = await own_pair.first.socket(), await own_pair.second.socket()
-    await daemon(own_pair.second, "result", "m")
-    redis.kill()
-    for _ in range(5):
-        await own_pair.first.send(session, uid())
-    local = await seqs(near, 5)
-    assert await seqs(far, 5) == local
-    health = await own_pair.worlds[0].http.get("/health")
-    assert (health.status_code, health.json()["missing"]) == (200, ["redis"])
-    again = await own_pair.second.socket()  # connecting works too
-    await own_pair.first.send(session, uid())
-    assert await seqs(again, 1) == [local[-1] + 1] == await seqs(far, 1) == await seqs(near, 1)
-    redis.start()
-    async with asyncio.timeout(60):
-        while (await near.call("rpc-call", {"method": "m"}, timeout=20)).get("result") != "result":
-            await asyncio.sleep(0.05)
-    await own_pair.second.send(session, uid())
-    assert await seqs(near, 1) == [local[-1] + 2] == await seqs(far, 1)
-
-
-async def test_a_call_during_an_outage_of_redis_finds_no_method(own_pair: Server, redis: Redis) -> None:
-    phone = await own_pair.first.socket()
-    await daemon(own_pair.second, "result", "m")
-    redis.kill()
-    await own_pair.processes[0].wait_for_log("was lost")
-    answer = await phone.call("rpc-call", {"method": "m"}, timeout=20)
-    assert answer == {"ok": False, "error": "RPC method not available"}
-
-
-async def test_redis_may_be_a_cluster(start: Start, database_url: str, redis_cluster: RedisCluster) -> None:
-    """Channels are spread over its servers; a slot that moves and a server that comes back are noticed."""
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis_cluster.url}
-    first, second = start(**environ), start(**environ)
-    async with World(first.url) as one, World(second.url) as two:
-        pairs = [(account, await two.account(account.key)) for account in [await one.account() for _ in range(4)]]
-        sessions = [(await near.session())["id"] for near, _ in pairs]
-        phones = [await near.socket() for near, _ in pairs]
-        far = [await other.socket() for _, other in pairs]
-        for _, other in pairs:
-            await daemon(other, "result", "m")
-
-        async def everything_works() -> None:
-            for (near, _), session, phone, socket in zip(pairs, sessions, phones, far, strict=True):
-                await near.send(session, uid())
-                await socket.wait("update", 20)
-                async with asyncio.timeout(60):
-                    while (await phone.call("rpc-call", {"method": "m"}, timeout=20)).get("result") != "result":
-                        await asyncio.sleep(0.05)
-
-        await everything_works()
-        channels = [name.decode() for node in redis_cluster.nodes for name in node.command("PUBSUB", "SHARDCHANNELS")]
-        channel = next(name for name in channels if pairs[0][0].id in name)
-        redis_cluster.move(channel)
-        for process in (first, second):
-            await process.wait_for_log("was lost: it no longer serves a channel")
-        await everything_works()
-        redis_cluster.nodes[0].kill()
-        for (near, _), session, socket in zip(pairs, sessions, far, strict=True):
-            await near.send(session, uid())
-            await socket.wait("update", 20)
-        redis_cluster.nodes[0].start()
-        await everything_works()
-
-
-async def test_a_process_that_stood_still_catches_up(own_pair: Server) -> None:
-    """Others have declared it dead; when it goes on, its sockets are known again and hear what they missed."""
-    session = (await own_pair.first.session())["id"]
-    phone, far = await own_pair.first.socket(), await own_pair.second.socket()
-    target = await daemon(own_pair.second, "result", "m")
-    own_pair.processes[1].process.send_signal(signal.SIGSTOP)
-    try:
-        await own_pair.processes[0].wait_for_log("has not been heard of")
-        for _ in range(3):
-            await own_pair.first.send(session, uid())
-    finally:
-        own_pair.processes[1].process.send_signal(signal.SIGCONT)
-    assert await seqs(far, 3) == await seqs(phone, 3)
-    assert await phone.call("rpc-call", {"method": "m"}, timeout=20) == {"ok": True, "result": "result"}
-    assert not target.dropped.is_set()
-
-
-# -------------------------------------------------------------------------------------------- start
-@pytest.mark.parametrize(
-    ("environ", "sentence"),
-    [
-        ({"REDIS_URL": "redis://:pw@127.0.0.1:1"}, "can only share a PostgreSQL database"),
-        (
-            {"REDIS_URL": "redis://:pw@127.0.0.1:1", "DATABASE_URL": "postgresql://h/d", "HANDY_MASTER_SECRET": ""},
-            "HANDY_MASTER_SECRET is not",
-        ),
-        ({"REDIS_URL": "http://:pw@h"}, "should be a URL like redis://"),
-    ],
-)
-async def test_settings_that_cannot_work_are_refused(environ: dict[str, str], sentence: str, tmp_path: Any) -> None:
-    done = await commands.run(tmp_path, "serve", **environ)
-    assert done.status == 2
-    assert sentence in done.err and "pw" not in done.err and "Traceback" not in done.err
-
-
-async def test_the_password_of_redis_is_not_shown(tmp_path: Any) -> None:
-    done = await commands.run(
-        tmp_path, "config", REDIS_URL="rediss://u:pw@h:7/2", DATABASE_URL="postgresql://h/d", HANDY_MASTER_SECRET="s"
-    )
-    assert "rediss://h:7/2" in done.out and "pw" not in done.out
-
-
-async def test_metrics_say_what_processes_exchange(start: Start, database_url: str, redis: Redis) -> None:
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis.url}
-    first = start(**environ)
-    second = start(**environ, METRICS_ENABLED="true")
-    metrics = metrics_url(second)
-    async with World(first.url) as one, World(second.url) as two:
-        account = await one.account()
-        other = await two.account(account.key)
-        far = await other.socket()
-        session = (await account.session())["id"]
-        await account.send(session, uid())
-        assert len(await seqs(far, 2)) == 2
-        text = (await two.http.get(metrics)).text
-    assert "cluster_redis_connected 1.0" in text
-    assert "cluster_hints_total 2.0" in text
-    assert "cluster_updates_healed_total 0.0" in text
-    assert "cluster_call_duration_seconds_count 0.0" in text
-
-
-async def test_doctor_examines_redis(start: Start, database_url: str, start_redis: Callable[..., Redis]) -> None:
-    redis = start_redis(policy="allkeys-lru")
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis.url}
-    server = start(**environ)
-    found = {
-        one["name"]: one["level"] for one in (await commands.run(server.folder, "doctor", "--json", **environ)).json
-    }
-    assert (found["redis"], found["redis memory"]) == ("ok", "warning")
-    redis.kill()
-    found = {
-        one["name"]: one["level"] for one in (await commands.run(server.folder, "doctor", "--json", **environ)).json
-    }
-    assert found["redis"] == "problem" and "redis memory" not in found

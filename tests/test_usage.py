@@ -70,8 +70,8 @@ async def test_every_numeric_key_is_summed(world: World) -> None:
     one, other = (await alice.session())["id"], (await alice.session())["id"]
     ui = await alice.socket()
     assert await alice.ok("POST", PATH, {}) == {"usage": [], "groupBy": "day", "totalReports": 0}
-    odd = {"text": "x", "flag": True, "nothing": None, "list": [1], "deep": {"total": 5}}
-    await report(ui, "a", one, {"total": 10, "input": 4, **odd}, {"total": 0.5})
+    unusual = {"text": "x", "flag": True, "nothing": None, "list": [1], "deep": {"total": 5}}
+    await report(ui, "a", one, {"total": 10, "input": 4, **unusual}, {"total": 0.5})
     await report(ui, "b", one, {"total": 5, "output": 1.5, "big": 2**63}, {"total": 0.25, "x": -1})
     await report(ui, "a", other, {"total": 100, "big": 2**63, "huge": 10**300}, {"total": 1})
 
