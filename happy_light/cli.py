@@ -15,7 +15,7 @@ from happy_light import __version__, config, ownership
 from happy_light.commands import serve
 from happy_light.commands.command import Command
 from happy_light.config.names import nearest
-from happy_light.errors import OperatorError
+from happy_light.errors import OperatorError, ServiceUnavailable
 
 PROGRAM = "happy-server-light"
 
@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         pass  # the reader, like `head`, has read enough
     except OperatorError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ServiceUnavailable as error:  # of a database that a start or a command cannot use
+        print(f"{PROGRAM}: {error}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

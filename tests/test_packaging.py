@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,18 @@ def test_the_container_is_given_settings_that_there_are() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_links_of_the_readme_lead_somewhere_here_and_on_the_package_index() -> None:
+    """The index shows the README alone: a link into the repository has to become one to where that is published."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text.count("\n") < 200
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / link).is_file(), link
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    shown = text
+    for substitution in hook["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(substitution["pattern"], substitution["replacement"], shown)
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    assert len(links) > 10 and all(link.startswith("https://") for link in links), links
+    assert "](https://raw.githubusercontent.com/happy-server-light/happy-server-light/main/docs/images/" in shown

@@ -129,7 +129,8 @@ def check_database(connection: sqlite3.Connection, path: Path) -> None:
     """Raise OperatorError if the database is damaged."""
     found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if found != ["ok"]:
-        raise OperatorError(f"{path} is damaged ({found[0]}); `happy-server-light doctor` shows more.")
+        first = " ".join(found[0].split())
+        raise OperatorError(f"{path} is damaged ({first}); `happy-server-light doctor` shows more.")
 
 
 def _pack(

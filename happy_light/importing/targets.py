@@ -66,7 +66,7 @@ def new_file(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("BEGIN")
         yield connection
     except sqlite3.Error as error:
-        raise OperatorError(f"The new database cannot be written: {error}.") from error
+        raise OperatorError(f"The database cannot be copied: {error}.") from error
     finally:
         connection.close()
 
