@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.bench import load
+from tests.bench import load, needs
 from tests.bench.__main__ import calibration
 from tests.bench.place import ACCOUNTS, Place, Used, memory_of
 from tests.bench.scenarios import TEXT, Row, messages_body, percentile
@@ -186,9 +186,46 @@ async def uploads(place: Place, seconds: float) -> Row:
     return row
 
 
+async def beats(place: Place, seconds: float) -> Row:
+    """Measure heartbeats of sessions, 400 a second, each announced to a phone on another process."""
+    heard = 0
+
+    def hear(_: bytes) -> None:
+        nonlocal heard
+        heard += 1
+
+    pairs = [(await place.agent(each, each), await place.phone(each, each + 1, hear)) for each in range(ACCOUNTS)]
+    count = round(400 * seconds)
+    before, began = Used(place), time.monotonic()
+    for number in range(count):
+        await asyncio.sleep(began + number / 400 - time.monotonic())
+        account = number % len(pairs)
+        session = place.sessions[account].encode()
+        event = b'42["session-alive",{"sid":"%b","time":%d,"thinking":false}]' % (session, time.time() * 1000)
+        pairs[account][0].say(event)
+    await asyncio.sleep(0.5)
+    row = Used(place).since(before, count)
+    _close(*(socket for pair in pairs for socket in pair))
+    return {**row, "heard": heard / count}
+
+
+async def reads(place: Place, seconds: float) -> Row:
+    """Measure requests for the last 50 messages of a session, 16 clients."""
+    clients = [await load.Http.open(place.url(number)) for number in range(16)]
+
+    async def one(worker: int) -> int:
+        path = f"/v3/sessions/{place.sessions[worker]}/messages?limit=50&before_seq=1000000000"
+        await clients[worker].request("GET", path, b"", place.tokens[worker])
+        return 1
+
+    row = await repeat(place, 16, seconds, one)
+    _close(*clients)
+    return row
+
+
 async def sockets(place: Place, _: float) -> Row:
-    """Measure what idle sockets weigh, five of each account, and what a process weighs without them."""
-    tokens = [await load.sign_in(place.url(number)) for number in range(SOCKETS // 5)]
+    """Measure what idle sockets weigh, two of each account, and what a process weighs without them."""
+    tokens = [await load.sign_in(place.url(number)) for number in range(SOCKETS // 2)]
     processes = place.server.processes
     before, memory = Used(place), [memory_of(process.pid) for process in processes]
     latencies: list[float] = []
@@ -197,7 +234,7 @@ async def sockets(place: Place, _: float) -> Row:
     async def connect(worker: int) -> None:
         for number in range(worker, SOCKETS, 8):
             began = time.monotonic()
-            auth = {"token": tokens[number // 5], "clientType": "user-scoped"}
+            auth = {"token": tokens[number // 2], "clientType": "user-scoped"}
             opened.append(await load.Socket.open(place.url(number), auth))
             latencies.append(time.monotonic() - began)
 
@@ -205,8 +242,8 @@ async def sockets(place: Place, _: float) -> Row:
     await asyncio.gather(*(connect(worker) for worker in range(8)))
     took, after = time.monotonic() - began, Used(place)
     grown = sum(memory_of(process.pid) for process in processes) - sum(memory)
-    await asyncio.sleep(3)
-    idle = Used(place)
+    await asyncio.sleep(5)
+    idle = Used(place).since(after, 5 * SOCKETS)
     _close(*opened)
     return {
         "process_mb": statistics.mean(memory),
@@ -215,7 +252,7 @@ async def sockets(place: Place, _: float) -> Row:
         "per_s": SOCKETS / took,
         "p99": percentile(latencies, 0.99),
         **after.since(before, SOCKETS),
-        "idle_us": (idle.server - after.server) / 3 / SOCKETS * 1e6,
+        **{f"idle_{name}": figure for name, figure in idle.items()},
     }
 
 
@@ -246,6 +283,8 @@ async def once(count: int, seconds: float) -> dict[str, Row]:
             rows["calls"] = await calls(place, seconds, 32)
             rows["writes"] = await writes(place, seconds)
             rows["deliveries"] = await deliveries(place, seconds)
+            rows["beats"] = await beats(place, seconds)
+            rows["reads"] = await reads(place, seconds)
             rows["uploads"] = await uploads(place, seconds)
             rows["stored"] = await stored(place)
             return rows
@@ -258,6 +297,7 @@ ROWS: list[tuple[str, str, tuple[str, ...]]] = [
     ("messages over HTTP, one a request, 32 clients: writes/s", "writes", ("per_s",)),
     ("the same: p50, p99 in ms", "writes", ("p50", "p99")),
     ("deliveries/s: 16 accounts, 20 sockets each over all processes", "deliveries", ("per_s",)),
+    ("the last 50 messages of a session, 16 clients: reads/s", "reads", ("per_s",)),
     ("a message until a socket on another process has it, 50/s: p50, p99, max in ms", "50", ("p50", "p99", "max")),
     ("the same, 200/s", "200", ("p50", "p99", "max")),
     ("a call to a daemon on another process, one at a time: p50, p99 in ms", "call", ("p50", "p99")),
@@ -270,11 +310,13 @@ COSTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("write: CPU of processes, PostgreSQL, Redis in µs", "writes", ("server_us", "postgres_us", "redis_us")),
     ("write: bytes of write-ahead log; bytes in and out of Redis", "writes", ("wal", "redis_bytes")),
     ("write: bytes kept in the table of messages; in the outbox, for ten minutes", "stored", ("message", "update")),
-    ("delivery (a 20th of a message): CPU of the same three", "deliveries", ("server_us", "postgres_us", "redis_us")),
-    ("call: CPU of processes, Redis in µs", "calls", ("server_us", "redis_us")),
-    ("new websocket: CPU of the same three", "sockets", ("server_us", "postgres_us", "redis_us")),
+    ("delivery (a 20th of a message): the same three", "deliveries", ("server_us", "postgres_us", "redis_us")),
+    ("heartbeat of a session: the same three", "beats", ("server_us", "postgres_us", "redis_us")),
+    ("read of 50 messages: the same three", "reads", ("server_us", "postgres_us", "redis_us")),
+    ("call: the same three", "calls", ("server_us", "postgres_us", "redis_us")),
+    ("new websocket: the same three", "sockets", ("server_us", "postgres_us", "redis_us")),
     ("idle socket: kB in its process, kB in Redis", "sockets", ("socket_kb", "redis_kb")),
-    ("idle socket: CPU of processes in µs per second", "sockets", ("idle_us",)),
+    ("idle socket, in a second: the same three", "sockets", ("idle_server_us", "idle_postgres_us", "idle_redis_us")),
     ("attachment of 1 MB: CPU of processes in µs", "uploads", ("server_us",)),
 ]
 
@@ -292,6 +334,19 @@ def table(rows: list[tuple[str, str, tuple[str, ...]]], measured: dict[int, dict
         yield f"| {text} | " + " | ".join(cell(each[name], keys) for each in measured.values()) + " |"
 
 
+def flush() -> float:
+    """Return the ms (p50) that a write of 8 kB needs until it is on the disk of the temporary folder."""
+    took = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(50):
+            file.write(bytes(8192))
+            file.flush()
+            began = time.monotonic()
+            os.fdatasync(file.fileno())
+            took.append(time.monotonic() - began)
+    return statistics.median(took) * 1000
+
+
 def medians(rounds: list[dict[str, Row]]) -> dict[str, Row]:
     """Return the median of each figure."""
     return {
@@ -307,7 +362,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=1, help="of which the medians are printed")
     arguments = parser.parse_args()
-    speed = calibration()
+    speed, flushed, others = calibration(), flush(), os.getloadavg()[0]
     rounds = [
         {count: asyncio.run(once(count, arguments.seconds)) for count in arguments.processes}
         for _ in range(arguments.rounds)
@@ -317,10 +372,12 @@ def main() -> None:
     print(
         f"Measured on {datetime.now(UTC):%d %B %Y} at commit {commit} with Python {platform.python_version()} on"
         f" {os.cpu_count()} cores (SHA-256 of 128 MiB takes {speed:.0f} ms), processes, services and load on the same"
-        f" computer; {arguments.seconds:g} s a figure, medians of {arguments.rounds}.\n"
+        f" computer, whose disk needs {flushed:.1f} ms (p50) to flush 8 kB; load average {others:.1f} before;"
+        f" {arguments.seconds:g} s a figure, medians of {arguments.rounds}.\n"
     )
     print("\n".join(table(ROWS, measured)), "\n")
-    print("\n".join(table(COSTS, measured)))
+    print("\n".join(table(COSTS, measured)), "\n")
+    print("\n".join(needs.table(measured[max(measured)])))
 
 
 if __name__ == "__main__":
