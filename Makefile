@@ -54,8 +54,10 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 bench: .venv/made ## measure this server beside the bare stack, and beside VS="command with {port} and {folder}" (about 3 minutes)
 	$(BIN)/python -m tests.bench $(if $(VS),--vs "$(VS)")
 
-bench-scale: .venv/made ## measure one, two and four processes on PostgreSQL and Redis: the tables of docs/scale.md (about 3 minutes)
-	$(BIN)/python -m tests.bench.scale --rounds 3
+bench-scale: .venv/made ## measure one, two and four processes on PostgreSQL and Redis, and write the tables into docs/scale.md
+	$(BIN)/python -m tests.bench.scale --rounds 3 > .scale.md
+	sed -i.old -e '/<!-- bench-scale/,/<!-- end of bench-scale/{//!d;}' -e '/<!-- bench-scale/r .scale.md' docs/scale.md
+	@cat .scale.md; rm -f .scale.md docs/scale.md.old
 
 format: .venv/made ## let ruff format the code
 	$(BIN)/ruff check --fix

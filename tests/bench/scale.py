@@ -2,8 +2,8 @@
 
     python -m tests.bench.scale [--seconds 4] [--processes 1 2 4] [--rounds 1]
 
-Prints the tables of docs/scale.md. Processes, services and load share one computer, so rates say what all of it
-carries together; CPU per operation says what each part needs.
+Prints the tables of docs/scale.md, which `make bench-scale` writes there. Processes, services and load share one
+computer, so rates say what all of it carries together; CPU per operation says what each part needs.
 """
 
 from __future__ import annotations
@@ -375,8 +375,8 @@ def main() -> None:
         f" computer, whose disk needs {flushed:.1f} ms (p50) to flush 8 kB; load average {others:.1f} before;"
         f" {arguments.seconds:g} s a figure, medians of {arguments.rounds}.\n"
     )
-    print("\n".join(table(ROWS, measured)), "\n")
-    print("\n".join(table(COSTS, measured)), "\n")
+    print("\n".join(table(ROWS, measured)), end="\n\n")
+    print("\n".join(table(COSTS, measured)), end="\n\n")
     print("\n".join(needs.table(measured[max(measured)])))
 
 
