@@ -117,9 +117,13 @@ class UpdateFeed:
 
     # ------------------------------------------------------------------------------------------ gaps
     def _plan(self) -> None:
-        """Set the timer for the next read, unless one is set."""
-        if self._timer is None and (when := self.sequencer.wakes()) is not None:
-            self._timer = self._loop.call_at(when, self._read_due)
+        """Set the timer for the next read, unless it is set for then or before."""
+        when = self.sequencer.wakes()
+        if when is None or (self._timer is not None and self._timer.when() <= when):
+            return
+        if self._timer is not None:  # for a read that was not answered by then
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._read_due)
 
     def _read_due(self) -> None:
         self._timer = None
