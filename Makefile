@@ -51,8 +51,8 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/made ## measure this server beside the bare stack, and beside VS="command with {port} and {folder}" (about 3 minutes)
-	$(BIN)/python -m tests.bench $(if $(VS),--vs "$(VS)")
+bench: .venv/made ## measure this server beside the bare stack, and beside VS="command with {port} and {folder}" (about 3 minutes); GROWTH=1: 10,000,000 messages; SLOW=1: a third of a core
+	$(BIN)/python -m tests.bench $(if $(VS),--vs "$(VS)") $(if $(GROWTH),--growth) $(if $(SLOW),--slow) $(ARGS)
 
 bench-scale: .venv/made ## measure one, two and four processes on PostgreSQL and Redis, and write the tables into docs/scale.md
 	$(BIN)/python -m tests.bench.scale --rounds 3 > .scale.md

@@ -1,7 +1,8 @@
 """Measure this server beside the bare stack, and beside another server, in turn.
 
     python -m tests.bench [--seconds 2] [--rounds 3] [--only NAME …] [--vs COMMAND] [--json FILE]
-    python -m tests.bench --growth | --slow
+    python -m tests.bench --growth [--messages N] [--sessions N] [--accounts N]   (growth.py)
+    python -m tests.bench --slow [--share 0.33]                                    (slow.py)
 
 The figures of one run compare with each other; those of two runs only as ratios, machines are noisy.
 """
@@ -14,10 +15,12 @@ import hashlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from tests.bench import growth, slow
 from tests.bench.scenarios import SCENARIOS, Row
 from tests.bench.servers import BARE, OURS, Server
 
@@ -96,7 +99,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="scenarios whose names begin so, or `start`")
     parser.add_argument("--vs", metavar="COMMAND", help="of another server, with {port} and {folder} in it")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--growth", action="store_true", help="many messages beside few")
+    parser.add_argument("--messages", type=int, default=10_000_000)
+    parser.add_argument("--sessions", type=int, default=100_000)
+    parser.add_argument("--accounts", type=int, default=1_000)
+    parser.add_argument("--slow", action="store_true", help="a part of one core, at the rates of a family")
+    parser.add_argument("--share", type=float, default=0.33, help="of one core")
     arguments = parser.parse_args()
+    if arguments.growth:
+        growth.run(arguments.messages, arguments.sessions, arguments.accounts, arguments.seconds)
+        return
+    if arguments.slow:
+        sys.exit(0 if slow.run(max(10, arguments.seconds), arguments.share) else 1)
     rounds = [
         asyncio.run(once(number, arguments.seconds, arguments.only, arguments.vs)) for number in range(arguments.rounds)
     ]
