@@ -1,6 +1,6 @@
 """--tunnel: the address of the program becomes the public URL, and the program ends with the server.
 
-The programs are stand-ins on PATH that print what the real ones print.
+The programs are scripts on PATH that print what the real ones print.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stand-ins on loopback for the servers that ours calls: they note what they get and answer as told."""
+"""Servers on loopback instead of those that ours calls: they note what they get and answer as told."""
 
 from __future__ import annotations
 
