@@ -119,7 +119,15 @@ def _pipe() -> tuple[io.FileIO, io.FileIO]:
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, which must come within `timeout` s, with nothing on stdin, and return what it wrote."""
+    """Run it to its end, which must come within `timeout` s, with nothing on stdin, and return what it wrote.
+
+    With PYTHONPATH, which is for its imports, it is not forked.
+    """
+    if "PYTHONPATH" in environ:
+        return subprocess.run(
+            [*COMMAND, *arguments], env=environ, capture_output=True, text=True, timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         program = Program(arguments, environ, out, err)
         try:

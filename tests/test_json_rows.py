@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from happy_light import json_codec
@@ -47,6 +47,7 @@ def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tup
     return json_codec.encode(found), last
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.lists(st.tuples(texts, numbers, texts, st.none() | texts, numbers, numbers), max_size=5))
 def test_messages(rows: list[tuple[Any, ...]]) -> None:
     structs = [Message(id, seq, Content(content), *rest) for id, seq, content, *rest in rows]
@@ -55,6 +56,7 @@ def test_messages(rows: list[tuple[Any, ...]]) -> None:
     assert last == max((row[1] for row in rows), default=None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.lists(
         st.tuples(

@@ -208,7 +208,7 @@ async def test_an_unreachable_expo_is_the_reason(start: Start) -> None:
 
 
 async def test_batches_of_a_hundred_under_one_deadline(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "DEADLINE", 1.5)
+    monkeypatch.setattr(sending, "DEADLINE", 3.0)
 
     async def answer(request: web.Request, body: Any) -> web.Response:
         if body[0]["to"] == "phone-149":  # the second of three
