@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from websockets.frames import Opcode
 
 from happy_light import pace
 from happy_light.domains import kv
 from happy_light.errors import SESSION_NOT_FOUND, ApiError
 from happy_light.server import Server
 from happy_light.store import Transaction
-from tests.client import Account, World
+from tests.client import Account, World, uid
 from tests.raw_connections import Connection, FrameWebsocket
 
 SIZE = 2_000_000  # bytes of a request
@@ -173,3 +174,105 @@ async def test_over_sockets_when_an_rpc_call_ends_without_an_answer(server: Serv
 
         await keeps_nothing(request)
         caller.writer.close()
+
+
+async def test_streams(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a whole upload, a refused one, one whose client leaves, and one that takes too long."""
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        body = b"x" * SIZE
+
+        def head(path: str) -> bytes:
+            return (
+                f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+                f"Content-Type: application/octet-stream\r\nContent-Length: {SIZE}\r\n\r\n"
+            ).encode()
+
+        async def upload(owner: str, status: int, sent: bytes = body) -> None:
+            async with await Connection.open(server.url) as raw:
+                await raw.send(head(f"/v1/sessions/{owner}/attachments/{uid()}.enc") + sent)
+                assert (await raw.answer()).status == status
+
+        async def leave() -> None:
+            raw = await Connection.open(server.url)
+            await raw.send(head(f"/v1/sessions/{session}/attachments/{uid()}.enc") + body[:-1])
+            raw.writer.transport.abort()
+
+        await keeps_nothing(lambda: upload(session, 200))
+        await keeps_nothing(lambda: upload("none", 404))
+        await keeps_nothing(leave)
+        monkeypatch.setattr(pace, "PERIOD", 0.3)
+        await keeps_nothing(lambda: upload(session, 408, body[:-1]))
+
+
+async def test_over_sockets_when_the_write_succeeds(server: Server) -> None:
+    """The message is stored once; the others are answered with it."""
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+        message = {"sid": session, "message": "x" * SIZE, "localId": "same"}
+        await keeps_nothing(lambda: call(raw, "message", message, '"ok":true'))
+        raw.writer.close()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_over_sockets_when_the_client_leaves(server: Server, whole: bool) -> None:
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        data = {"sid": session, "message": "x" * SIZE, "localId": "same"}
+
+        async def request() -> None:
+            raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+            text = "421" + json.dumps(["message", data])
+            raw.send(Opcode.TEXT, text.encode() if whole else text[:-1].encode(), whole)
+            await raw.writer.drain()
+            raw.writer.transport.abort()
+
+        await keeps_nothing(request)
+
+
+async def test_over_sockets_when_an_rpc_call_times_out(server: Server) -> None:
+    server.context.clients.call_timeouts.seconds = 0.2
+    async with World(server.url) as world:
+        alice = await world.account()
+        caller = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+
+        async def request() -> None:
+            target = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+            target.say('421["rpc-register",{"method":"m"}]')
+            while not (await target.text()).startswith("431"):
+                pass
+            await call(caller, "rpc-call", {"method": "m", "params": "x" * SIZE}, "timed out")
+            target.writer.transport.abort()
+
+        await keeps_nothing(request)
+        caller.writer.close()
+
+
+async def test_over_polling(server: Server) -> None:
+    """Events of polled connections: a success, a refusal and what does not fit."""
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        path = "/v1/updates/?EIO=4&transport=polling"
+        async with await Connection.open(server.url) as raw:
+            sid = json.loads((await raw.request("GET", path)).body[1:])["sid"]
+            path += f"&sid={sid}"
+            await raw.request("POST", path, body=f"40{json.dumps({'token': alice.token})}".encode())
+            assert (await raw.request("GET", path)).body.startswith(b"40{")
+
+            async def emit(event: str, data: dict[str, Any], expected: bytes) -> None:
+                await raw.request("POST", path, body=("421" + json.dumps([event, data])).encode())
+                ack = (await raw.request("GET", path)).body
+                while not ack.startswith(b"431"):  # a ping
+                    ack = (await raw.request("GET", path)).body
+                assert expected in ack
+
+            large = "x" * SIZE
+            message = {"sid": session, "message": large, "localId": "same"}
+            await keeps_nothing(lambda: emit("message", message, b'"ok":true'))
+            await keeps_nothing(lambda: emit("message", {**message, "sid": "none"}, b'"ok":false'))
+            await keeps_nothing(lambda: emit("message", {**message, "sid": 5}, b'"ok":false'))
