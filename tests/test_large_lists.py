@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from happy_light.admin import account_admin
 from happy_light.bus import SignedOut
 from happy_light.domains.presence.operations import Key, store_heartbeats
+from happy_light.http import large_lists
 from happy_light.server import Server
 from tests.client import Account, World
 from tests.raw_connections import Connection
@@ -139,3 +141,33 @@ async def test_a_sign_out_ends_a_list_that_is_being_sent(inside: Inside) -> None
             data += await raw.reader.read()
         assert data.startswith(b"HTTP/1.1 200") and not data.endswith(b"0\r\n\r\n")
         assert len(data) < COUNT * SIZE
+
+
+async def test_nothing_more_is_read_for_a_client_that_has_left(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        for number in range(COUNT):
+            await alice.send(session, str(number), content="x" * 2 * SIZE)
+        whole, reads, ended = large_lists._read_piece, [0], asyncio.Event()
+        answer = large_lists._ListResponse.__call__
+
+        def read(*arguments: Any) -> Any:
+            reads[0] += 1
+            return whole(*arguments)
+
+        async def call(*arguments: Any) -> None:
+            try:
+                await answer(*arguments)
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(large_lists, "_read_piece", read)
+        monkeypatch.setattr(large_lists._ListResponse, "__call__", call)
+        raw = await Connection.open(server.url)
+        await raw.send(head_of(alice, session))
+        await raw.reader.read(1)
+        raw.writer.transport.abort()
+        await asyncio.wait_for(ended.wait(), 20)
+        assert 0 < reads[0] < COUNT

@@ -6,6 +6,7 @@ out, and one that is changed is sent as it is then: the update of that change fo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,20 +62,30 @@ class _ListResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it (ASGI). Raises ClientGone, which ends the connection, if the rest cannot be sent."""
-        found = self._found
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
-            await _send(send, b"{" + json_codec.encode(found.name) + b":[")
-            start, begun = 0, False
-            while start < len(found.keys):
-                piece, start = await self._read(start)
-                if piece:
-                    await _send(send, b"," + piece if begun else piece)
-                    begun = True
-                del piece
-            others = json_codec.encode(found.others)[1:]
-            await _send(send, (b"]," if found.others else b"]") + others)
+            left = asyncio.ensure_future(_wait_until_left(receive))  # `send` does not say that nobody is there
+            try:
+                await self._send_list(send, left)
+            finally:
+                left.cancel()
         await send({"type": "http.response.body", "body": b""})
+
+    async def _send_list(self, send: Send, left: asyncio.Future[None]) -> None:
+        """Send the pieces until `left` is done, which says that the client has left."""
+        found = self._found
+        await _send(send, b"{" + json_codec.encode(found.name) + b":[")
+        start, begun = 0, False
+        while start < len(found.keys):
+            piece, start = await self._read(start)
+            if piece:
+                await _send(send, b"," + piece if begun else piece)
+                begun = True
+            del piece
+            if left.done():
+                raise ClientGone
+        others = json_codec.encode(found.others)[1:]
+        await _send(send, (b"]," if found.others else b"]") + others)
 
     async def _read(self, start: int) -> tuple[bytes, int]:
         """Return the rows of a piece, without brackets, and where in the keys the next one starts."""
@@ -89,6 +100,11 @@ class _ListResponse(Response):
         except (ApiError, ServiceUnavailable) as error:
             raise ClientGone from error
         return piece, end
+
+
+async def _wait_until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _send(send: Send, body: bytes) -> None:
