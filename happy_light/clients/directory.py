@@ -49,6 +49,9 @@ class OtherProcesses(Protocol):
     async def announce(self, client: Client) -> None:
         """Tell of a socket that has changed; return when it can be known there."""
 
+    async def tell(self) -> None:
+        """Return when what was published on the bus can be known there."""
+
     def entered(self, client: Client) -> None:
         """Tell of a socket that has connected or changed."""
 
@@ -104,6 +107,11 @@ class ClientDirectory:
         if any(client.app_state == "active" for client in self.local.audience(Audience(account_id))):
             return True
         return self.others is not None and self.others.foreground(account_id)
+
+    async def tell_others(self) -> None:
+        """Return when other processes can know what was published on the bus."""
+        if self.others is not None:
+            await self.others.tell()
 
     # ----------------------------------------------------------------------------------------- calls
     def call(

@@ -380,6 +380,10 @@ class Cluster:
         """Tell the other processes what a socket is now. Returns when they can know it."""
         await self.remote.announce(client)
 
+    async def tell(self) -> None:
+        """Return when other processes can know the internal messages that were published."""
+        await self.link.ask(self._names.all, ("PING",))
+
     def entered(self, client: Client) -> None:
         """Tell the other processes of a new socket, or of one that has changed."""
         self.remote.announce_soon(client)

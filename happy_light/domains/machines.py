@@ -309,6 +309,7 @@ async def post(request: Request[NewMachine, None]) -> Registration | Response:
     if isinstance(answer, MachineDeleted):
         return json_response(410, answer)
     request.context.bus.publish(Unmuted("machine", request.account_id, request.body.id))
+    await request.context.clients.tell_others()  # a heartbeat may follow the answer, to another process
     return answer
 
 

@@ -291,6 +291,7 @@ async def post(request: Request[NewSession, None]) -> LoadedSession:
     """Create a session, or load the existing one with that tag."""
     answer = await request.context.database.write(request.account_id, get_or_create, request.body)
     request.context.bus.publish(Unmuted("session", request.account_id, answer.session.id))
+    await request.context.clients.tell_others()  # a heartbeat may follow the answer, to another process
     return answer
 
 
