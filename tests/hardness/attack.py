@@ -149,11 +149,13 @@ class Family:
 
     async def live(self) -> None:
         """Send and listen until cancelled."""
-        ui = await self._alice.socket()
-        await ui.heard()
+        ui = None
         while True:
             name = uid()
             try:
+                if ui is None:
+                    ui = await self._alice.socket()
+                    await ui.heard()
                 await self._alice.send(self._session, name)
                 self.sent.append(name)
                 heard = [body["message"]["localId"] for body in await ui.updates()]
@@ -165,8 +167,7 @@ class Family:
                 self.slowest = max(self.slowest, time.monotonic() - began)
             except Exception as error:
                 self.lost.append(repr(error)[:200])
-                ui = await self._alice.socket()
-                await ui.heard()
+                ui = None
             await asyncio.sleep(0.05)
 
 
