@@ -235,7 +235,7 @@ polling_sessions = st.builds(
     max_size=4).map(tuple),
     st.integers(0, 2),
 )  # fmt: skip
-pauses = st.builds(Pause, st.sampled_from([0.0, 0.02, 0.2, 1.2]))  # the grace of a session is 1 s
+pauses = st.builds(Pause, st.sampled_from([0.0] * 6 + [0.02] * 6 + [0.1] * 3 + [1.2]))  # the grace of a session is 1 s
 together = st.builds(
     Together,
     st.lists(
