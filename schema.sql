@@ -26,7 +26,8 @@ CREATE TABLE accounts (
     created_at       INTEGER NOT NULL,
     updated_at       INTEGER NOT NULL,
     token_generation INTEGER NOT NULL DEFAULT 0,     -- how often it was signed out everywhere; tokens carry it
-    label            TEXT                            -- what the operator calls it
+    label            TEXT,                           -- what the operator calls it
+    device_sign_outs INTEGER NOT NULL DEFAULT 0      -- how often one of its devices was signed out
 ) STRICT;
 -- A user search is a prefix search without regard to case.
 CREATE INDEX accounts_by_username ON accounts (lower(username));
@@ -56,11 +57,27 @@ CREATE TABLE auth_requests (
     picked_up_at INTEGER,                            -- first time the token was handed out
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
+    approved_by TEXT,                                -- the device that approved it
+    device_id   TEXT,                                -- the device that picked it up: the jti of its token
     UNIQUE (kind, public_key)
 ) STRICT;
 CREATE INDEX auth_requests_by_age ON auth_requests (created_at);
 CREATE INDEX auth_requests_by_pick_up ON auth_requests (picked_up_at) WHERE picked_up_at IS NOT NULL;
 CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
+
+-- Who is signed in: a token is valid while the device that its jti names is here. 'unknown' is the device of all tokens
+-- of the account that other servers and older versions made.
+CREATE TABLE devices (
+    account_id   TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    id           TEXT NOT NULL,
+    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    approved_by  TEXT,                               -- the device that approved it; may be gone
+    client       TEXT,                               -- name and version of its program
+    address      TEXT,                               -- where it signed in from
+    created_at   INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,                   -- up to 10 minutes behind
+    PRIMARY KEY (account_id, id)
+) STRICT, WITHOUT ROWID;
 
 -- Sign-in challenges that were used, until they are too old to be used again.
 CREATE TABLE used_challenges (

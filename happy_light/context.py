@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from happy_light.auth.device_activity import DeviceActivity
 from happy_light.auth.keys import Keys
 from happy_light.blobs import Blobs, blobs_of
 from happy_light.bus import Bus, SharedBus
@@ -71,6 +72,7 @@ class ServerContext:
         self.blobs: Blobs = blobs_of(settings)
         self.http_client = HttpClient()
         self.presence = PresenceTracker(settings, database, bus, self.clients)
+        self.devices = DeviceActivity(database, keys.tokens, self.clients)
         self.rpc = RpcRegistry(settings, self.clients, bus)
         self.attachment_rate = UploadRate("attachments", TOO_MANY_UPLOADS)
         self.project_picture_rate = UploadRate("project-pictures", TOO_MANY_UPLOADS)
@@ -86,8 +88,9 @@ class ServerContext:
         """Write what is only in memory to the database and close connections; call it before the database closes."""
         try:
             await self.presence.close()
+            await self.devices.flush(everything=True)
         except ServiceUnavailable as error:
-            log.error("heartbeats cannot be written: %s", error)
+            log.error("heartbeats and activity of devices cannot be written: %s", error)
         await self.http_client.close()
         if self.web_app.compressed is not None:
             await asyncio.to_thread(self.web_app.compressed.stop)

@@ -21,6 +21,7 @@ from happy_light import store, threads
 from happy_light.admin import stored_files
 from happy_light.admin.account_list import Account, AccountList, description, find, list_accounts
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
+from happy_light.auth import devices
 from happy_light.auth.authentication import DELETED
 from happy_light.bus import AccountDeleted, SignedOut
 from happy_light.context import ServerContext
@@ -83,6 +84,7 @@ def sign_out(tx: Transaction, account_id: str) -> None:
     if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
     tx.execute("DELETE FROM auth_requests WHERE account_id = ?", (account_id,))
+    devices.sign_out_all(tx, account_id)
 
 
 def set_label(tx: Transaction, account_id: str, label: str | None) -> None:
@@ -104,6 +106,7 @@ def disable(tx: Transaction, account_id: str) -> tuple[list[str], list[str], int
     if not changed:
         raise ApiError(UNKNOWN_ACCOUNT)
     tx.execute("DELETE FROM auth_requests WHERE account_id = ?", (account_id,))
+    devices.sign_out_all(tx, account_id)
     sessions = tx.fetch_all("SELECT id, seq FROM sessions WHERE account_id = ?", (account_id,))
     projects = tx.fetch_all("SELECT id FROM projects WHERE account_id = ?", (account_id,))
     return [row[0] for row in sessions], [row[0] for row in projects], sum(row[1] for row in sessions)

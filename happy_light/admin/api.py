@@ -17,6 +17,7 @@ from happy_light.admin import (
     account_admin,
     account_summaries,
     backups,
+    devices,
     inspection,
     overview,
     page_sign_in,
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 SOCKET_NAME: Final = "admin.sock"
 MODULES: Final[tuple[ModuleType, ...]] = (
-    account_admin, account_summaries, registration, backups, prune, stats, overview, inspection, probe, page_sign_in,
+    account_admin, account_summaries, devices, registration, backups, prune, stats, overview, inspection, probe,
+    page_sign_in,
 )  # fmt: skip
 DOWNLOADS: Final = ("/admin/api/backups/",)
 """Paths below which the page links to files."""

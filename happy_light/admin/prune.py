@@ -1,5 +1,7 @@
 """Delete what nobody needs any more: inactive sessions, old messages, and files that nothing refers to.
 
+Devices that were not seen for a year are signed out, too.
+
 POST   /admin/api/prune   delete it, or with dryRun count what would be deleted
 """
 
@@ -13,9 +15,10 @@ from typing import Annotated, Final
 from starlette.responses import Response
 
 from happy_light import clock, json_codec, threads
-from happy_light.admin import clock_check, leftovers, stored_files
+from happy_light.admin import clock_check, devices, leftovers, stored_files
 from happy_light.admin.account_admin import DELETE_BATCH
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, ignore_progress, stream
+from happy_light.auth.devices import IDLE_MAX
 from happy_light.context import ServerContext
 from happy_light.domains import auth, sessions
 from happy_light.http.request import Request
@@ -45,6 +48,7 @@ class Pruned(Outgoing):
     sessions: int = 0
     messages: int = 0
     auth_requests: int = 0
+    devices: int = 0
     orphaned_folders: int = 0
     unfinished_uploads: int = 0
     unused_pictures: int = 0
@@ -133,6 +137,8 @@ async def prune(context: ServerContext, request: PruneRequest, progress: Progres
     if request.messages_older is not None:
         await _prune_messages(context, now - request.messages_older * 1000, pruned, progress)
     await _prune_files(context, pruned)
+    await context.devices.flush()  # whatever was seen just now is not idle
+    pruned.devices = await devices.forget_idle(context, now - IDLE_MAX, dry_run=request.dry_run)
     if request.dry_run:
         pruned.auth_requests = await database.read(expired_auth_requests, now)
         return pruned

@@ -88,6 +88,7 @@ def replace_secret(tx: Transaction, old: Keys | None, new: Keys) -> tuple[int, i
         tx.execute("UPDATE github_users SET token = ? WHERE id = ?", (token, github_id))
         resealed, lost = resealed + (token is not None), lost + (token is None)
     master_secret.replace(tx, new)
+    tx.execute("DELETE FROM devices")
     accounts = tx.execute(
         "UPDATE accounts SET tokens_since = ?, token_generation = token_generation + 1", (tx.now // 1000 + 1,)
     )

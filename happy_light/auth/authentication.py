@@ -11,15 +11,15 @@ DELETED: Final = "deleted "
 """What the public key of an account begins with while it is being deleted."""
 
 
-async def authenticate(database: Database, tokens: Tokens, token: str) -> str | None:
-    """Return the id of the account whose token this is; None if it is not valid now.
+async def authenticate(database: Database, tokens: Tokens, token: str) -> Claims | None:
+    """Return what a token says; None if it is not valid now.
 
-    Not valid are tokens of accounts that do not exist, and those from before the account's last sign-out
-    everywhere.
+    Not valid are tokens of accounts that do not exist, those of devices that were signed out, and those from before
+    the account's last sign-out everywhere.
     """
-    account_id = tokens.cached(token)
-    if account_id is not None:
-        return account_id
+    cached = tokens.cached(token)
+    if cached is not None:
+        return cached
     claims = tokens.verify(token)
     if claims is None:
         return None
@@ -29,9 +29,9 @@ async def authenticate(database: Database, tokens: Tokens, token: str) -> str | 
             return None
         if revocations == tokens.revocations:
             break
-        # An account was signed out or deleted during the read, and it may be this one: read again.
+        # An account or a device was signed out or deleted during the read, and it may be this one: read again.
     tokens.remember(token, claims)
-    return claims.account_id
+    return claims
 
 
 async def still_exists(database: Database, account_id: str) -> bool:
@@ -48,12 +48,16 @@ def _exists(tx: ReadTransaction, account_id: str) -> bool:
 
 
 def _accepts(tx: ReadTransaction, claims: Claims) -> bool:
-    """Whether the account exists and was not signed out everywhere since the token was made.
+    """Whether account and device exist and the account was not signed out everywhere since the token was made.
 
     Tokens carry how often their account had been signed out, unless it never was. Those that other servers and older
     versions made do not, and are good until the first sign-out; an imported account brings the time of its last one.
     """
-    row = tx.fetch_one("SELECT token_generation, tokens_since FROM accounts WHERE id = ?", (claims.account_id,))
+    row = tx.fetch_one(
+        "SELECT token_generation, tokens_since FROM accounts WHERE id = ? "
+        "AND EXISTS (SELECT 1 FROM devices WHERE account_id = ? AND id = ?)",
+        (claims.account_id, claims.account_id, claims.device),
+    )
     if row is None:
         return False
     if claims.generation is not None:

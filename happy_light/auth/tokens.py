@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hmac
 import math
 import uuid
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import msgspec
 
 from happy_light import clock
 from happy_light.auth.derivation import derive
+from happy_light.auth.devices import UNKNOWN
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,12 +27,15 @@ class Claims(msgspec.Struct):
     """What a verified token says. `issued_at` in s; `expires`: whether the token has an end.
 
     `generation`: how often the account had been signed out everywhere; None in tokens that do not say it.
+    `device`: the id of the device whose token it is (devices.py). `used`: whether it was since `Tokens.take_used`.
     """
 
     account_id: str
     issued_at: int
     expires: bool
     generation: int | None = None
+    device: str = UNKNOWN
+    used: bool = True
 
 
 class Signer:
@@ -61,8 +66,12 @@ class Signer:
         raw: bytes = self._public.public_bytes_raw()
         return raw
 
-    def mint(self, subject: str, issued_at: int | None = None, generation: int = 0, **extra: Any) -> str:
+    def mint(
+        self, subject: str, issued_at: int | None = None, generation: int = 0, id: str | None = None, **extra: Any
+    ) -> str:
         """Return a token for `subject` with `extra` claims at the top level. `issued_at` in s, now by default.
+
+        `id` is its `jti`, a random UUID by default.
 
         `generation` stands in the header unless it is 0: such tokens are as the contract has them (docs/protocol.md
         section 2).
@@ -71,7 +80,7 @@ class Signer:
 
         now = clock.now_ms() // 1000 if issued_at is None else issued_at
         claims = {
-            "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": str(uuid.uuid4()),
+            "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": id or str(uuid.uuid4()),
         }  # fmt: skip
         # The original server's header has no `typ`; PyJWT leaves it out when it is None.
         headers: dict[str, Any] = {"typ": None, "generation": generation} if generation else {"typ": None}
@@ -114,15 +123,48 @@ class Tokens:
 
     def __init__(self, secret: str) -> None:
         self.signer = Signer(secret, "handy", "handy Persistent Token")
+        self._device_key = hmac.digest(secret.encode(), b"happy-server-light device", "sha256")
         self._cache: OrderedDict[str, Claims] = OrderedDict()
         self._cache_max = CACHE_MAX
         self.revocations = 0
         """How often `forget` was called: a check that began before the newest revocation must be repeated."""
 
-    def cached(self, token: str) -> str | None:
-        """Return the account of a token that was verified before and not revoked since, else None."""
+    def cached(self, token: str) -> Claims | None:
+        """Return the claims of a token that was verified before and not revoked since, else None."""
         claims = self._cache.get(token)
-        return None if claims is None else claims.account_id
+        if claims is not None:
+            claims.used = True
+        return claims
+
+    def take_used(self) -> set[tuple[str, str]]:
+        """Return the devices (account, device) whose cached tokens were used since the last call."""
+        used = set()
+        for claims in self._cache.values():
+            if claims.used:
+                claims.used = False
+                used.add((claims.account_id, claims.device))
+        return used
+
+    def new_device(self) -> str:
+        """Return the id of a new device: a random UUID of version 4 that `is_device` knows again.
+
+        Its second half is made of the first one with a key, so that a token with such an id is known to have had a
+        record, and is invalid without one. A random UUID has one such half in 2**62.
+        """
+        head = uuid.uuid4().bytes[:8]
+        return self._device_id(head)
+
+    def is_device(self, id: str) -> bool:
+        """Whether `new_device` of a server with this secret made this id."""
+        try:
+            head = uuid.UUID(id).bytes[:8]
+        except ValueError:
+            return False
+        return hmac.compare_digest(self._device_id(head), id)
+
+    def _device_id(self, head: bytes) -> str:
+        tail = hmac.digest(self._device_key, head, "sha256")[:8]
+        return str(uuid.UUID(bytes=head + tail, version=4))
 
     def verify(self, token: str) -> Claims | None:
         """Return the claims of a token with a valid signature, issuer and times, else None.
@@ -137,11 +179,13 @@ class Tokens:
         import jwt
 
         issued, generation = claims.get("iat", 0), jwt.get_unverified_header(token).get("generation")
+        id = claims.get("jti")
         return Claims(
             claims["sub"],
             int(issued) if isinstance(issued, int | float) else 0,
             "exp" in claims,
             generation if isinstance(generation, int) else None,
+            id if isinstance(id, str) and self.is_device(id) else UNKNOWN,
         )
 
     def remember(self, token: str, claims: Claims) -> None:
@@ -152,11 +196,12 @@ class Tokens:
         if len(self._cache) > self._cache_max:
             self._cache.popitem(last=False)
 
-    def forget(self, account_id: str) -> None:
-        """Drop an account's tokens from the cache, because it was deleted or signed out everywhere."""
+    def forget(self, account_id: str, device: str | None = None) -> None:
+        """Drop the tokens of an account, or of one of its devices, from the cache, since it was signed out."""
         self.revocations += 1
-        for token in [token for token, claims in self._cache.items() if claims.account_id == account_id]:
-            del self._cache[token]
+        for token, claims in list(self._cache.items()):
+            if claims.account_id == account_id and device in (None, claims.device):
+                del self._cache[token]
 
     def trust_cache(self, trusted: bool) -> None:
         """Keep verified tokens only while this process hears of sign-outs elsewhere; begin with none."""

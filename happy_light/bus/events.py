@@ -120,6 +120,18 @@ class SignedOut(msgspec.Struct, frozen=True, tag="signed-out"):
     account_id: str
 
 
+class DeviceSignedOut(msgspec.Struct, frozen=True, tag="device-signed-out"):
+    """A device of an account was signed out: its sockets close and its cached tokens are verified again.
+
+    `number` counts the devices that the account has signed out so far. `device_id` None: some of them were, which
+    ones is not known.
+    """
+
+    account_id: str
+    device_id: str | None
+    number: int
+
+
 class AccountDeleted(msgspec.Struct, frozen=True, tag="account-deleted"):
     """An account was deleted: its sockets close and whatever is kept in memory for it is dropped."""
 
@@ -138,7 +150,7 @@ class SetInactive(msgspec.Struct, frozen=True, tag="set-inactive"):
     id: str
 
 
-InternalMessage = Muted | Unmuted | SignedOut | AccountDeleted | RegistrationChanged | SetInactive
+InternalMessage = Muted | Unmuted | SignedOut | DeviceSignedOut | AccountDeleted | RegistrationChanged | SetInactive
 """What every process of the server must hear; no client does."""
 
 

@@ -85,6 +85,7 @@ class Client:
         "_timeouts",
         "account_id",
         "app_state",
+        "device",
         "gone",
         "happy_client",
         "id",
@@ -106,6 +107,8 @@ class Client:
         self.happy_client = ""
         """`happyClient` of its handshake, for metrics."""
         self.gone = False
+        self.device = ""
+        """The device whose token it has."""
         self.pid = ""
         """The secret id with which its connection can be continued; "" where recovery is off."""
         self.wanted_sessions: set[str] = set()

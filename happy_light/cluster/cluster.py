@@ -19,6 +19,7 @@ from happy_light.bus import (
     Audience,
     BusMessage,
     Committed,
+    DeviceSignedOut,
     Elsewhere,
     Ephemeral,
     MethodsElsewhere,
@@ -119,6 +120,7 @@ class Cluster:
         self._tokens.trust_cache(False)
         self._bus.share = self._share
         self._bus.subscribe(SignedOut, lambda message: self.updates.signed_out(message.account_id))
+        self._bus.subscribe(DeviceSignedOut, self.updates.device_signed_out)
         await asyncio.gather(*(self.link.subscribe(name) for name in (self._names.all, self._names.process(self.id))))
         await self.link.start()
         self._spawn(self._live())

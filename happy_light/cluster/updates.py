@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from happy_light.bus import Audience, Committed, SharedBus, SignedOut
+from happy_light.bus import Audience, Committed, DeviceSignedOut, SharedBus, SignedOut
 from happy_light.cluster.messages import Hint
 from happy_light.counters import Timing
 from happy_light.errors import ServiceUnavailable
@@ -24,15 +24,16 @@ SWEEP_EVERY: Final = 1.0  # s
 _SWEEP_BATCH: Final = 1_000  # accounts in one statement
 _GAPS_MAX: Final = 20  # reads of the outbox at a time
 
-Position = tuple[int, int]
-"""The seq of an account, and how often it was signed out everywhere."""
+Position = tuple[int, int, int]
+"""The seq of an account, how often it was signed out everywhere, and how often a device of it was."""
 
 
 # -------------------------------------------------------------------------------------- operations
 def read_positions(tx: ReadTransaction, account_ids: Sequence[str]) -> dict[str, Position]:
     """Return the positions of those of the accounts that exist."""
-    rows = tx.fetch_all("SELECT id, seq, token_generation FROM accounts WHERE id = ANY(?)", (list(account_ids),))
-    return {id: (seq, generation) for id, seq, generation in rows}
+    sql = "SELECT id, seq, token_generation, device_sign_outs FROM accounts WHERE id = ANY(?)"
+    rows = tx.fetch_all(sql, (list(account_ids),))
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
 
 def read_updates(tx: ReadTransaction, account_id: str, first: int, last: int) -> list[Committed]:
@@ -54,6 +55,8 @@ class UpdateFeed:
         self._loop = asyncio.get_running_loop()
         self.sequencer: Sequencer[Committed] = Sequencer(lambda update: len(update.frame))
         self._generations: dict[str, int] = {}
+        self._device_sign_outs: dict[str, tuple[int, int]] = {}
+        """By account: how many sign-outs of devices were heard of, and how many the last sweep found."""
         self._timer: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self.delays = Timing()
@@ -69,14 +72,16 @@ class UpdateFeed:
         except BaseException:
             self.sequencer.close(account_id)
             raise
-        seq, generation = found.get(account_id, (0, 0))
+        seq, generation, number = found.get(account_id, (0, 0, 0))
         self._generations[account_id] = generation
+        self._device_sign_outs[account_id] = (number, number)
         self._deliver(self.sequencer.opened(account_id, seq, self._loop.time()))
 
     def close(self, account_id: str) -> None:
         """Deliver nothing more of an account."""
         self.sequencer.close(account_id)
         self._generations.pop(account_id, None)
+        self._device_sign_outs.pop(account_id, None)
 
     def generation(self, account_id: str) -> int:
         """Return how often an open account was signed out everywhere."""
@@ -173,7 +178,25 @@ class UpdateFeed:
             self._bus.deliver(SignedOut(account_id))
         if position is not None:
             self._generations[account_id] = max(known, position[1])
+            self._compare_devices(account_id, position[2])
             self.sequencer.swept(account_id, position[0], self._loop.time())
+
+    def _compare_devices(self, account_id: str, number: int) -> None:
+        """Act on what the last sweep found and was not heard of since: the message may have come after that sweep."""
+        known = self._device_sign_outs.get(account_id)
+        if known is None:  # closed
+            return
+        heard, found = known
+        if found > heard:
+            self._bus.deliver(DeviceSignedOut(account_id, None, found))
+        if account_id in self._device_sign_outs:  # else its last socket was closed just now
+            self._device_sign_outs[account_id] = (max(heard, found), number)
+
+    def device_signed_out(self, message: DeviceSignedOut) -> None:
+        """Note that a sign-out of a device was heard of, so that a sweep does not act on it again."""
+        known = self._device_sign_outs.get(message.account_id)
+        if known is not None:
+            self._device_sign_outs[message.account_id] = (max(known[0], message.number), known[1])
 
     def signed_out(self, account_id: str) -> None:
         """Note that a sign-out was heard of, so that the sweep does not act on it again."""

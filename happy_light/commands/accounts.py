@@ -1,4 +1,4 @@
-"""`accounts`: list, show and label accounts, let keys in, sign accounts out, delete them."""
+"""`accounts`: list, show and label accounts, let keys in, sign accounts or devices out, delete them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from happy_light.errors import OperatorError
 if TYPE_CHECKING:
     from happy_light.admin.account_list import Account
     from happy_light.admin.progress import ProgressCallback
+    from happy_light.auth.devices import Device
 
 T = TypeVar("T")
 
@@ -36,6 +37,11 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("account", help="an id, username, public key (hex or base64) or fingerprint")
     parser.add_argument("text", help='what to call it, for instance "Mum\'s phone"; "" removes the label')
     add_json(parser)
+
+
+def _add_sign_out(parser: argparse.ArgumentParser) -> None:
+    _add_account(parser)
+    parser.add_argument("--device", metavar="ID", help="sign out this device only; `accounts devices` has the ids")
 
 
 def _add_delete(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +76,14 @@ def show(settings: Settings, arguments: argparse.Namespace) -> None:
     output.show(arguments, account, _details(account))
 
 
+def list_devices(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print the devices of an account. Raises OperatorError."""
+    from happy_light.admin.devices import DeviceList
+
+    devices = _call(settings, "GET", arguments.account, DeviceList, "/devices").devices
+    output.show(arguments, devices, _device_table(devices))
+
+
 def allow(settings: Settings, arguments: argparse.Namespace) -> None:
     """Let a key make an account. Raises OperatorError."""
     from happy_light.admin import client
@@ -82,9 +96,15 @@ def allow(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def sign_out(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Sign an account out everywhere. Raises OperatorError."""
+    """Sign an account out everywhere, or one device of it. Raises OperatorError."""
     from happy_light.admin.account_admin import AccountSignedOut
+    from happy_light.admin.devices import DeviceEnded
 
+    if arguments.device is not None:
+        path = f"/devices/{quote(arguments.device, safe='')}/sign-out"
+        ended = _call(settings, "POST", arguments.account, DeviceEnded, path)
+        output.show(arguments, ended, f"Device {ended.device} of {ended.id} is signed out.")
+        return
     done = _call(settings, "POST", arguments.account, AccountSignedOut, "/sign-out")
     output.show(arguments, done, f"{done.id} is signed out everywhere.")
 
@@ -135,6 +155,24 @@ def _table(accounts: list[Account]) -> str:
     return output.columns(lines) if accounts else "There are no accounts."
 
 
+_KINDS = {
+    "signature": "signed in with the key", "terminal": "terminal", "link": "linked device",
+    "import": "imported", "older": "before devices were recorded",
+}  # fmt: skip
+
+
+def _device_table(devices: list[Device]) -> str:
+    lines = [("DEVICE", "HOW IT CAME", "APPROVED BY", "CLIENT", "ADDRESS", "SIGNED IN", "LAST SEEN")]
+    for each in devices:
+        lines.append(
+            (
+                each.id, _KINDS[each.kind], each.approved_by or "-", each.client or "-", each.address or "-",
+                output.day(each.created_at), output.day(each.last_seen_at),
+            )
+        )  # fmt: skip
+    return output.columns(lines) if devices else "No device is signed in."
+
+
 def _details(account: Account) -> str:
     return output.columns(
         [
@@ -158,7 +196,7 @@ def _details(account: Account) -> str:
 
 command = Command(
     name="accounts",
-    help="list, show and label accounts, let keys in, sign accounts out, delete them",
+    help="list, show and label accounts, let keys in, sign accounts or devices out, delete them",
     subcommands=(
         Command(name="list", help="list every account, the newest activity first", run=list_accounts, add=add_json),
         Command(name="show", help="show one account", run=show, add=_add_account),
@@ -166,8 +204,12 @@ command = Command(
             name="allow", help="let a key make an account although registration is closed", run=allow, add=_add_key
         ),
         Command(
-            name="sign-out", help="make every token of an account invalid; its clients have to sign in again",
-            run=sign_out, add=_add_account,
+            name="sign-out", help="make every token of an account, or of one device, invalid; it has to sign in again",
+            run=sign_out, add=_add_sign_out,
+        ),
+        Command(
+            name="devices", help="list the devices of an account, those seen last first", run=list_devices,
+            add=_add_account,
         ),
         Command(name="label", help="give an account a name that only operators see", run=label, add=_add_label),
         Command(name="delete", help="delete an account with all its data and files", run=delete, add=_add_delete),

@@ -31,6 +31,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
         ("Sessions", str(pruned.sessions)),
         ("Messages", str(pruned.messages)),
         ("Auth requests", str(pruned.auth_requests)),
+        ("Idle devices", str(pruned.devices)),
         (
             "Files",
             f"{pruned.orphaned_folders} folders without an owner, {pruned.unfinished_uploads} unfinished uploads, "

@@ -19,7 +19,18 @@ Q = TypeVar("Q")
 class Request(Generic[B, Q]):
     """One HTTP request. `B` is the struct of its body and `Q` that of its query, None where there is none."""
 
-    __slots__ = ("_body_reader", "_reserved", "_revocations", "account_id", "body", "context", "path", "query", "scope")
+    __slots__ = (
+        "_body_reader",
+        "_reserved",
+        "_revocations",
+        "account_id",
+        "body",
+        "context",
+        "device_id",
+        "path",
+        "query",
+        "scope",
+    )
 
     def __init__(self, context: ServerContext, scope: Scope, receive: Receive, path: dict[str, str]) -> None:
         self.context = context
@@ -28,6 +39,8 @@ class Request(Generic[B, Q]):
         """The parameters of the path, percent-decoded."""
         self.account_id = ""
         """The account of the token; "" until `authenticate`, and on public routes."""
+        self.device_id = ""
+        """The device of the token, as `account_id`."""
         self.body: B
         self.query: Q
         self._body_reader = BodyReader(scope, receive)
@@ -49,10 +62,10 @@ class Request(Generic[B, Q]):
             raise ApiError(MISSING_AUTHORIZATION)
         tokens = self.context.keys.tokens
         revocations = tokens.revocations
-        account_id = await authenticate(self.context.database, tokens, header[7:])
-        if account_id is None:
+        claims = await authenticate(self.context.database, tokens, header[7:])
+        if claims is None:
             raise ApiError(INVALID_TOKEN)
-        self.account_id, self._revocations = account_id, revocations
+        self.account_id, self.device_id, self._revocations = claims.account_id, claims.device, revocations
 
     async def read(self, limit: int = SIZE_MAX) -> bytes:
         """Return the whole body.
@@ -101,6 +114,6 @@ class Request(Generic[B, Q]):
             self._reserved = size
 
     async def check_still_signed_in(self) -> None:
-        """Repeat the authentication if any account was signed out or deleted meanwhile. Raises ApiError (401)."""
+        """Repeat the authentication if any account or device was signed out meanwhile. Raises ApiError (401)."""
         if self._revocations is not None and self._revocations != self.context.keys.tokens.revocations:
             await self.authenticate()

@@ -26,6 +26,7 @@ from happy_light.store import SCHEMA_VERSION, ReadTransaction, open_for_reading
 TABLES: Final = {
     "github_users": "id = (SELECT github_user_id FROM accounts WHERE id = :id)",
     "accounts": "id = :id",
+    "devices": "account_id = :id",
     "projects": "account_id = :id ORDER BY id",
     "sessions": "account_id = :id ORDER BY id",
     "messages": "session_id IN (SELECT id FROM sessions WHERE account_id = :id) ORDER BY session_id, seq",

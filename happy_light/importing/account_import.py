@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from happy_light.admin import numbering
-from happy_light.auth import master_secret
+from happy_light.auth import devices, master_secret
 from happy_light.auth.keys import Keys
 from happy_light.blobs import BucketError, InvalidKey, blobs_of, keys
 from happy_light.config import Settings
@@ -25,13 +25,22 @@ from happy_light.importing.account_targets import AccountTarget
 from happy_light.importing.export_file import ExportFile, FileLine, RowLine
 from happy_light.importing.relationships import AgreedRelationships
 from happy_light.importing.report import ProgressCallback, Report, TableReport
-from happy_light.importing.rows import AccountRow, GithubUserRow, InvalidRow, RelationshipRow, Row, VendorTokenRow
+from happy_light.importing.rows import (
+    AccountRow,
+    DeviceRow,
+    GithubUserRow,
+    InvalidRow,
+    RelationshipRow,
+    Row,
+    VendorTokenRow,
+)
 from happy_light.importing.staging import staging_of
 
 FILE_MAX: Final = 10 * 1024 * 1024  # bytes; no server of this kind stores a larger file
 _TOGETHER: Final = 64  # rows of a table that are stored together
 _LARGE: Final = 100_000  # characters or bytes of a value, with which the rows that wait are stored at once
 _DELETE_END: Final = 5.0  # s that the end of the connections to a bucket may take
+DEVICES_SCHEMA: Final = 7  # of the first exports that have the account's devices
 _STEP: Final = 500  # lines between two calls of the progress callback
 
 
@@ -145,6 +154,8 @@ class _Import:
         self._store_waiting()
         self.taken["relationships"] = self.relationships.store(self.tx)
         self._check()
+        if self.theirs is self.own and self.file.head.schema < DEVICES_SCHEMA:
+            devices.record_unknown(self.tx, "import", self.account)
         if self.theirs is not self.own:
             self.report.notes.append(
                 "This server has another master secret: the account's clients have to sign in again"
@@ -246,6 +257,8 @@ class _Import:
                     f"Its username {row.username} belongs to another account here; it was left out."
                 )
                 row.username = None
+        elif isinstance(row, DeviceRow):
+            return self.theirs is self.own  # else its token is not valid here
         elif isinstance(row, VendorTokenRow):
             sealed = self._reseal(["user", self.account, "vendors", row.vendor, "token"], row.token)
             if sealed is None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
+from happy_light.auth.devices import CLIENT_MAX, UNKNOWN
+from happy_light.auth.devices import Kind as DeviceKind
 from happy_light.blobs import keys
 from happy_light.domains import feed
 from happy_light.domains.artifacts.commands import Uuid
@@ -30,6 +32,8 @@ Id = Annotated[str, msgspec.Meta(pattern=rf"\A{keys.ID_PATTERN}\Z")]
 """An id that the server made, or another server; ids of machines and artifacts are the client's own."""
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-F]{64}\Z")]
 """32 bytes in the one form that keys are compared in: upper-case hex."""
+DeviceId = Annotated[str, msgspec.Meta(pattern=rf"\A({UNKNOWN}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})\Z")]
+"""The `jti` of a token, or what stands for all that have no record."""
 Flag = Literal[0, 1]
 Time = Annotated[int, msgspec.Meta(ge=0, le=8_640_000_000_000_000)]
 """ms since the epoch, up to the last moment that JavaScript knows."""
@@ -80,6 +84,7 @@ class AccountRow(Row):
     tokens_since: Version = 0
     token_generation: Version = 0
     label: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
+    device_sign_outs: Version = 0
 
     def __post_init__(self) -> None:
         if self.label is not None and not self.label.isprintable():
@@ -102,6 +107,22 @@ class AuthRequestRow(Row):
     updated_at: Time
     supports_v2: Flag = 0
     picked_up_at: Time | None = None
+    approved_by: str | None = None
+    device_id: str | None = None
+
+
+class DeviceRow(Row):
+    """A device that is signed in to the account."""
+
+    table: ClassVar[str] = "devices"
+    account_id: Id
+    id: DeviceId
+    kind: DeviceKind
+    approved_by: DeviceId | None
+    client: Annotated[str, msgspec.Meta(min_length=1, max_length=CLIENT_MAX)] | None
+    address: Annotated[str, msgspec.Meta(min_length=1, max_length=45)] | None
+    created_at: Time
+    last_seen_at: Time
 
 
 class ProjectRow(Row):
@@ -347,7 +368,7 @@ class VoiceSessionRow(Row):
 TYPES: Final[dict[str, type[Row]]] = {
     kind.table: kind
     for kind in (
-        GithubUserRow, AccountRow, AuthRequestRow, ProjectRow, DeletedMachineRow, SessionRow, MessageRow,
+        GithubUserRow, AccountRow, AuthRequestRow, DeviceRow, ProjectRow, DeletedMachineRow, SessionRow, MessageRow,
         MachineRow, ArtifactRow, AccessKeyRow, KeyValueRow, UsageReportRow, PushTokenRow, VendorTokenRow,
         UploadedFileRow, RelationshipRow, FeedItemRow, VoiceSessionRow,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from happy_light.admin import numbering
 from happy_light.atomic_write import write_atomic
-from happy_light.auth import master_secret
+from happy_light.auth import devices, master_secret
 from happy_light.auth.keys import Keys
 from happy_light.clock import now_ms
 from happy_light.config import Settings
@@ -86,6 +86,7 @@ def _build(
         _check_secret(target, secret, report, force)
         master_secret.record(tx, Keys(secret))
         numbering.record_imported(tx)
+        devices.record_unknown(tx, "import")
         if files is not None:
             source_files.stage(source_files.files_of_others(files), staging, tx, report, progress)
         elif "UploadedFile" in report.tables and report.tables["UploadedFile"].taken:

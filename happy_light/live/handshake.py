@@ -43,6 +43,8 @@ class ConnectRequest:
     pid: str = ""
     offset: str = ""
     """With `pid`, which connection to continue and after which event; "" for none."""
+    device: str = ""
+    """The device of the token, once that is verified."""
     prepared: Recovered | None = None
     """What it continues with, if other processes had to be asked."""
 
@@ -84,22 +86,30 @@ class Handshake:
 
     def account_at_once(self, request: ConnectRequest) -> str | None:
         """Return the account of a token that was verified not long ago; None if something has to be looked up."""
-        account_id = self._context.keys.tokens.cached(request.token)
-        if account_id is None or not self._context.clients.is_loaded(account_id):
+        claims = self._context.keys.tokens.cached(request.token)
+        if claims is None or not self._context.clients.is_loaded(claims.account_id):
             return None
-        return None if request.pid and self._recovery.is_shared else account_id
+        request.device = claims.device
+        return None if request.pid and self._recovery.is_shared else claims.account_id
 
     async def account(self, request: ConnectRequest) -> str:
         """Return the account of the token, loaded. Raises ConnectRefused, ServiceUnavailable."""
-        account_id = await authenticate(self._context.database, self._context.keys.tokens, request.token)
-        if account_id is None:
-            raise ConnectRefused("Invalid authentication token")
-        await self._context.clients.load(account_id)
-        if request.pid and self._recovery.is_shared:
-            request.prepared = await self._recovery.prepare(
-                request.pid, request.offset, account_id, request.kind, request.id
-            )
-        return account_id
+        tokens, prepared = self._context.keys.tokens, False
+        while True:
+            revocations = tokens.revocations
+            claims = await authenticate(self._context.database, tokens, request.token)
+            if claims is None:
+                raise ConnectRefused("Invalid authentication token")
+            account_id, request.device = claims.account_id, claims.device
+            await self._context.clients.load(account_id)
+            if request.pid and self._recovery.is_shared and not prepared:
+                prepared = True
+                request.prepared = await self._recovery.prepare(
+                    request.pid, request.offset, account_id, request.kind, request.id
+                )
+            if revocations == tokens.revocations:
+                return account_id
+            # Somebody was signed out meanwhile, and it may be this device: ask again.
 
     def accept(self, request: ConnectRequest, account_id: str, transport: Transport) -> tuple[Client, Recovered | None]:
         """Return the new client, and what it continues if it can; nothing is sent to it before `enter`.
@@ -111,6 +121,7 @@ class Handshake:
             raise ConnectRefused("Too many connections")
         sid = secrets.token_urlsafe(15) if recovered is None else recovered.sid
         client = Client(sid, account_id, request.kind, request.id, transport)
+        client.device = request.device
         client.happy_client = request.happy_client
         client.app_state = "active" if request.in_foreground else "background"
         self._recovery.begin(client, recovered)

@@ -63,6 +63,12 @@ class SocketServer:
         elif await scope["extensions"][TAKE_OVER](begin):
             begun[0].begin()
 
+    def sign_out_device(self, account_id: str, device_id: str) -> None:
+        """Close every socket of a device. To continue one takes a valid token."""
+        for client in self.clients.of_account(account_id):
+            if client.device == device_id:
+                client.drop()
+
     def sign_out(self, account_id: str) -> None:
         """Close every socket of an account, and let none be continued."""
         for client in self.clients.of_account(account_id):

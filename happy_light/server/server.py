@@ -15,7 +15,7 @@ from happy_light import clock, data_dir, log_setup, threads
 from happy_light.admin import clock_check, server_id
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
-from happy_light.bus import Bus, SharedBus, SignedOut
+from happy_light.bus import Bus, DeviceSignedOut, SharedBus, SignedOut
 from happy_light.config import Settings
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
@@ -100,6 +100,7 @@ class Server:
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
             self.context.stopping = self._stopping
             bus.subscribe(SignedOut, self._sign_out)
+            bus.subscribe(DeviceSignedOut, self._sign_out_device)
             if settings.redis_url is not None and isinstance(bus, SharedBus):
                 id = await self.database.read(server_id.read)
                 cluster = await join_cluster(settings.redis_url, id, self.context, bus, self._drop_sockets)
@@ -227,6 +228,13 @@ class Server:
     def _sign_out(self, message: SignedOut) -> None:
         self.keys.tokens.forget(message.account_id)
         self._drop_sockets(message.account_id)
+
+    def _sign_out_device(self, message: DeviceSignedOut) -> None:
+        self.keys.tokens.forget(message.account_id, message.device_id)
+        if message.device_id is None:
+            self._drop_sockets(message.account_id)  # those of the other devices come back by themselves
+        elif self.context.serving:
+            self.app.live.sign_out_device(message.account_id, message.device_id)
 
     def _drop_sockets(self, account_id: str) -> None:
         """Close the sockets of an account, which are to begin anew."""

@@ -37,7 +37,8 @@ CREATE TABLE accounts (
     created_at       bigint NOT NULL,
     updated_at       bigint NOT NULL,
     token_generation bigint NOT NULL DEFAULT 0,      -- how often it was signed out everywhere; tokens carry it
-    label            text COLLATE "C"                -- what the operator calls it
+    label            text COLLATE "C",               -- what the operator calls it
+    device_sign_outs bigint NOT NULL DEFAULT 0       -- how often one of its devices was signed out
 );
 
 -- A user search is a prefix search without regard to case.
@@ -54,6 +55,8 @@ CREATE TABLE auth_requests (
     picked_up_at bigint,                             -- first time the token was handed out
     created_at  bigint NOT NULL,
     updated_at  bigint NOT NULL,
+    approved_by text COLLATE "C",                    -- the device that approved it
+    device_id   text COLLATE "C",                    -- the device that picked it up: the jti of its token
     UNIQUE (kind, public_key)
 );
 
@@ -62,6 +65,20 @@ CREATE INDEX auth_requests_by_age ON auth_requests (created_at);
 CREATE INDEX auth_requests_by_pick_up ON auth_requests (picked_up_at) WHERE picked_up_at IS NOT NULL;
 
 CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
+
+-- Who is signed in: a token is valid while the device that its jti names is here. 'unknown' is the device of all tokens
+-- of the account that other servers and older versions made.
+CREATE TABLE devices (
+    account_id   text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    id           text COLLATE "C" NOT NULL,
+    kind         text COLLATE "C" NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    approved_by  text COLLATE "C",                   -- the device that approved it; may be gone
+    client       text COLLATE "C",                   -- name and version of its program
+    address      text COLLATE "C",                   -- where it signed in from
+    created_at   bigint NOT NULL,
+    last_seen_at bigint NOT NULL,                    -- up to 10 minutes behind
+    PRIMARY KEY (account_id, id)
+);
 
 -- Sign-in challenges that were used, until they are too old to be used again.
 CREATE TABLE used_challenges (

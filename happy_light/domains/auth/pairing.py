@@ -10,8 +10,12 @@ from typing import Any, Final, Literal
 import msgspec
 
 from happy_light import clock, ids, json_codec
+from happy_light.auth import devices
+from happy_light.auth.device_activity import FLUSH_INTERVAL
+from happy_light.auth.devices import NewDevice
+from happy_light.bus import DeviceSignedOut
 from happy_light.context import ServerContext
-from happy_light.domains.auth.sign_in import SignedIn, make_token, verify_challenge
+from happy_light.domains.auth.sign_in import SignedIn, make_token, new_device, publish_ended, verify_challenge
 from happy_light.errors import (
     INVALID_CHALLENGE,
     INVALID_PUBLIC_KEY,
@@ -95,6 +99,7 @@ class ApprovalOrSignIn(Incoming):
 class PairingRequest(msgspec.Struct):
     """A row of auth_requests; times in ms. `picked_up_at` is when its owner first received the token.
 
+    `approved_by` and `device_id` are the devices that approved it and that picked it up.
     `generation` is that of the account's tokens, read together with the rest: a sign-out that comes later, or has
     come in between, makes the token invalid.
     """
@@ -105,6 +110,8 @@ class PairingRequest(msgspec.Struct):
     account_id: str | None
     picked_up_at: int | None
     created_at: int
+    approved_by: str | None = None
+    device_id: str | None = None
     generation: int = 0
 
     def is_expired(self, now: int) -> bool:
@@ -118,7 +125,8 @@ def find_pairing(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingR
     """Return the request of a key, or None if there is none or it is expired."""
     row = tx.fetch_one(
         "SELECT r.id, r.supports_v2, r.response, r.account_id, r.picked_up_at, r.created_at, "
-        "coalesce(a.token_generation, 0) FROM auth_requests r LEFT JOIN accounts a ON a.id = r.account_id "
+        "r.approved_by, r.device_id, coalesce(a.token_generation, 0) FROM auth_requests r "
+        "LEFT JOIN accounts a ON a.id = r.account_id "
         "WHERE r.kind = ? AND r.public_key = ?",
         (kind, public_key.hex().upper()),
     )
@@ -129,7 +137,7 @@ def find_pairing(tx: ReadTransaction, kind: Kind, public_key: bytes) -> PairingR
 
 
 def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2: bool) -> PairingRequest:
-    """Return the request of a key, created if there is none; the first pick-up of an approved one is recorded."""
+    """Return the request of a key, created if there is none."""
     pairing = find_pairing(tx, kind, public_key)
     key = public_key.hex().upper()
     if pairing is None:
@@ -140,23 +148,44 @@ def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2:
             "VALUES (?, ?, ?, ?, ?, ?)",
             (pairing.id, kind, key, int(supports_v2), tx.now, tx.now),
         )
-    elif pairing.response is not None and pairing.picked_up_at is None:
-        tx.execute("UPDATE auth_requests SET picked_up_at = ? WHERE id = ?", (tx.now, pairing.id))
     return pairing
 
 
-def approve_pairing(tx: Transaction, account_id: str, kind: Kind, public_key: bytes, response: str) -> Success:
+def pick_up(
+    tx: Transaction, account_id: str, kind: Kind, public_key: bytes, device: NewDevice
+) -> tuple[PairingRequest | None, list[DeviceSignedOut]]:
+    """Record the device whose request the account has approved, unless it is recorded already: polls may overlap.
+
+    Returns the request, and what has to be published (`devices.record`). The request is None if it was withdrawn.
+    """
+    pairing = find_pairing(tx, kind, public_key)
+    if pairing is None or pairing.account_id != account_id or pairing.device_id is not None:
+        return pairing, []
+    tx.execute(
+        "UPDATE auth_requests SET picked_up_at = coalesce(picked_up_at, ?), device_id = ? "
+        "WHERE id = ? AND account_id = ?",
+        (tx.now, device.id, pairing.id, account_id),
+    )
+    pairing.device_id = device.id
+    return pairing, devices.record(tx, account_id, device, pairing.approved_by)
+
+
+def approve_pairing(
+    tx: Transaction, account_id: str, kind: Kind, public_key: bytes, response: str, device_id: str
+) -> Success:
     """Give the requesting device access to the account; the first response wins, an empty one changes nothing.
 
-    Raises ApiError REQUEST_NOT_FOUND.
+    `device_id` is the device that approves. Raises ApiError REQUEST_NOT_FOUND, and INVALID_TOKEN if it was signed out.
     """
+    if not devices.is_recorded(tx, account_id, device_id):
+        raise ApiError(INVALID_TOKEN)
     pairing = find_pairing(tx, kind, public_key)
     if pairing is None:
         raise ApiError(REQUEST_NOT_FOUND)
     if response and pairing.response is None:
         tx.execute(
-            "UPDATE auth_requests SET response = ?, account_id = ?, updated_at = ? WHERE id = ?",
-            (response, account_id, tx.now, pairing.id),
+            "UPDATE auth_requests SET response = ?, account_id = ?, approved_by = ?, updated_at = ? WHERE id = ?",
+            (response, account_id, device_id, tx.now, pairing.id),
         )
     return Success()
 
@@ -186,15 +215,24 @@ async def post_account_request(request: Request[PairingBody, None]) -> PairingSt
 async def _request_pairing(request: Request[PairingBody, None], kind: Kind) -> PairingState:
     """Return the state of the key's request. Clients poll every second, so an unchanged one is only read."""
     key = _check_box_key(request.body.public_key)
-    pairing = await request.context.database.read(find_pairing, kind, key)
-    if pairing is None or (pairing.response is not None and pairing.picked_up_at is None):
-        supports_v2 = bool(request.body.supports_v2)
-        pairing = await request.context.database.write_for((), request_pairing, kind, key, supports_v2)
+    database, supports_v2 = request.context.database, bool(request.body.supports_v2)
+    pairing = await database.read(find_pairing, kind, key)
+    if pairing is None:
+        pairing = await database.write_for((), request_pairing, kind, key, supports_v2)
         _log_pairing(request, kind, pairing)
-    if pairing.response is None or pairing.account_id is None:
+    if pairing.account_id is not None and pairing.device_id is None:
+        device = new_device(request, "terminal" if kind == "terminal" else "link")
+        picked_up, ended = await database.write(pairing.account_id, pick_up, kind, key, device)
+        publish_ended(request.context, ended)
+        # None if the account, or the device that approved it, was signed out meanwhile.
+        if picked_up is None:
+            picked_up = await database.write_for((), request_pairing, kind, key, supports_v2)
+        pairing = picked_up
+        _log_pairing(request, kind, pairing)
+    if pairing.response is None or pairing.account_id is None or pairing.device_id is None:
         return PairingState("requested")
     extra = {"session": pairing.id} if kind == "terminal" else {}
-    token = make_token(request.context, pairing.account_id, pairing.generation, **extra)
+    token = make_token(request.context, pairing.account_id, pairing.generation, pairing.device_id, **extra)
     return PairingState("authorized", token, pairing.response)
 
 
@@ -256,13 +294,19 @@ async def post_account_response(request: Request[Approval, None]) -> Success:
 
 async def _approve(request: Request[Any, None], kind: Kind, public_key: bytes, response: str) -> Success:
     key = _check_box_key(public_key)
-    return await request.context.database.write(request.account_id, approve_pairing, kind, key, response)
+    return await request.context.database.write(
+        request.account_id, approve_pairing, kind, key, response, request.device_id
+    )
 
 
 def _check_box_key(key: bytes) -> bytes:
     if len(key) != _BOX_KEY_SIZE:
         raise ApiError(INVALID_PUBLIC_KEY)
     return key
+
+
+async def _write_seen(context: ServerContext) -> None:
+    await context.devices.flush()
 
 
 async def _delete_expired(context: ServerContext) -> None:
@@ -294,4 +338,4 @@ routes = [
         errors=[INVALID_PUBLIC_KEY, REQUEST_NOT_FOUND],
     ),
 ]  # fmt: skip
-jobs = {_delete_expired: 600.0}
+jobs = {_delete_expired: 600.0, _write_seen: FLUSH_INTERVAL}

@@ -8,8 +8,11 @@ from typing import Any, Literal
 import msgspec
 
 from happy_light import ids
+from happy_light.auth import devices
 from happy_light.auth.challenges import Challenges, verify_signature
+from happy_light.auth.devices import NewDevice, client_name
 from happy_light.auth.fingerprints import fingerprint
+from happy_light.bus import DeviceSignedOut
 from happy_light.context import ServerContext
 from happy_light.domains import account, files
 from happy_light.domains.account import Profile
@@ -66,6 +69,12 @@ def get_or_create_account(tx: Transaction, public_key: bytes, registration: str)
         (id, key, tx.now, tx.now),
     )
     return id, 0
+
+
+def find_account(tx: ReadTransaction, public_key: bytes) -> str | None:
+    """Return the id of the key's account, None if it has none."""
+    row = tx.fetch_one("SELECT id FROM accounts WHERE public_key = ?", (public_key.hex().upper(),))
+    return None if row is None else str(row[0])
 
 
 def use_challenge(tx: Transaction, challenge: bytes, made_at: int) -> None:
@@ -133,24 +142,42 @@ async def verify_challenge(
     if not verify_signature(public_key, challenge, signature):
         raise ApiError(INVALID_SIGNATURE)
 
-    def operation(tx: Transaction) -> tuple[str, int, bool]:
+    device = new_device(request, "signature")
+
+    def operation(tx: Transaction) -> tuple[str, int, list[DeviceSignedOut]]:
         if made_at is not None:
             use_challenge(tx, challenge, made_at)
-        known = tx.fetch_one("SELECT 1 FROM accounts WHERE public_key = ?", (public_key.hex().upper(),)) is not None
-        return *get_or_create_account(tx, public_key, context.settings.registration), known
+        account_id, generation = get_or_create_account(tx, public_key, context.settings.registration)
+        return account_id, generation, devices.record(tx, account_id, device, None)
 
-    account_id, generation, known = await context.database.write_for((), operation)
+    known = await context.database.read(find_account, public_key)
+    account_id, generation, ended = await context.database.write_for(() if known is None else (known,), operation)
+    publish_ended(context, ended)
     address = forwarded.printable_address(context.settings, request.scope)
-    if known:
+    if known is not None:
         log.info("account %s signed in from %s", account_id, address)
     else:
         log.info("account %s created from %s, key %s", account_id, address, fingerprint(public_key))
-    return SignedIn(make_token(context, account_id, generation))
+    return SignedIn(make_token(context, account_id, generation, device.id))
 
 
-def make_token(context: ServerContext, account_id: str, generation: int, **extra: str) -> str:
-    """Return a new token, which is valid as long as the account has this generation of tokens."""
-    return context.keys.tokens.signer.mint(account_id, None, generation=generation, **extra)
+def new_device(request: Request[Any, None], kind: devices.Kind) -> NewDevice:
+    """Return the device that a request signs in, with a new id."""
+    client = client_name(request.header(b"x-happy-client") or "")
+    address = forwarded.printable_address(request.context.settings, request.scope)
+    return NewDevice(request.context.keys.tokens.new_device(), kind, client, address)
+
+
+def publish_ended(context: ServerContext, ended: list[DeviceSignedOut]) -> None:
+    """Tell every process of devices that were signed out to make room for a new one."""
+    for message in ended:
+        context.bus.publish(message)
+        log.info("account %s: device %s is signed out, since there are too many", message.account_id, message.device_id)
+
+
+def make_token(context: ServerContext, account_id: str, generation: int, device_id: str, **extra: str) -> str:
+    """Return a token of a device, valid as long as the account has this generation of tokens and this device."""
+    return context.keys.tokens.signer.mint(account_id, None, generation, device_id, **extra)
 
 
 async def get_me(request: Request[None, None]) -> Me:

@@ -24,9 +24,28 @@ log = logging.getLogger(__name__)
 SERVER_MIN: Final = 14
 FIRST_VERSION: Final = 4
 """The first schema that there was on PostgreSQL."""
+_DEVICES: Final = """
+CREATE TABLE devices (
+    account_id   text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    id           text COLLATE "C" NOT NULL,
+    kind         text COLLATE "C" NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    approved_by  text COLLATE "C",
+    client       text COLLATE "C",
+    address      text COLLATE "C",
+    created_at   bigint NOT NULL,
+    last_seen_at bigint NOT NULL,
+    PRIMARY KEY (account_id, id)
+);
+INSERT INTO devices (account_id, id, kind, created_at, last_seen_at)
+SELECT id, 'unknown', 'older', created_at, extract(epoch FROM now())::bigint * 1000 FROM accounts;
+ALTER TABLE accounts ADD COLUMN device_sign_outs bigint NOT NULL DEFAULT 0;
+ALTER TABLE auth_requests ADD COLUMN approved_by text COLLATE "C";
+ALTER TABLE auth_requests ADD COLUMN device_id text COLLATE "C";
+"""
 MIGRATIONS: Final[dict[int, str]] = {
     4: "ALTER TABLE accounts ADD COLUMN token_generation bigint NOT NULL DEFAULT 0;",
     5: 'ALTER TABLE accounts ADD COLUMN label text COLLATE "C";',
+    6: _DEVICES,
 }
 """The SQL that leads from version n to n + 1. Append only; schema_postgres.sql is the result of all of them."""
 _LOCK: Final = 0x48617079  # "Hapy": the advisory lock under which one process creates or migrates

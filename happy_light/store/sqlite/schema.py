@@ -67,12 +67,31 @@ CREATE TABLE deleted_machines (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX deleted_machines_by_age ON deleted_machines (account_id, deleted_at DESC, machine_id);
 """
+_DEVICES: Final = """
+CREATE TABLE devices (
+    account_id   TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    id           TEXT NOT NULL,
+    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    approved_by  TEXT,
+    client       TEXT,
+    address      TEXT,
+    created_at   INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    PRIMARY KEY (account_id, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO devices (account_id, id, kind, created_at, last_seen_at)
+SELECT id, 'unknown', 'older', created_at, CAST(strftime('%s', 'now') AS INTEGER) * 1000 FROM accounts;
+ALTER TABLE accounts ADD COLUMN device_sign_outs INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE auth_requests ADD COLUMN approved_by TEXT;
+ALTER TABLE auth_requests ADD COLUMN device_id TEXT;
+"""
 MIGRATIONS: Final[dict[int, str]] = {
     1: _KEYS_AS_TEXT.format("sessions") + _KEYS_AS_TEXT.format("machines"),
     2: _PORTABLE_INDEXES,
     3: _PROJECTS,
     4: "ALTER TABLE accounts ADD COLUMN token_generation INTEGER NOT NULL DEFAULT 0;",
     5: "ALTER TABLE accounts ADD COLUMN label TEXT;",
+    6: _DEVICES,
 }
 """The SQL that leads from version n to n + 1. Append only; schema.sql is the result of all of them."""
 
