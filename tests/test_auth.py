@@ -13,6 +13,8 @@ from urllib.parse import quote
 import nacl.signing
 import pytest
 
+from happy_light.auth import devices
+from happy_light.auth.devices import NewDevice
 from happy_light.bus import Bus
 from happy_light.domains import auth
 from happy_light.store import Database, ReadTransaction, SqliteEngine, Transaction
@@ -202,7 +204,7 @@ async def test_invalid_tokens_are_401(world: World) -> None:
     ):  # fmt: skip
         response = await world.http.get("/v1/account/profile", headers={"Authorization": f"Bearer {bad}"})
         assert (response.status_code, response.json()) == (401, {"error": "Invalid token"}), bad
-    good = ours.mint(alice.id, now, extra="claim")
+    good = ours.mint(alice.id, now, id=alice.claims["jti"], extra="claim")
     assert (await world.http.get("/v1/account/profile", headers={"Authorization": f"Bearer {good}"})).is_success
 
 
@@ -228,10 +230,11 @@ async def test_pairing_requests_expire(tmp_path: Any) -> None:
         lonely, answered = b"1" * 32, b"2" * 32
         for public_key in (lonely, answered):
             await store.write_for((), auth.request_pairing, "terminal", public_key, False)
-        await store.write(account, auth.approve_pairing, "terminal", answered, "x")
-        assert (
-            await store.write_for((), auth.request_pairing, "terminal", answered, False)
-        ).response == "x"  # picked up
+        phone, terminal = NewDevice("phone", "signature", None, None), NewDevice("t", "terminal", None, None)
+        await store.write(account, devices.record, phone, None)
+        await store.write(account, auth.approve_pairing, "terminal", answered, "x", "phone")
+        picked_up, _ = await store.write(account, auth.pick_up, "terminal", answered, terminal)
+        assert picked_up is not None and (picked_up.response, picked_up.device_id) == ("x", "t")
         await store.write_for((), age, "terminal", lonely, day - 60_000)
         await store.write_for((), age, "terminal", answered, ten_minutes - 60_000)
         assert await store.write_for((), auth.delete_expired) == 0

@@ -138,6 +138,31 @@ def test_a_migration_is_all_or_nothing(database_url: str, monkeypatch: pytest.Mo
     assert rows(database_url, "SELECT value, note FROM happy_light.meta") == [(str(version + 1), None)]
 
 
+async def test_the_schema_before_devices_becomes_that_of_a_new_database(
+    databases: Databases, database_url: str, tmp_path: Path
+) -> None:
+    """Its tokens, which have no record, are good until the device that stands for them is signed out."""
+    migrate(database_url)
+    columns = (
+        "SELECT table_name, column_name, data_type, collation_name, is_nullable, column_default "
+        "FROM information_schema.columns WHERE table_schema = 'happy_light' ORDER BY table_name, column_name"
+    )
+    new = rows(database_url, columns)
+    rows(
+        database_url,
+        "DROP TABLE happy_light.devices; ALTER TABLE happy_light.accounts DROP COLUMN device_sign_outs; "
+        "ALTER TABLE happy_light.auth_requests DROP COLUMN approved_by, DROP COLUMN device_id; "
+        "UPDATE happy_light.meta SET value = '6'; INSERT INTO happy_light.accounts (id, public_key, created_at, "
+        f"updated_at) VALUES ('cold', '{'0' * 64}', 1, 1)",
+    )
+    migrate(database_url)
+    assert rows(database_url, columns) == new
+    (row,) = rows(database_url, "SELECT account_id, id, kind, created_at FROM happy_light.devices")
+    assert row == ("cold", "unknown", "older", 1)
+    listed = await run(tmp_path / "data", "accounts", "devices", "cold", "--json", DATABASE_URL=database_url)
+    assert [device["id"] for device in listed.json] == ["unknown"], listed.err
+
+
 def test_every_version_has_its_migration() -> None:
     assert sorted(schema.MIGRATIONS) == list(range(schema.FIRST_VERSION, SCHEMA_VERSION))
 

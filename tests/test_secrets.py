@@ -18,6 +18,7 @@ import pytest
 import happy_light
 from happy_light import app
 from happy_light.admin import account_admin
+from happy_light.auth import devices
 from happy_light.bus import SignedOut
 from happy_light.server import Server
 from happy_light.store import Transaction
@@ -199,6 +200,7 @@ async def test_tokens_without_a_generation_are_valid_until_the_next_sign_out(ins
     async with World(server.url) as world:
         alice = await world.account()
         alice.token = server.keys.tokens.signer.mint(alice.id)
+        await server.database.write_for((alice.id,), devices.record_unknown, "older", alice.id)
         await alice.ok("GET", "/v1/machines")
         await server.database.write(alice.id, account_admin.sign_out)
         server.context.bus.publish(SignedOut(alice.id))

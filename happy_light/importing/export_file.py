@@ -12,7 +12,7 @@ import msgspec
 
 from happy_light import store
 from happy_light.errors import OperatorError
-from happy_light.importing.rows import Id, PublicKey
+from happy_light.importing.row_checks import Id, PublicKey
 
 FORMAT: Final = 1
 LINE_MAX: Final = 512 * 1024 * 1024  # bytes; a message may have 100 MB, and JSON and base64 add to that

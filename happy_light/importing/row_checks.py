@@ -5,13 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from happy_light.auth.devices import UNKNOWN
 from happy_light.blobs import keys
 from happy_light.wire import SafeInt
 
+Id = Annotated[str, msgspec.Meta(pattern=rf"\A{keys.ID_PATTERN}\Z")]
+"""An id that the server made, or another server; ids of machines and artifacts are the client's own."""
+PublicKey = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-F]{64}\Z")]
+"""32 bytes in the one form that keys are compared in: upper-case hex."""
+DeviceId = Annotated[str, msgspec.Meta(pattern=rf"\A({UNKNOWN}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})\Z")]
+"""The `jti` of a token, or what stands for all that have no record."""
+Flag = Literal[0, 1]
+Time = Annotated[int, msgspec.Meta(ge=0, le=8_640_000_000_000_000)]
+"""ms since the epoch, up to the last moment that JavaScript knows."""
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 

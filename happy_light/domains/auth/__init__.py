@@ -19,6 +19,7 @@ from happy_light.domains.auth.pairing import (
     approve_pairing,
     delete_expired,
     find_pairing,
+    pick_up,
     request_pairing,
 )
 from happy_light.domains.auth.sign_in import (
@@ -37,6 +38,7 @@ __all__ = [
     "find_pairing",
     "get_or_create_account",
     "jobs",
+    "pick_up",
     "registration_mode",
     "registration_open",
     "registration_open_until",
