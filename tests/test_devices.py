@@ -21,8 +21,8 @@ from happy_light.auth import devices
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World, b64
-from tests.commands import ok, run
-from tests.conftest import Process, Start
+from tests.commands import ok
+from tests.conftest import Process
 from tests.raw_connections import Connection
 from tests.test_migrations import execute
 
@@ -395,43 +395,3 @@ async def test_the_ids_of_devices_are_known_again() -> None:
     assert uuid.UUID(id).version == 4
     for bad in (str(uuid.uuid4()), id.upper(), id[:-1], "", "unknown", f"{{{id}}}", id.replace("-", "")):
         assert not tokens.is_device(bad), bad
-
-
-# --------------------------------------------------------------------------------------- commands
-async def test_commands(process: Process, own: World) -> None:
-    alice = await own.account()
-    phone = await again(alice)
-    terminal, _ = await paired(phone)
-    rows = await ok(process.folder, "accounts", "devices", alice.id)
-    assert {row["id"] for row in rows} == {jti(alice), jti(phone), jti(terminal)}
-    text = (await run(process.folder, "accounts", "devices", alice.id)).out.splitlines()
-    assert text[0].split("  ")[0] == "DEVICE" and len(text) == 4
-    (line,) = [line for line in text if line.startswith(jti(terminal))]
-    assert line.split()[1:4] == ["terminal", jti(phone), "cli/1.2"]
-    done = await run(process.folder, "accounts", "sign-out", alice.id, "--device", jti(phone))
-    assert (done.status, done.out) == (0, f"Device {jti(phone)} of {alice.id} is signed out.\n")
-    assert await refused(phone) and not await refused(alice) and not await refused(terminal)
-    done = await run(process.folder, "accounts", "sign-out", alice.id, "--device", jti(phone))
-    assert (done.status, done.out, len(done.err.splitlines())) == (2, "", 1)
-    assert "The account has no device with this id" in done.err
-    await process.wait_for_log(f"account {alice.id}: device {jti(phone)} is signed out")
-    assert alice.token not in "".join(process.log)
-    await ok(process.folder, "accounts", "sign-out", alice.id)
-    assert (await run(process.folder, "accounts", "devices", alice.id)).out == "No device is signed in.\n"
-    assert await refused(alice) and await refused(terminal)
-
-
-@pytest.mark.parametrize("killed", [False, True])
-async def test_a_sign_out_outlives_the_server(start: Start, killed: bool) -> None:
-    process = start()
-    async with World(process.url) as world:
-        alice = await world.account()
-        phone = await again(alice)
-        await ok(process.folder, "accounts", "sign-out", alice.id, "--device", jti(phone))
-    process.kill() if killed else process.stop()
-    stopped = await ok(process.folder, "accounts", "devices", alice.id)
-    assert [row["id"] for row in stopped] == [jti(alice)], "the command works without a server"
-    process = start(folder=process.folder)
-    async with World(process.url) as world:
-        alice.world = phone.world = world
-        assert await refused(phone) and not await refused(alice)

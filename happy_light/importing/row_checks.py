@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -73,3 +74,10 @@ def check_public_key(column: str, account_id: str, path: str) -> None:
     """Raise ValueError if `path` is not the key of a public file of the account."""
     if not keys.is_public_key_of(account_id, path):
         raise ValueError(f"{column}: {path!r:.100} is not a public file of the account")
+
+
+def check_unicode(values: Iterable[Any]) -> None:
+    """Raise ValueError if a text among the values has half of a surrogate pair."""
+    for value in values:
+        if isinstance(value, str) and not value.isascii():
+            value.encode()  # raises UnicodeEncodeError, a ValueError

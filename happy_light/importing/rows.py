@@ -10,8 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
-from happy_light.auth.devices import CLIENT_MAX
-from happy_light.auth.devices import Kind as DeviceKind
+from happy_light.auth import devices
 from happy_light.blobs import keys
 from happy_light.domains import feed
 from happy_light.domains.artifacts.commands import Uuid
@@ -31,6 +30,7 @@ from happy_light.importing.row_checks import (
     check_base64,
     check_json,
     check_public_key,
+    check_unicode,
 )
 from happy_light.wire import NonEmptyStr, Version
 
@@ -112,9 +112,9 @@ class DeviceRow(Row):
     table: ClassVar[str] = "devices"
     account_id: Id
     id: DeviceId
-    kind: DeviceKind
+    kind: devices.Kind
     approved_by: DeviceId | None
-    client: Annotated[str, msgspec.Meta(min_length=1, max_length=CLIENT_MAX)] | None
+    client: Annotated[str, msgspec.Meta(min_length=1, max_length=devices.CLIENT_MAX)] | None
     address: Annotated[str, msgspec.Meta(min_length=1, max_length=45)] | None
     created_at: Time
     last_seen_at: Time
@@ -375,7 +375,7 @@ def validate(table: str, values: dict[str, Any]) -> Row:
     """Return the row with these values by column; bytes may be base64, as JSON has them. Raises InvalidRow."""
     try:
         row = msgspec.convert(values, TYPES[table])
-        _check_unicode(row)
+        check_unicode(values_of(row))
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidRow(str(error)) from None
     return row
@@ -396,9 +396,3 @@ def _drop_foreign_avatar(row: ProjectRow | SessionRow, prefix: str) -> None:
     ref = row.avatar_ref
     if ref is None or row.avatar_preview is None or not ref.startswith(prefix) or not keys.is_key(ref):
         row.avatar_ref = row.avatar_preview = None
-
-
-def _check_unicode(row: Row) -> None:
-    for value in values_of(row):
-        if isinstance(value, str) and not value.isascii():
-            value.encode()  # raises UnicodeEncodeError, a ValueError, for half of a surrogate pair
