@@ -30,6 +30,11 @@ def database(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(folder / "happy-server-light.sqlite", isolation_level=None)
 
 
+def columns(table: str) -> str:
+    """Return what to compare. When devices were last seen is written at the end of a server, after the export."""
+    return "account_id, id, kind, approved_by, client, address, created_at" if table == "devices" else "*"
+
+
 def dump(folder: Path, account_id: str) -> dict[str, Any]:
     """Everything of an account in a folder's database, except its vendor tokens."""
     from happy_light.importing.account_export import TABLES
@@ -37,12 +42,7 @@ def dump(folder: Path, account_id: str) -> dict[str, Any]:
     with closing(database(folder)) as connection:
         return {
             table: sorted(
-                # When devices were last seen is written at the end of a server, after the export.
-                connection.execute(
-                    f"SELECT {'id, kind, address, created_at' if table == 'devices' else '*'} FROM {table} "
-                    f"WHERE {where}",
-                    {"id": account_id},
-                ).fetchall()
+                connection.execute(f"SELECT {columns(table)} FROM {table} WHERE {where}", {"id": account_id}).fetchall()
             )
             for table, where in TABLES.items()
             if table != "vendor_tokens"
@@ -241,7 +241,7 @@ def stored(url: str, account_id: str) -> dict[str, Any]:
 
     with psycopg.connect(url, options="-c search_path=happy_light") as connection:
         return {
-            table: sorted(connection.execute(f"SELECT * FROM {table} WHERE {where}".replace(":id", "%(id)s").encode(),
+            table: sorted(connection.execute(f"SELECT {columns(table)} FROM {table} WHERE {where}".replace(":id", "%(id)s").encode(),
                                              {"id": account_id}).fetchall())
             for table, where in TABLES.items()
             if table not in ("vendor_tokens", "relationships")
