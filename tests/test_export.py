@@ -241,8 +241,8 @@ def stored(url: str, account_id: str) -> dict[str, Any]:
 
     with psycopg.connect(url, options="-c search_path=happy_light") as connection:
         return {
-            table: sorted(connection.execute(f"SELECT {columns(table)} FROM {table} WHERE {where}".replace(":id", "%(id)s").encode(),
-                                             {"id": account_id}).fetchall())
+            table: sorted(connection.execute(f"SELECT {columns(table)} FROM {table} WHERE {where}"
+                                             .replace(":id", "%(id)s").encode(), {"id": account_id}).fetchall())
             for table, where in TABLES.items()
             if table not in ("vendor_tokens", "relationships")
         }  # fmt: skip
