@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock bench-scale binary crash fuzz attack load soak chaos
+.PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock bench-postgres bench-scale binary crash fuzz attack load soak chaos
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: .venv/made ## lint and type-check: ruff, mypy strict
 
 bench: .venv/made ## measure this server beside the bare stack, and beside VS="command with {port} and {folder}" (about 3 minutes); GROWTH=1: 10,000,000 messages; SLOW=1: a third of a core
 	$(BIN)/python -m tests.bench $(if $(VS),--vs "$(VS)") $(if $(GROWTH),--growth) $(if $(SLOW),--slow) $(ARGS)
+
+bench-postgres: .venv/made ## measure this server on a PostgreSQL of its own beside itself on SQLite (about 2 minutes)
+	$(BIN)/python -m tests.bench.postgres
 
 bench-scale: .venv/made ## measure one, two and four processes on PostgreSQL and Redis, and write the tables into docs/scale.md
 	$(BIN)/python -m tests.bench.scale --rounds 3 > .scale.md

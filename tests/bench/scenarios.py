@@ -55,10 +55,14 @@ def messages_body(first: int, count: int) -> bytes:
     return json.dumps({"messages": messages}).encode()
 
 
-async def post(workers: int, batch: int, server: Server, seconds: float) -> Row:
-    """Messages over HTTP, on disk when they are answered."""
-    token = "" if server.bare else await load.sign_in(server.url)
-    sessions = ["s"] * 4 if server.bare else [await load.session(server.url, token, f"s{i}") for i in range(4)]
+async def post(workers: int, batch: int, server: Server, seconds: float, accounts: int = 1) -> Row:
+    """Messages over HTTP, on disk when they are answered, into four sessions of each account."""
+    tokens = ["" if server.bare else await load.sign_in(server.url) for _ in range(accounts)]
+    sessions = [
+        (token, "s" if server.bare else await load.session(server.url, token, f"s{i}"))
+        for i in range(4)
+        for token in tokens
+    ]
     connections = [await load.Http.open(server.url) for _ in range(workers)]
     count = 0
 
@@ -66,7 +70,8 @@ async def post(workers: int, batch: int, server: Server, seconds: float) -> Row:
         nonlocal count
         body = messages_body(count, batch)
         count += batch
-        await connections[worker].request("POST", f"/v3/sessions/{sessions[worker % 4]}/messages", body, token)
+        token, session = sessions[worker % len(sessions)]
+        await connections[worker].request("POST", f"/v3/sessions/{session}/messages", body, token)
         return batch
 
     result = await measure(server, workers, seconds, one)
@@ -102,6 +107,43 @@ async def sockmsg(server: Server, seconds: float) -> Row:
     for socket in (*senders, ui):
         socket.close()
     return result
+
+
+async def steady(rate: int, server: Server, seconds: float) -> Row:
+    """Measure socket messages at a rate, whether or not earlier ones have arrived, until another device has each.
+
+    `disorder`: updates that were not behind all those that had come before them.
+    """
+    token = await load.sign_in(server.url)
+    sessions = [await load.session(server.url, token, f"s{i}") for i in range(32)]
+    latencies: list[float] = []
+    sent: dict[str, float] = {}
+    last = disorder = 0
+
+    def hear(packet: bytes) -> None:
+        nonlocal last, disorder
+        update = json.loads(packet[packet.index(b"[") :])[1]
+        disorder += update["seq"] <= last
+        last = max(last, update["seq"])
+        latencies.append(time.monotonic() - sent.pop(update["body"]["message"]["content"]["c"]))
+
+    ui = await load.Socket.open(server.url, {"token": token, "clientType": "user-scoped"}, hear)
+    senders = [await _session_socket(server, token, session) for session in sessions]
+    began = time.monotonic()
+    for number in range(round(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        text = f"{number:06}{TEXT}"
+        sent[text] = time.monotonic()
+        event = json.dumps(["message", {"sid": sessions[number % 32], "message": text}])
+        senders[number % 32].call(event.encode())
+    for _ in range(500):
+        if not sent:
+            break
+        await asyncio.sleep(0.01)
+    assert not sent, f"{len(sent)} messages were not delivered"
+    for socket in (*senders, ui):
+        socket.close()
+    return {"p50_ms": percentile(latencies, 0.5), "p99_ms": percentile(latencies, 0.99), "disorder": float(disorder)}
 
 
 async def fanout(server: Server, seconds: float) -> Row:
