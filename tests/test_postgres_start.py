@@ -205,6 +205,8 @@ def test_a_user_who_may_not_create_a_schema_is_told_what_to_ask_for(database_url
     try:
         weak = database_url.replace("://happy@", f"://{role}@")
         assert f'GRANT CREATE ON DATABASE "{name}" TO "{role}"' in refused(weak)
+        rows(database_url, "CREATE SCHEMA happy_light")
+        assert "name the user in DATABASE_URL who has made the schema happy_light" in refused(weak)
     finally:
         rows(database_url, f"DROP ROLE {role}")
 

@@ -72,9 +72,11 @@ def create_or_migrate(url: PostgresUrl) -> None:
             migrate_inside(connection, url)
     except errors.InsufficientPrivilege as error:
         user, database = connection.info.user, connection.info.dbname
+        cure = f'let its owner run: GRANT CREATE ON DATABASE "{database}" TO "{user}"'
+        if _one(connection, "SELECT to_regnamespace($1) IS NOT NULL", SCHEMA)[0]:
+            cure = f"name the user in DATABASE_URL who has made the schema {SCHEMA}"
         raise OperatorError(
-            f"The user of the database {url} lacks a right ({error.diag.message_primary}); "
-            f'let its owner run: GRANT CREATE ON DATABASE "{database}" TO "{user}".'
+            f"The user of the database {url} lacks a right ({error.diag.message_primary}); {cure}."
         ) from None
     except psycopg.Error as error:
         raise OperatorError(f"The database {url} cannot be used: {reason(error)}.") from None
