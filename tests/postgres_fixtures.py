@@ -23,9 +23,9 @@ def heard() -> Heard:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, heard: Heard) -> AsyncIterator[Database]:
+async def opened(url: str, heard: Heard, outbox: bool = True) -> AsyncIterator[Database]:
     """Return an open database."""
-    database = Database(PostgresEngine(postgres_url.parse(url)), listening_bus(heard))
+    database = Database(PostgresEngine(postgres_url.parse(url), outbox), listening_bus(heard))
     await database.open()
     try:
         yield database

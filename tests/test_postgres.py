@@ -108,6 +108,17 @@ async def test_updates_lie_in_the_outbox_with_the_transaction_that_made_them(
     assert rows == [("a", 1, "session:s", "socket", frames[0]), ("a", 2, "user", None, frames[1])]
 
 
+async def test_a_server_that_is_the_only_one_keeps_no_outbox(
+    database_url: str, heard: Heard, other: psycopg.Connection[Any]
+) -> None:
+    async with opened(database_url, heard, outbox=False) as database:
+        await database.write_for((), add_account, "a")
+        assert await asyncio.gather(*(database.write("a", put, n) for n in range(5))) == list(range(5))
+    assert [event.seq for event in updates(heard)] == [1, 2, 3, 4, 5]
+    assert other.execute("SELECT count(*) FROM updates").fetchone() == (0,)
+    assert other.execute("SELECT seq FROM accounts").fetchone() == (5,)
+
+
 async def test_old_updates_are_deleted_from_the_outbox(
     database_url: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

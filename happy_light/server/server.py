@@ -74,7 +74,7 @@ class Server:
             opened.callback(self.socket.close)
             self.host, self.port = self.socket.getsockname()[:2]
             bus = Bus() if settings.redis_url is None else SharedBus()
-            self.database = Database(engine_of(settings), bus)
+            self.database = Database(engine_of(settings, outbox=settings.redis_url is not None), bus)
             await self.database.open()  # before the secret, so that another program's folder gets no file of ours
             opened.push_async_callback(self.database.close)
             clock_check.start_clock(await self.database.read(clock_check.newest_time))

@@ -14,14 +14,17 @@ from happy_light.store.sqlite.engine import SqliteEngine
 from happy_light.store.transaction import ReadTransaction
 
 
-def engine_of(settings: Settings) -> Engine:
-    """Return the engine of the settings' database. Raises OperatorError if its library is not installed."""
+def engine_of(settings: Settings, outbox: bool = True) -> Engine:
+    """Return the engine of the settings' database. Raises OperatorError if its library is not installed.
+
+    `outbox`: keep updates for other processes, if the database can have any.
+    """
     if settings.postgres is None:
         return SqliteEngine(settings.database)
     require_postgres()
     from happy_light.store.postgres.engine import PostgresEngine
 
-    return PostgresEngine(settings.postgres)
+    return PostgresEngine(settings.postgres, outbox)
 
 
 def migrate(settings: Settings) -> None:

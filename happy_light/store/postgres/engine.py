@@ -62,15 +62,17 @@ class PostgresEngine:
     dialect = DIALECT
     shared = True
 
-    def __init__(self, url: PostgresUrl) -> None:
+    def __init__(self, url: PostgresUrl, outbox: bool = True) -> None:
+        """`outbox`: keep updates for other processes, which a server that is the only one need not do."""
         self.url = url
+        self._outbox = outbox
         self._leases: set[str] = set()
         self._tidying: asyncio.Task[None] | None = None
 
     async def open(self) -> tuple[PostgresWriter, list[PostgresReader]]:
         """Create or migrate the schema and connect. Raises OperatorError if the database cannot be used."""
         await threads.run(create_or_migrate, self.url)
-        self._writer = PostgresWriter(self.url.text)
+        self._writer = PostgresWriter(self.url.text, self._outbox)
         self._readers = [PostgresReader(self.url.text, f"reader-{number}") for number in range(READERS)]
         self._upkeep = PostgresConnection(self.url.text, readonly=False)
         self._upkeep_thread = JobThread("upkeep")

@@ -55,8 +55,9 @@ class PostgresWriter:
     group_seconds = GROUP_SECONDS
     ahead_max = AHEAD_MAX
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outbox: bool) -> None:
         self.connection = PostgresConnection(url, readonly=False)
+        self._outbox = outbox
         self._thread = JobThread("writer")
         self._id = ids.new_id()
         self._group = 0
@@ -116,7 +117,9 @@ class PostgresWriter:
         return {id for id, answer in self._advanced.items() if answer.rowcount == 0}
 
     def keep(self, updates: Sequence[Committed], now: int) -> None:
-        """Store updates in the outbox."""
+        """Store updates in the outbox, if there may be other processes."""
+        if not self._outbox:
+            return
         rows = [(u.audience.account_id, u.seq, u.audience.text, u.skip, u.frame, now) for u in updates]
         if rows:
             self.connection.executemany(_STORE, rows)
