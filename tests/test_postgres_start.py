@@ -16,8 +16,9 @@ from happy_light.config import PostgresUrl, postgres_url
 from happy_light.errors import OperatorError
 from happy_light.store import SCHEMA_VERSION
 from happy_light.store.postgres import schema
+from tests import programs
 from tests.client import World
-from tests.commands import run
+from tests.commands import environment, run
 from tests.conftest import Start
 from tests.services import Databases, with_database
 
@@ -96,12 +97,16 @@ def test_the_light_flavor_imports_nothing_of_psycopg() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_a_missing_library_is_a_sentence_that_names_the_extra(tmp_path: Path) -> None:
+def test_a_missing_library_is_a_sentence_that_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')")
     paths = f"{tmp_path}:{Path.cwd()}"
-    failed = await run(tmp_path / "data", "migrate", DATABASE_URL="postgresql://h/d", PYTHONPATH=paths)
-    assert failed.status == 2
-    assert failed.err.strip() == (
+    failed = subprocess.run(
+        [*programs.COMMAND, "migrate", "--data-dir", str(tmp_path / "data")],
+        env=environment(tmp_path / "data", DATABASE_URL="postgresql://h/d", PYTHONPATH=paths),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert failed.returncode == 2
+    assert failed.stderr.strip() == (
         "happy-server-light: PostgreSQL needs a library that is not installed; "
         "install it with: pip install 'happy-server-light[full]'."
     )
