@@ -84,6 +84,20 @@ async def test_an_operator_sees_a_client_appear_and_signs_it_out(page: Page, pro
     await page.fill(f"#label-{alice.id}", "Mum's phone")
     await page.press(f"#label-{alice.id}", "Enter")
     await expect(page.locator(f"#open-{alice.id} .who")).to_have_text("Mum's phone")
+
+    phone = await own.account(alice.key)  # a second device appears, and is signed out alone
+    there = await phone.socket()
+    devices = page.locator(f"#details-{alice.id} li")
+    await expect(devices).to_have_count(2, timeout=WAIT)
+    device = page.locator(f"#device-{phone.claims['jti']}")
+    await expect(device).to_contain_text("connected, 1 socket", timeout=WAIT)
+    await device.get_by_role("button").click()
+    await there.dropped.wait()
+    await expect(device).to_have_count(0, timeout=WAIT)
+    await expect(devices).to_have_count(1)
+    assert (await phone.get("/v1/account/profile")).status_code == 401
+    assert (await alice.get("/v1/account/profile")).status_code == 200
+
     await page.get_by_role("button", name="Sign out everywhere").click()
     await page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
     await socket.dropped.wait()

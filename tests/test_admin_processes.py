@@ -10,7 +10,7 @@ import pytest
 
 from tests.client import World
 from tests.conftest import Process, Start
-from tests.test_admin_live import client_of, live
+from tests.test_admin_live import client_of, live, sockets_of
 from tests.test_admin_page import REFUSED, SAME, code_of, outcome
 
 pytest_plugins = ["tests.service_fixtures"]
@@ -31,7 +31,7 @@ async def test_the_overview_has_both_processes_and_their_sum(pair: list[Process]
             await account.socket()
         await at_both[1].socket(session=session)
         async with live(admin) as until:
-            line = await until(lambda line: line["connected"].get(alice.id) == 3)
+            line = await until(lambda line: sockets_of(line, alice.id) == 3)
             assert {process["pid"] for process in line["processes"]} == {process.pid for process in pair}
             assert len({process["id"] for process in line["processes"]}) == 2
             assert (line["sockets"]["user"], line["sockets"]["session"]) == (2, 1)

@@ -39,7 +39,7 @@ TOO_MANY_STREAMS: Final = ErrorResponse(429, "The admin page is open too often; 
 class Overview(Outgoing):
     """How the whole server is, all its processes together.
 
-    - `connected`: numbers of sockets by account (of up to 1,000 accounts of each process).
+    - `connected`: numbers of sockets by account (of up to 1,000 accounts of each process) and device.
     - `newest_account`: the id of the newest account; it changes, or `accounts` does, when there is another list.
     - `messages`, `calls`: counts of the last hour in steps of `step` s, the newest last.
     - `disk_free`: bytes, null if the database is elsewhere. `backup`: the last one, null if none is known.
@@ -48,7 +48,7 @@ class Overview(Outgoing):
 
     processes: list[ProcessStatus]
     sockets: dict[str, int]
-    connected: dict[str, int]
+    connected: dict[str, dict[str, int]]
     accounts: int
     newest_account: str | None
     sessions_active: int
@@ -126,10 +126,12 @@ async def _overview(context: ServerContext, slow: _Slow) -> Overview:
     processes = [status(context)]
     if context.cluster is not None:
         processes += [msgspec.json.decode(each, type=ProcessStatus) for each in context.cluster.statuses.ask()]
-    connected: dict[str, int] = {}
+    connected: dict[str, dict[str, int]] = {}
     for process in processes:
-        for account_id, count in process.connected.items():
-            connected[account_id] = connected.get(account_id, 0) + count
+        for account_id, devices in process.connected.items():
+            known_devices = connected.setdefault(account_id, {})
+            for device, count in devices.items():
+                known_devices[device] = known_devices.get(device, 0) + count
     known = {finding.name for finding in slow.warnings}
     doctor = [finding for finding in cast("list[Finding]", context.doctor.findings) if finding.level != "ok"]
     return Overview(

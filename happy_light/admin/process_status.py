@@ -17,13 +17,14 @@ from happy_light.wire import Outgoing
 KINDS: Final = ("user", "session", "machine")
 """Kinds of sockets."""
 ACCOUNTS_MAX: Final = 1_000  # connected accounts that are named
+DEVICES_MAX: Final = 100  # devices of one of them that are; the sockets of further ones are counted together, as ""
 
 
 class ProcessStatus(Outgoing):
     """A process. `started_at` in ms, `memory` in bytes.
 
     `sockets` counts connected sockets by `user` (apps), `session` and `machine`. `connected` are the numbers of sockets
-    of up to 1,000 accounts. `messages` and `calls` are counts of the last hour
+    of up to 1,000 accounts, by device. `messages` and `calls` are counts of the last hour
     in steps of 10 s, the newest last.
     """
 
@@ -34,7 +35,7 @@ class ProcessStatus(Outgoing):
     started_at: int
     memory: int
     sockets: dict[str, int]
-    connected: dict[str, int]
+    connected: dict[str, dict[str, int]]
     messages: list[int]
     calls: list[int]
 
@@ -46,11 +47,13 @@ async def sample(context: ServerContext) -> None:
 
 def status(context: ServerContext) -> ProcessStatus:
     """Return how this process is."""
-    sockets, connected = dict.fromkeys(KINDS, 0), dict[str, int]()
+    sockets, connected = dict.fromkeys(KINDS, 0), dict[str, dict[str, int]]()
     for client in context.clients.local:
         sockets[client.kind] += 1
         if client.account_id in connected or len(connected) < ACCOUNTS_MAX:
-            connected[client.account_id] = connected.get(client.account_id, 0) + 1
+            devices = connected.setdefault(client.account_id, {})
+            device = client.device if client.device in devices or len(devices) < DEVICES_MAX else ""
+            devices[device] = devices.get(device, 0) + 1
     history = list(context.counters.history)
     return ProcessStatus(
         id="" if context.cluster is None else context.cluster.id,

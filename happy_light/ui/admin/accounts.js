@@ -41,10 +41,13 @@ function closeDetails(id) {
   if (details) details.hidden = true;
 }
 
+const socketsOf = (id) => Object.values(overview?.connected[id] || {}).reduce((sum, sockets) => sum + sockets, 0);
+const devicesOf = (id) => JSON.stringify(overview?.connected[id]);
+
 // Shows at each account how many sockets it has now.
 function showConnected() {
   for (const card of byId("account-list").children) {
-    const sockets = overview?.connected[card.account.id] || 0;
+    const sockets = socketsOf(card.account.id);
     const shown = byId(`sockets-${card.account.id}`);
     shown.textContent = sockets ? `connected, ${count(sockets, "socket")}` : "";
     shown.classList.toggle("online", sockets > 0);
@@ -58,7 +61,7 @@ async function followAccounts() {
   if (now !== listed) {
     listed = now;
     await loadAccounts();
-  } else if (opened && byId(`details-${opened}`)?.sockets !== overview.connected[opened]) {
+  } else if (opened && byId(`details-${opened}`)?.connected !== devicesOf(opened)) {
     await showDetails(opened);
   }
 }
@@ -69,8 +72,10 @@ async function showDetails(id) {
     opened = null;
     return;
   }
-  details.sockets = overview?.connected[id];
-  const activity = await call("GET", `${pathOf(id)}/activity`);
+  details.connected = devicesOf(id);
+  const [activity, { devices }] = await Promise.all([
+    call("GET", `${pathOf(id)}/activity`), call("GET", `${pathOf(id)}/devices`),
+  ]);
   if (opened !== id) return;
   byId(`open-${id}`).setAttribute("aria-expanded", "true");
   details.hidden = false;
@@ -82,6 +87,7 @@ async function showDetails(id) {
       ["Sessions active", activity.sessions.length.toLocaleString()],
       ["Machines", `${activity.machines.filter((each) => each.active).length} online of ${activity.machines.length}`],
     ]),
+    make("h3", {}, "Devices"), deviceList(account, devices),
     labelForm(account), accountActs(account),
   );
 }
@@ -89,6 +95,31 @@ async function showDetails(id) {
 function facts(rows) {
   return make("dl", {}, ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
+
+function deviceList(account, devices) {
+  if (devices.length === 0) return make("p", { className: "hint" }, "None is signed in.");
+  return make("ul", { className: "plain" }, ...devices.map((device) => {
+    const name = deviceName(device);
+    const button = make("button", { type: "button", className: "quiet", "aria-label": `Sign out ${name}` }, "Sign out");
+    onAct(button, async () => {
+      await call("POST", `${pathOf(account.id)}/devices/${encodeURIComponent(device.id)}/sign-out`);
+      say(`${name} is signed out.`);
+      await showDetails(account.id);
+    });
+    const sockets = overview?.connected[account.id]?.[device.id] || 0;
+    return make("li", { id: `device-${device.id}` },
+      make("span", {}, make("span", { className: "device" }, name),
+        ...(sockets ? [make("span", { className: "sockets online" }, ` connected, ${count(sockets, "socket")}`)] : []),
+        make("span", { className: "note" }, deviceNote(device))),
+      button);
+  }));
+}
+
+const CAME = { signature: "signed in with the secret key", terminal: "approved terminal", link: "linked device", import: "imported", older: "from before devices were recorded" };
+const deviceName = (device) => device.client || (device.id === "unknown" ? "All clients from before" : "Unnamed client");
+const deviceNote = (device) => [
+  CAME[device.kind], ...(device.address ? [`from ${device.address}`] : []), `seen ${ago(device.lastSeenAt)}`,
+].join(", ");
 
 function labelForm(account) {
   const input = make("input", { id: `label-${account.id}`, value: account.label || "", maxLength: 100, autocomplete: "off" });

@@ -32,10 +32,11 @@ function rate(counts, step) {
 function showOverview() {
   const { sockets, connected, processes, database } = overview;
   const online = Object.keys(connected).length;
+  const devices = Object.values(connected).reduce((sum, each) => sum + Object.keys(each).length, 0);
   const hour = (counts) => counts.reduce((sum, value) => sum + value, 0).toLocaleString();
   byId("tiles").replaceChildren(
     tile("Accounts connected", online.toLocaleString(), `of ${count(overview.accounts, "account")}`),
-    tile("Apps connected", sockets.user.toLocaleString(), "phones, browsers, terminals"),
+    tile("Devices connected", devices.toLocaleString(), count(sockets.user, "app socket")),
     tile("Sessions active", overview.sessionsActive.toLocaleString(), `${count(sockets.session, "socket")}`),
     tile("Machines online", overview.machinesOnline.toLocaleString(), `${count(sockets.machine, "socket")}`),
     tile("Messages", rate(overview.messages, overview.step), `${hour(overview.messages)} in the last hour`,

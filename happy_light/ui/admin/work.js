@@ -54,6 +54,7 @@ let pruneRequest = null;
 function showPruned(pruned) {
   const rows = [
     ["Sessions", pruned.sessions], ["Messages", pruned.messages], ["Expired sign-in requests", pruned.authRequests],
+    ["Devices not seen for a year", pruned.devices],
     ["Folders without an owner", pruned.orphanedFolders], ["Unfinished uploads", pruned.unfinishedUploads],
     ["Unused pictures", pruned.unusedPictures], ["Files in all", bytes(pruned.fileBytes)],
   ];
