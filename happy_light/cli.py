@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # else Python prints an error and exits with 120
+        except OSError:  # the reader or the terminal is gone; else Python prints an error and exits with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -43,7 +43,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     log_setup.configure(settings.log_level, settings.log_format, quiet, settings.log_file)
 
     def ready(server: Server) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # the reader or the terminal is gone
             if "ephemeral" in given:
                 print(f"URL={server.url}", flush=True)
             if not quiet:
