@@ -151,7 +151,7 @@ async def test_a_clock_that_jumps_while_the_server_runs_prunes_nothing(
         session = (await alice.session())["id"]
         await server.database.write(alice.id, end_session, session, clock.now_ms())
         assert await server.database.write_for((), clock_check.jumped_from, clock.now_ms()) is None
-        set_clock(monkeypatch, 700 * DAY)
+        set_clock(monkeypatch, 100 * DAY)
         await alice.session("a new one")
         await prune.prune_if_clock_fits(server.context, prune.PruneRequest(30 * DAY // 1000))
         assert "nothing is pruned" in caplog.text

@@ -20,7 +20,7 @@ class Outbox:
         """Answer the two operations of a feed."""
         if operation is read_positions:
             self.seq += 1
-            return dict.fromkeys(args[0], (self.seq - 1, 0))
+            return dict.fromkeys(args[0], (self.seq - 1, 0, 0))
         account_id, first, last = args
         return [Committed(Audience(account_id), seq, b"{}") for seq in range(first, last + 1)]
 

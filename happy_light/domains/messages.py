@@ -259,7 +259,7 @@ def _find_stored(
 async def get_newest(request: Request[None, None]) -> NewestMessages | Response:
     """Return the newest 150 messages, newest first."""
     found = await request.context.database.read(list_newest, request.account_id, request.path["id"])
-    return respond(request, found) if isinstance(found, LargeList) else found
+    return await respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def get_page(request: Request[None, PageQuery]) -> MessagePage | Response:
@@ -267,7 +267,7 @@ async def get_page(request: Request[None, PageQuery]) -> MessagePage | Response:
     if request.query.after_seq is not None and request.query.before_seq is not None:
         raise BadRequest("after_seq and before_seq exclude each other")
     found = await request.context.database.read(list_page, request.account_id, request.path["id"], request.query)
-    return respond(request, found) if isinstance(found, LargeList) else found
+    return await respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def post_one_or_many(request: Request[OneOrManyMessages, None]) -> StoredMessages:

@@ -45,9 +45,14 @@ def has_large_rows(tx: ReadTransaction, sql: str, args: Sequence[Any]) -> bool:
     return tx.fetch_one(f"SELECT 1 FROM ({sql}) sizes WHERE size > {ROW_MAX} LIMIT 1", args) is not None
 
 
-def respond(request: Request[Any, Any], found: LargeList) -> Response:
-    """Return the answer that sends the list."""
-    return _ListResponse(request, found)
+async def respond(request: Request[Any, Any], found: LargeList) -> Response:
+    """Return the answer that sends the list; its first piece is read already.
+
+    Raises ApiError (429) if the account has too much in memory.
+    """
+    response = _ListResponse(request, found)
+    await response.read_piece()
+    return response
 
 
 class _ListResponse(Response):
@@ -59,6 +64,19 @@ class _ListResponse(Response):
         self._request = request
         self._found = found
         self._reserved = 0
+        self._piece = b""
+        self._next = 0
+        """Where in the keys the piece after this one starts."""
+
+    async def read_piece(self) -> None:
+        """Read the next piece. Raises ApiError (429) if the account has too much in memory."""
+        request = self._request
+        read = request.context.database.read
+        rows, self._next = await read(_read_piece, request.account_id, self._found, self._next)
+        self._piece = json_codec.encode(rows)[1:-1]
+        if len(self._piece) > self._reserved:
+            request.reserve_answer(len(self._piece) - self._reserved)
+            self._reserved = len(self._piece)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it (ASGI). Raises ClientGone, which ends the connection, if the rest cannot be sent."""
@@ -75,31 +93,24 @@ class _ListResponse(Response):
         """Send the pieces until `left` is done, which says that the client has left."""
         found = self._found
         await _send(send, b"{" + json_codec.encode(found.name) + b":[")
-        start, begun = 0, False
-        while start < len(found.keys):
-            piece, start = await self._read(start)
+        begun = False
+        while True:
+            piece, self._piece = self._piece, b""
             if piece:
                 await _send(send, b"," + piece if begun else piece)
                 begun = True
             del piece
+            if self._next == len(found.keys):
+                break
             if left.done():
                 raise ClientGone
+            try:
+                await self._request.check_still_signed_in()
+                await self.read_piece()
+            except (ApiError, ServiceUnavailable) as error:
+                raise ClientGone from error
         others = json_codec.encode(found.others)[1:]
         await _send(send, (b"]," if found.others else b"]") + others)
-
-    async def _read(self, start: int) -> tuple[bytes, int]:
-        """Return the rows of a piece, without brackets, and where in the keys the next one starts."""
-        request = self._request
-        try:
-            await request.check_still_signed_in()
-            rows, end = await request.context.database.read(_read_piece, request.account_id, self._found, start)
-            piece = json_codec.encode(rows)[1:-1]
-            if len(piece) > self._reserved:
-                request.reserve_answer(len(piece) - self._reserved)
-                self._reserved = len(piece)
-        except (ApiError, ServiceUnavailable) as error:
-            raise ClientGone from error
-        return piece, end
 
 
 async def _wait_until_left(receive: Receive) -> None:

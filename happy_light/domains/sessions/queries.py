@@ -191,13 +191,13 @@ def read(tx: ReadTransaction, account_id: str, session_id: str) -> Session:
 async def get_list(request: Request[None, None]) -> ListedSessions | Response:
     """Return the 150 sessions that changed last, latest change first."""
     found = await request.context.database.read(list_newest, request.account_id)
-    return respond(request, found) if isinstance(found, LargeList) else found
+    return await respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def get_active(request: Request[None, ActiveQuery]) -> Sessions | Response:
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
     found = await request.context.database.read(list_active, request.account_id, request.query.limit)
-    return respond(request, found) if isinstance(found, LargeList) else found
+    return await respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def get_page(request: Request[None, PageQuery]) -> Page | Response:
@@ -209,7 +209,7 @@ async def get_page(request: Request[None, PageQuery]) -> Page | Response:
     found = await request.context.database.read(
         list_page, request.account_id, before, request.query.limit, request.query.changed_since
     )
-    return respond(request, found) if isinstance(found, LargeList) else found
+    return await respond(request, found) if isinstance(found, LargeList) else found
 
 
 async def get(request: Request[None, None]) -> FoundSession:
