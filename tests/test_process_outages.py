@@ -53,6 +53,31 @@ async def test_a_call_during_an_outage_of_redis_finds_no_method(own_pair: Server
     assert answer == {"ok": False, "error": "RPC method not available"}
 
 
+async def test_a_call_that_waits_goes_on_when_redis_is_back(own_pair: Server, redis: Redis) -> None:
+    phone = await own_pair.first.socket()
+    await daemon(own_pair.second, "result", "m")
+    redis.kill()
+    await own_pair.processes[0].wait_for_log("was lost")
+    call = asyncio.create_task(phone.call("rpc-call", {"method": "m"}, timeout=12))  # it would wait for 15 s
+    await phone.call("ping")  # the call has arrived before
+    redis.start()
+    assert await call == {"ok": True, "result": "result"}
+
+
+async def test_a_call_that_reaches_no_process_ends_at_once(own_pair: Server, redis: Redis) -> None:
+    """Its target's process connects again; else the call would wait 30 s for its answer."""
+    phone = await own_pair.first.socket()
+    await daemon(own_pair.second, "result", "m")
+    own_pair.processes[1].process.send_signal(signal.SIGSTOP)
+    try:
+        redis.command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+        await own_pair.processes[0].wait_for_log("redis: connected to")
+        answer = await phone.call("rpc-call", {"method": "m"}, timeout=12)
+    finally:
+        own_pair.processes[1].process.send_signal(signal.SIGCONT)
+    assert answer == {"ok": False, "error": "RPC method not available"}
+
+
 async def test_redis_may_be_a_cluster(start: Start, database_url: str, redis_cluster: RedisCluster) -> None:
     """Channels are spread over its servers; a slot that moves and a server that comes back are noticed."""
     environ = {"DATABASE_URL": database_url, "REDIS_URL": redis_cluster.url}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from happy_light.clients.timeouts import Timeouts
 from happy_light.cluster import messages
 from happy_light.cluster.messages import Answer, Call, Names, RemoteClient
 from happy_light.cluster.redis_link import RedisLink
+from happy_light.cluster.redis_node import Replies
 from happy_light.counters import Timing
 
 log = logging.getLogger(__name__)
@@ -65,8 +67,22 @@ class RemoteCalls:
         self._pending[call.id] = call
         self._timeouts.start(call)
         request = Call(call.id, self._process, target.account_id, target.sid, event, json_codec.encode(data))
-        self._publish(target.process, request)
+        channel = self._names.process(target.process)
+        sent = self._link.publish(channel, messages.encode(self._process, request))
+        sent.add_done_callback(partial(self._sent, call.id))
         return call.future
+
+    def _sent(self, id: int, sent: asyncio.Future[Replies | None]) -> None:
+        """End a call whose request did not reach the process of its target, which may be connecting to Redis again."""
+        replies = None if sent.cancelled() else sent.result()
+        if replies is not None and isinstance(replies[0], int) and replies[0] > 0:
+            return
+        if (call := self._forget(id)) is None:
+            return
+        if replies is None:  # it may have arrived
+            call.fail("disconnected", "RPC target disconnected")
+        else:
+            call.fail("not_available", "RPC method not available")
 
     def answered(self, answer: Answer) -> None:
         """End the call that another process has answered; ignore an answer that nobody waits for."""
@@ -118,8 +134,5 @@ class RemoteCalls:
             answer = Answer(request.id, "disconnected", "RPC target disconnected")
         else:
             answer = Answer(request.id, "ok", arguments=result.result())
-        self._publish(request.caller, answer)
-
-    def _publish(self, process: str, message: Call | Answer) -> None:
-        channel = self._names.process(process)
-        self._link.send(channel, self._link.publication(channel, messages.encode(self._process, message)))
+        channel = self._names.process(request.caller)
+        self._link.send(channel, self._link.publication(channel, messages.encode(self._process, answer)))

@@ -287,6 +287,7 @@ class Cluster:
             await asyncio.wait([account.opening])  # it may have begun while Redis was away, and read nothing
             if self._accounts.get(account_id) is account:
                 await self.remote.load(account_id)
+                self.remote.repeat_methods(account_id)
         await self.updates.sweep()
 
     def _disconnected(self) -> None:

@@ -78,6 +78,13 @@ class RedisLink:
                 return None
         return replies
 
+    def publish(self, channel: str, payload: bytes) -> asyncio.Future[Replies | None]:
+        """Publish a message while Redis is there; return the future of [how many connections received it].
+
+        Its result is None if the message was not sent, or if the connection was lost before the reply.
+        """
+        return self._node(channel).ask(self.publication(channel, payload))
+
     def publication(self, channel: str, payload: bytes) -> Command:
         """Return the command that publishes a message."""
         return (self._publish_word, channel, payload)

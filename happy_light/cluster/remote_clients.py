@@ -100,6 +100,12 @@ class RemoteClients:
                 self._seen(process)
         return dead
 
+    def repeat_methods(self, account_id: str) -> None:
+        """Tell once more which methods the account's sockets answer: they can be called again."""
+        for client in list(self.of_account(account_id).values()):
+            if client.methods and self._by_sid.get(client.sid) is client:
+                self._bus.deliver(MethodsElsewhere(account_id, client.sid, client.methods))
+
     def forget(self, account_id: str) -> None:
         """Forget the sockets of an account that is closed."""
         self._loading.pop(account_id, None)

@@ -55,6 +55,10 @@ class RpcRegistry:
         for other, when in newer:  # of other processes; an older registration was announced late
             del sockets[other]
             sockets[other] = when
+        self._wake(key)
+
+    def _wake(self, key: Key) -> None:
+        """Let those who wait for the method look again who answers it."""
         for appeared in self._waiting.pop(key, ()):
             if not appeared.done():
                 appeared.set_result(None)
@@ -73,6 +77,8 @@ class RpcRegistry:
             key = (account_id, method)
             if self._sockets.get(key, {}).get(sid) != at:
                 self._add(key, sid, at)
+            else:
+                self._wake(key)
         if not message.methods:
             self._methods.pop(sid, None)
 
