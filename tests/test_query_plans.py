@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from happy_light.store.sqlite import schema
+from happy_light.store.sqlite.dialect import DIALECT
 
 PACKAGE = Path(__file__).parent.parent / "happy_light"
 RUNS = {"fetch_one", "fetch_all", "execute", "executemany"}
@@ -63,6 +64,8 @@ def texts(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef, name
             return [str(value) for value in names[name].values()]  # type: ignore[attr-defined]
         case ast.Call(func=ast.Attribute(value=ast.Constant(value=str() as joiner), attr="join")):
             return [joiner.join(["?"] * 3)]  # a list of placeholders
+        case ast.Call(func=ast.Attribute(attr="size_of")):
+            return [DIALECT.size_of("1")]  # the columns are in the SELECT's own table
         case ast.Name(id=name):
             found = assigned(name, function, names)
             assert found, f"what is {name} in the SQL of {function.name}?"

@@ -143,7 +143,6 @@ class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
 
 
 # -------------------------------------------------------------------------------------- operations
-_SIZE = "length(content) AS size"
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
 
 
@@ -152,7 +151,7 @@ def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> Newest
     sessions.require_owned(tx, account_id, session_id)
     source, order = "FROM messages WHERE session_id = ?", "seq DESC"
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, LIST_MAX)
-    if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
+    if has_large_rows(tx, f"SELECT {tx.size_of('content')} AS size {page}", args):
         return _large_list(session_id, tx.fetch_all(f"SELECT seq {page}", args), True)
     return NewestMessages(tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args)[0])
 
@@ -167,7 +166,7 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     source = f"FROM messages WHERE session_id = ? AND {condition}"
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, bound, query.limit)
     more = f"SELECT 1 {source} LIMIT 1"
-    if has_large_rows(tx, f"SELECT {_SIZE} {page}", args):
+    if has_large_rows(tx, f"SELECT {tx.size_of('content')} AS size {page}", args):
         seqs = tx.fetch_all(f"SELECT seq {page}", args)
         found = _large_list(session_id, seqs, query.before_seq is not None)
         found.others["hasMore"] = tx.fetch_one(more, (session_id, found.keys[-1])) is not None
@@ -185,7 +184,7 @@ def _large_list(session_id: str, rows: list[Row], descending: bool) -> LargeList
 
 def _size_of(session_id: str, tx: ReadTransaction, account_id: str, seq: int) -> int:
     sql = (
-        f"SELECT {_SIZE} FROM messages WHERE seq = ? "
+        f"SELECT {tx.size_of('content')} FROM messages WHERE seq = ? "
         "AND session_id = (SELECT id FROM sessions WHERE id = ? AND account_id = ?)"
     )
     row = tx.fetch_one(sql, (seq, session_id, account_id))

@@ -21,15 +21,15 @@ from happy_light.http.request import Request
 from happy_light.http.responses import JSON
 from happy_light.store import ReadTransaction
 
-ROW_MAX: Final = 16 * 1024  # characters in the large columns of a row, for a list to be read at once
-PIECE_MAX: Final = 1024 * 1024  # characters in the large columns of a piece; one row may have more
+ROW_MAX: Final = 16 * 1024  # bytes in the large columns of a row, for a list to be read at once
+PIECE_MAX: Final = 1024 * 1024  # bytes in the large columns of a piece; one row may have more
 
 
 @dataclass(frozen=True, slots=True)
 class LargeList:
     """The answer `{name: [rows], **others}`, whose rows are not read yet, but for their keys.
 
-    `size(tx, account_id, key)` returns the characters in the large columns of a row, 0 if there is none, and
+    `size(tx, account_id, key)` returns the bytes in the large columns of a row, 0 if there is none, and
     `read(tx, account_id, keys)` some rows, as `fetch_json` does. Both look at the account's own rows only.
     """
 
@@ -41,7 +41,7 @@ class LargeList:
 
 
 def has_large_rows(tx: ReadTransaction, sql: str, args: Sequence[Any]) -> bool:
-    """Whether a row of `sql`, which selects their `size`, has more than ROW_MAX characters."""
+    """Whether a row of `sql`, which selects their `size`, has more than ROW_MAX bytes."""
     return tx.fetch_one(f"SELECT 1 FROM ({sql}) sizes WHERE size > {ROW_MAX} LIMIT 1", args) is not None
 
 

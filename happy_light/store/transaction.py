@@ -52,6 +52,9 @@ class Dialect(Protocol):
     def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
         """Yield the rows of `sql` without loading all of them."""
 
+    def size_of(self, *columns: str) -> str:
+        """Return the SQL for the bytes of texts in UTF-8, without counting characters; NULL has none."""
+
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has; of a large one, an estimate if the engine has one."""
 
@@ -87,6 +90,10 @@ class ReadTransaction:
         """
         rows, found = self._dialect.fetch_json(self._connection, kind, sql, args, last)
         return cast("list[S]", msgspec.Raw(rows)), found
+
+    def size_of(self, *columns: str) -> str:
+        """Return the SQL for the bytes of texts in UTF-8, which is faster than `length`; NULL has none."""
+        return self._dialect.size_of(*columns)
 
     def count(self, table: str) -> int:
         """Return how many rows a table has; of a large one, an estimate if the engine has one."""

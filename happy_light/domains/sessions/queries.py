@@ -108,14 +108,14 @@ def _fields(row: Row) -> list[Any]:
 
 
 _ORDERS = {"changed": "updated_at DESC, id", "active": "active_at DESC", "id": "id DESC"}
-_SIZE = "length(metadata) + coalesce(length(agent_state), 0) AS size"
+_LARGE = ("metadata", "agent_state")
 
 
 def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions | LargeList:
     """Return the 150 sessions that changed last, latest change first."""
     source = "FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
     args = (account_id, LIST_MAX)
-    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
         return _large_list(tx.fetch_all(f"SELECT id {source}", args), ListedSession, "changed")
     return ListedSessions(tx.fetch_json(ListedSession, f"SELECT {COLUMNS} {source}", args)[0])
 
@@ -124,7 +124,7 @@ def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions | 
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
     source = "FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? ORDER BY active_at DESC LIMIT ?"
     args = (account_id, clock.now_ms() - ACTIVE_WITHIN, limit)
-    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
         return _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "active")
     return Sessions(tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args)[0])
 
@@ -142,7 +142,7 @@ def list_page(
         bounds = (account_id, changed_since)
     source = f"FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
     args = (*bounds, before or _AFTER_EVERY_ID, limit)
-    if has_large_rows(tx, f"SELECT {_SIZE} {source}", args):
+    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
         found = _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "id")
         last = found.keys[-1]
         has_next = tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
@@ -159,7 +159,7 @@ def _large_list(rows: list[Row], kind: type[Session], order: str) -> LargeList:
 
 
 def _size_of(tx: ReadTransaction, account_id: str, id: str) -> int:
-    row = tx.fetch_one(f"SELECT {_SIZE} FROM sessions WHERE account_id = ? AND id = ?", (account_id, id))
+    row = tx.fetch_one(f"SELECT {tx.size_of(*_LARGE)} FROM sessions WHERE account_id = ? AND id = ?", (account_id, id))
     return 0 if row is None else int(row[0])
 
 

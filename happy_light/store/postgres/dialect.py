@@ -37,6 +37,10 @@ class PostgresDialect:
         assert isinstance(connection, PostgresConnection)
         return connection.stream(sql, args)
 
+    def size_of(self, *columns: str) -> str:
+        """Return the SQL for the bytes of texts."""
+        return " + ".join(f"coalesce(octet_length({column}), 0)" for column in columns)
+
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has; of a large one, what the last vacuum or analyze found."""
         (estimate,) = connection.execute(

@@ -33,6 +33,10 @@ class SqliteDialect:
         while (row := cursor.fetchone()) is not None:
             yield row
 
+    def size_of(self, *columns: str) -> str:
+        """Return the SQL for the bytes of texts; the cast copies nothing."""
+        return " + ".join(f"coalesce(length(CAST({column} AS BLOB)), 0)" for column in columns)
+
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has, which reads an index of it."""
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
