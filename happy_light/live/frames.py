@@ -78,21 +78,19 @@ class FrameReader:
     def next(self) -> tuple[int, bytes] | None:
         """Return the opcode and payload of the next message or control frame; None if more bytes are needed.
 
+        A fragment that completes no message is returned as CONTINUATION, so that each call takes one frame at most.
         Raises FrameError; nothing may be read after that.
         """
-        while True:
-            frame = self._next_frame()
-            if frame is None:
-                return None
-            head, payload = frame
-            opcode = head & 0x0F
-            if head & _FIN and CONTINUATION < opcode < CLOSE and self._fragments is None:
-                return opcode, payload
-            if opcode >= CLOSE:
-                return opcode, payload
-            message = self._add_fragment(opcode, payload, bool(head & _FIN))
-            if message is not None:
-                return message
+        frame = self._next_frame()
+        if frame is None:
+            return None
+        head, payload = frame
+        opcode = head & 0x0F
+        if head & _FIN and CONTINUATION < opcode < CLOSE and self._fragments is None:
+            return opcode, payload
+        if opcode >= CLOSE:
+            return opcode, payload
+        return self._add_fragment(opcode, payload, bool(head & _FIN)) or (CONTINUATION, payload)
 
     def _next_frame(self) -> tuple[int, bytes] | None:
         buffer, start = self._buffer, self._position

@@ -16,6 +16,7 @@ from happy_light.live.socket_packets import PacketError
 from happy_light.live.transport import UNAUTHENTICATED_MAX, Connections, Transport
 
 PACKETS_MAX: Final = 10_000  # packets of one body; a burst of events arrives as one
+PACKETS_AT_ONCE: Final = 100  # of one connection, before the event loop goes on with the others
 _SEPARATOR: Final = b"\x1e"
 _NOOP: Final = b"6"
 _PACKET_COST: Final = 64  # bytes by which a waiting packet counts more than it has
@@ -77,13 +78,15 @@ class PollingTransport(Transport):
         packets = body.split(_SEPARATOR, PACKETS_MAX)
         if len(packets) > PACKETS_MAX:
             raise PacketError("too many packets in one body")
-        for packet in packets:
+        for index, packet in enumerate(packets, 1):
             if packet[:1] == b"b":
                 self.receive_binary(_attachment(packet))
             else:
                 self.receive(packet)
             while self._readable is not None and not self.closed:
                 await asyncio.wait({self._readable})
+            if index % PACKETS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if self.closed:
                 return
         if self.verification is not None:

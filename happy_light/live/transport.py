@@ -91,18 +91,9 @@ class Transport(ABC):
     """Whether it has a network connection of its own."""
 
     __slots__ = (
-        "__weakref__",
-        "_binary",
-        "_counted",
-        "_received",
-        "_waiting",
-        "address",
-        "client",
-        "closed",
-        "connections",
-        "id",
-        "verification",
-    )
+        "__weakref__", "_binary", "_counted", "_received", "_waiting", "address", "client", "closed", "connections",
+        "id", "verification",
+    )  # fmt: skip
 
     def __init__(self, connections: Connections, address: str) -> None:
         self.connections = connections
@@ -129,6 +120,9 @@ class Transport(ABC):
     @abstractmethod
     def resume_reading(self) -> None:
         """Undo `pause_reading`."""
+
+    def count_control(self) -> None:  # noqa: B027 - polling has a request for every body of them
+        """Count a frame or packet of a client that leads to no event; a websocket reads only so many a second."""
 
     @abstractmethod
     def _set_limit(self, size: int) -> None:
@@ -190,11 +184,14 @@ class Transport(ABC):
         if kind == b"4":
             self._message(payload[1:])
         elif kind == b"3":
+            self.count_control()
             if self.connections.ping_timeouts.stop(self):
                 self.connections.ping_intervals.start(self)
         elif kind == b"1":
             self.end("client disconnect")
-        elif kind != b"5":  # an UPGRADE that comes late changes nothing
+        elif kind == b"5":  # an UPGRADE that comes late changes nothing
+            self.count_control()
+        else:
             raise PacketError("no Engine.IO packet of a client has this type")
 
     def receive_binary(self, payload: bytes) -> None:
@@ -259,6 +256,7 @@ class Transport(ABC):
         if packet.kind == socket_packets.CONNECT_ERROR:
             raise PacketError("a client sends no CONNECT_ERROR")
         if packet.namespace != "/":
+            self.count_control()
             if packet.kind == socket_packets.CONNECT:
                 # JavaScript clients read `message` of an object.
                 self._refuse("Invalid namespace", packet.namespace.encode() + b",")
@@ -268,6 +266,7 @@ class Transport(ABC):
         elif client is None:
             pass  # not connected: its packets mean nothing
         elif packet.kind == socket_packets.DISCONNECT:
+            self.count_control()
             self._disconnect("client disconnect")
             self._expect_connect()
         elif packet.kind in (socket_packets.EVENT, socket_packets.BINARY_EVENT):

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 WRITE_HIGH: Final = 256 * 1024  # bytes that wait in the connection from which on `limit_unread` is asked
 CLOSE_TIMEOUT: Final = 2.0  # s that a client gets to answer a close frame
+MESSAGES_AT_ONCE: Final = 100  # of one connection, before the event loop goes on with the others
+CONTROLS_MAX: Final = 100  # pings and whatever else leads to no event that are read from one client in a second
+SMALL_FRAGMENT: Final = 1024  # bytes of a fragment below which it counts as one of these
 
 _INVALID_DATA: Final = 1007  # text that is not UTF-8
 
@@ -30,7 +33,10 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     """A websocket. `writer` is what the HTTP server had of it; `lost` is called when its connection is closed."""
 
     holds_connection = True
-    __slots__ = ("_close_timer", "_congested", "_frames", "_held", "_lost", "_network", "_writer")
+    __slots__ = (
+        "_close_timer", "_congested", "_controls", "_controls_since", "_frames", "_held", "_later", "_lost", "_network",
+        "_writer",
+    )  # fmt: skip
 
     def __init__(
         self, connections: Connections, address: str, writer: asyncio.StreamWriter, lost: Callable[[], None]
@@ -44,6 +50,10 @@ class WebSocketTransport(Transport, asyncio.Protocol):
         self._congested = False
         self._held: list[bytes] | None = None  # frames that are written when the cork is released
         self._close_timer: asyncio.TimerHandle | None = None
+        self._controls = 0  # how many were counted since `_controls_since`, a time of the event loop in s
+        self._controls_since = 0.0
+        self._later: asyncio.Handle | None = None
+        """What goes on with the messages that have arrived; until then nothing is read."""
 
     def begin(self) -> None:
         """Send the OPEN packet."""
@@ -93,10 +103,12 @@ class WebSocketTransport(Transport, asyncio.Protocol):
             self._handle_messages()
 
     def _handle_messages(self) -> None:
-        """Handle the messages that have arrived, until nothing more is to be read from the client."""
+        """Handle messages that have arrived, until nothing more is to be read from the client for now."""
         reader = self._frames
         try:
-            while not self.closed and not (self.client is not None and self.client.paused):
+            for _ in range(MESSAGES_AT_ONCE):
+                if self.closed or self._later is not None or (self.client is not None and self.client.paused):
+                    break
                 message = reader.next()
                 if message is None:
                     break
@@ -107,10 +119,12 @@ class WebSocketTransport(Transport, asyncio.Protocol):
                     self.receive(payload)
                 elif opcode == frames.BINARY:
                     self.receive_binary(payload)
-                elif opcode == frames.PING:
-                    self.send(frames.pong(payload))
                 elif opcode == frames.CLOSE:
                     self._close_received(payload)
+                else:
+                    self._control_received(opcode, payload)
+            else:
+                self._handle_later(0)
             self.count_incomplete()
         except FrameError as error:
             log.info("a client sent a malformed or too large websocket frame (%s)", error)
@@ -119,6 +133,37 @@ class WebSocketTransport(Transport, asyncio.Protocol):
             self.end("transport error", _INVALID_DATA)
         except PacketError as error:
             self.malformed(error)
+
+    def _control_received(self, opcode: int, payload: bytes) -> None:
+        """Answer a ping, and count what leads to no event: pings, pongs and small fragments. Raises PacketError."""
+        if opcode == frames.PING:
+            self.send(frames.pong(payload))
+        if self.client is None:
+            self._count_unauthenticated(0 if opcode == frames.CONTINUATION else len(payload))
+        elif opcode != frames.CONTINUATION or len(payload) < SMALL_FRAGMENT:
+            self.count_control()
+
+    def count_control(self) -> None:
+        """Count a frame or packet of a client that leads to no event; after CONTROLS_MAX let the second pass."""
+        self._controls += 1
+        if self._controls >= CONTROLS_MAX:
+            now = asyncio.get_running_loop().time()
+            wait = max(self._controls_since + 1 - now, 0.0)
+            self._controls, self._controls_since = 0, now + wait
+            if wait:
+                self._handle_later(wait)
+
+    def _handle_later(self, seconds: float) -> None:
+        """Read nothing until then, and go on with the messages that have arrived."""
+        if self._later is None and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(seconds, self._go_on) if seconds else loop.call_soon(self._go_on)
+            self.pause_reading()
+
+    def _go_on(self) -> None:
+        self._later = None
+        if self.client is None or not self.client.paused:
+            self.resume_reading()
 
     def _close_received(self, payload: bytes) -> None:
         self._finish("transport close")
@@ -131,7 +176,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`, and handle what had arrived before it."""
-        if not self._network.is_closing():
+        if self._later is None and not self._network.is_closing():
             self._network.resume_reading()  # type: ignore[attr-defined]
             self._handle_messages()
 
@@ -171,5 +216,8 @@ class WebSocketTransport(Transport, asyncio.Protocol):
         self._lost()
 
     def _finish(self, reason: DisconnectReason) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         super()._finish(reason)
         self._frames.clear()

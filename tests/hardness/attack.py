@@ -1,7 +1,8 @@
 """Misbehaving clients, one kind after the other, beside the normal traffic of a family.
 
-`python -m tests.hardness.attack [seconds of each]`, or `make attack`: a minute each. Prints the memory of the server,
-the worst latency of /health and what the normal clients lost. The exit status is 1 if they lost anything.
+`python -m tests.hardness.attack [seconds of each [names]]`, or `make attack`: all of them, a minute each. Prints the
+memory of the server, the worst latency of /health and what the normal clients lost. The exit status is 1 if they lost
+anything.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +193,8 @@ async def _repeat(misbehave: Callable[[Attack], Awaitable[None]], attack: Attack
     return count
 
 
-async def run(seconds: float) -> int:
-    """Do every attack for so long; return how much the family lost, slow answers included."""
+async def run(seconds: float, attacks: Sequence[Callable[[Attack], Awaitable[None]]] = ATTACKS) -> int:
+    """Do each attack for so long; return how much the family lost, slow answers included."""
     # The attackers have a process of their own, so that the normal clients wait for nothing but the server.
     attackers = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     with tempfile.TemporaryDirectory() as path, attackers:
@@ -207,7 +208,7 @@ async def run(seconds: float) -> int:
                 await mallory.send(session, uid(), content="x" * 1_000_000)
             attack = Attack(server.url, mallory.token, session)
             living = asyncio.create_task(family.live())
-            for misbehave in ATTACKS:
+            for misbehave in attacks:
                 family.slowest, before = 0.0, len(family.sent)
                 loop = asyncio.get_running_loop()
                 done = await loop.run_in_executor(attackers, _misbehave, misbehave.__name__, attack, seconds)
@@ -232,4 +233,5 @@ async def run(seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if asyncio.run(run(float(sys.argv[1]) if len(sys.argv) > 1 else 60)) else 0)
+    chosen = [attack for attack in ATTACKS if attack.__name__ in sys.argv[2:]] or ATTACKS
+    sys.exit(1 if asyncio.run(run(float(sys.argv[1]) if len(sys.argv) > 1 else 60, chosen)) else 0)
