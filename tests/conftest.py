@@ -168,8 +168,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
         if item.get_closest_marker("one_process") and config.getoption("--processes") > 1:
             item.add_marker(pytest.mark.skip(reason="is about what one process does otherwise than several"))
-        if not _SLOW.isdisjoint(getattr(item, "fixturenames", ())):
+        names = getattr(item, "fixturenames", ())
+        if not _SLOW.isdisjoint(names):
             item.add_marker(pytest.mark.slow)
+        # One worker starts a service and runs all quick tests with it; of the slow ones most have one.
+        if config.getoption("--database") == "sqlite" and not item.get_closest_marker("slow"):
+            for service in {"databases", "moto", "rclone"}.intersection(names):
+                item.add_marker(pytest.mark.xdist_group(service))
+            if "[postgres" in item.nodeid:  # which asks for the service once it runs
+                item.add_marker(pytest.mark.xdist_group("databases"))
 
 
 @pytest.fixture

@@ -106,6 +106,7 @@ async def change(alice: Account, ids: dict[str, str], step: int, rng: random.Ran
             ids["session"] = (await alice.session())["id"]
 
 
+@pytest.mark.slow
 async def test_a_list_that_has_changed_is_never_answered_304(world: World) -> None:
     """Whatever is done to an account: 304 comes only where the answer would have been the same."""
     rng = random.Random(7)

@@ -11,7 +11,8 @@ from tests.hardness.fuzz import fuzz
 from tests.hardness.fuzz_target import FuzzedServer
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
 def test_whatever_arrives_is_answered_and_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     fuzzed = FuzzedServer(tmp_path / "data")
     with asyncio.Runner() as runner:

@@ -105,6 +105,7 @@ def head_of(alice: Account, session: str) -> bytes:
     ).encode()
 
 
+@pytest.mark.slow
 async def test_a_large_list_is_never_in_memory_as_a_whole(traced: None, inside: Inside) -> None:
     server = await inside()
     async with World(server.url) as world:

@@ -210,6 +210,7 @@ async def test_an_accounts_bodies_in_memory_are_bounded(start: Start) -> None:
             await alice.session(f"{i}", "x" * 900_000)
 
 
+@pytest.mark.slow
 async def test_a_body_that_does_not_go_on_is_refused_and_a_slow_one_is_not(
     inside: Callable[[], Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ async def test_an_outage_refuses_reads_and_writes_at_once_and_ends_by_itself(
     assert [event.seq for event in updates(heard)] == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_server_that_stops_during_an_outage_does_not_wait_for_its_end(
     start_postgres: Callable[..., Postgres], heard: Heard
 ) -> None:

@@ -207,6 +207,7 @@ async def test_an_unreachable_expo_is_the_reason(start: Start) -> None:
         assert await names(alice) == ["phone"]
 
 
+@pytest.mark.slow
 async def test_batches_of_a_hundred_under_one_deadline(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "DEADLINE", 3.0)
 
@@ -227,6 +228,7 @@ async def test_batches_of_a_hundred_under_one_deadline(inside: Inside, monkeypat
         assert len(await names(alice)) == 249
 
 
+@pytest.mark.slow
 async def test_the_number_of_tokens_is_bounded(world: World) -> None:
     alice, _ = await with_tokens(world, *[str(number) for number in range(503)])
     assert await names(alice) == [str(number) for number in range(502, 2, -1)]

@@ -20,6 +20,8 @@ from happy_light.server import Server
 from tests.client import Account, World
 from tests.raw_connections import Connection, FrameWebsocket, PacketWebsocket
 
+pytestmark = pytest.mark.slow  # looks at all objects, again and again
+
 LARGE = 8_000_000  # bytes
 POLLING = "/v1/updates/?EIO=4&transport=polling"
 

@@ -20,6 +20,8 @@ from happy_light.store import Transaction
 from tests.client import Account, World, uid
 from tests.raw_connections import Connection, FrameWebsocket
 
+pytestmark = pytest.mark.slow  # looks at all objects, again and again
+
 SIZE = 2_000_000  # bytes of a request
 TIMES = 3
 Inside = Callable[..., Awaitable[Server]]

@@ -62,6 +62,7 @@ def test_a_url_keeps_all_but_the_database() -> None:
         assert conninfo.conninfo_to_dict(expected)["dbname"] == "b"
 
 
+@pytest.mark.slow
 def test_postgres_keeps_port_and_data_when_killed_and_restarted(start_postgres: Callable[..., Postgres]) -> None:
     server = start_postgres()
     url, port, pid = server.create(), server.port, server.pid

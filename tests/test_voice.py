@@ -213,6 +213,7 @@ async def test_an_unreachable_service_is_502(start: Start) -> None:
         assert said(await alice.get("/v1/voice/usage")) == (502, {"error": "The voice service did not answer"})
 
 
+@pytest.mark.slow
 async def test_a_slow_service_times_out_without_blocking_other_requests(
     services: Services, inside: Callable[..., Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
