@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -98,11 +99,12 @@ async def test_a_stranger_is_closed_after_64_kb_of_them(world: World, opcode: Op
     assert await raw.ends_with() == 1000
 
 
-async def test_events_are_read_in_turns_in_their_order(inside: Inside) -> None:
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_events_are_handled_in_turns_in_their_order(inside: Inside, transport: str) -> None:
     """Many events that arrive at once take several steps of the event loop."""
     server = await inside()
     async with World(server.url) as world:
-        raw = await (await FrameWebsocket.open(world.url)).enter((await world.account()).token)
+        token = (await world.account()).token
         dispatcher, handled = server.app.live.connections.dispatcher, 0
         dispatch = dispatcher.dispatch
 
@@ -112,12 +114,28 @@ async def test_events_are_read_in_turns_in_their_order(inside: Inside) -> None:
             dispatch(*args)
 
         dispatcher.dispatch = count_and_dispatch  # type: ignore[method-assign, assignment]
-        count, most = 10 * MESSAGES_AT_ONCE, 0
-        raw.writer.write(b"".join(masked(Opcode.TEXT, b'42%d["ping"]' % i) for i in range(count)))
+        events = [f'42{i}["ping"]' for i in range(10 * MESSAGES_AT_ONCE)]
+        answers = asyncio.create_task(answers_of(world, token, transport, events))
+        most = 0
         async with asyncio.timeout(10):
-            while (before := handled) < count:
+            while (before := handled) < len(events):
                 await asyncio.sleep(0)
                 most = max(most, handled - before)
         assert 1 < most <= MESSAGES_AT_ONCE
-        assert [await raw.text() for _ in range(count)] == [f"43{i}[{{}}]" for i in range(count)]
+        assert await answers == [f"43{i}[{{}}]" for i in range(len(events))]
+
+
+async def answers_of(world: World, token: str, transport: str, events: list[str]) -> list[str]:
+    """Connect, send the events at once, and return as many packets that answer them."""
+    if transport == "websocket":
+        raw = await (await FrameWebsocket.open(world.url)).enter(token)
+        raw.writer.write(b"".join(masked(Opcode.TEXT, event.encode()) for event in events))
+        answers = [await raw.text() for _ in events]
         raw.writer.close()
+        return answers
+    path = "/v1/updates/?EIO=4&transport=polling"
+    path += "&sid=" + (await world.http.get(path)).text.split('"sid":"')[1].split('"')[0]
+    await world.http.post(path, content="40" + json.dumps({"token": token}))
+    assert (await world.http.get(path)).text.startswith("40{")
+    await world.http.post(path, content="\x1e".join(events))
+    return (await world.http.get(path)).text.split("\x1e")
