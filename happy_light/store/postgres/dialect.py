@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -60,22 +61,28 @@ def _builder(kind: type[msgspec.Struct], columns: tuple[str, ...]) -> Callable[[
     """
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
-    wide = {field.name: struct for field in described.fields if (struct := _wide(field.type)) is not None}
-    if wide:
-        return _wide_builder(kind, described, wide, columns)
-    fields = [(_position(field, columns), _conversion(field.type)) for field in described.fields]
-    if all(conversion is None for _, conversion in fields):
-        positions = [position for position, _ in fields]
-        if positions == list(range(len(columns))):
-            return lambda row: kind(*row)
+    positions: list[int] = []
+    makers: list[tuple[int, Callable[[Row], Any]]] = []
+    for number, field in enumerate(described.fields):
+        if isinstance(field.type, inspect.NoneType):
+            positions.append(len(columns))  # the None behind the columns
+        elif (struct := _wide(field.type)) is not None:
+            parts = [columns.index(f"{field.name}_{part.name}") for part in struct.fields]
+            positions.append(parts[0])
+            makers.append((number, _struct_maker(struct.cls, operator.itemgetter(*parts))))
+        else:
+            positions.append(columns.index(field.name))
+            if (convert := _conversion(field.type)) is not None:
+                makers.append((number, _maker(convert, positions[-1])))
+    assert len(positions) > 1  # of one, itemgetter makes no tuple
+    pick = operator.itemgetter(*positions)
 
     def build(row: Row) -> msgspec.Struct:
-        return kind(
-            *[
-                None if at is None else row[at] if convert is None or row[at] is None else convert(row[at])
-                for at, convert in fields
-            ]
-        )
+        values = list(pick((*row, None)))
+        for number, make in makers:
+            if values[number] is not None:
+                values[number] = make(row)
+        return kind(*values)
 
     return build
 
@@ -87,36 +94,12 @@ def _wide(kind: inspect.Type) -> inspect.StructType | None:
     return kind if isinstance(kind, inspect.StructType) and len(kind.fields) > 1 else None
 
 
-def _wide_builder(
-    kind: type[msgspec.Struct],
-    described: inspect.StructType,
-    wide: dict[str, inspect.StructType],
-    columns: tuple[str, ...],
-) -> Callable[[Row], msgspec.Struct]:
-    """Return what `_builder` does, for a struct with fields that have several columns."""
-    makers: list[Callable[[Row], Any]] = []
-    for field in described.fields:
-        struct = wide.get(field.name)
-        if struct is None:
-            makers.append(_value(_position(field, columns), _conversion(field.type)))
-        else:
-            positions = [columns.index(f"{field.name}_{part.name}") for part in struct.fields]
-            makers.append(_struct_value(struct.cls, positions))
-
-    return lambda row: kind(*[make(row) for make in makers])
+def _struct_maker(kind: type[Any], pick: Callable[[Row], tuple[Any, ...]]) -> Callable[[Row], Any]:
+    return lambda row: kind(*pick(row))
 
 
-def _value(at: int | None, convert: Callable[[Any], Any] | None) -> Callable[[Row], Any]:
-    return lambda row: None if at is None else row[at] if convert is None or row[at] is None else convert(row[at])
-
-
-def _struct_value(kind: type[msgspec.Struct], positions: list[int]) -> Callable[[Row], Any]:
-    return lambda row: None if row[positions[0]] is None else kind(*[row[at] for at in positions])
-
-
-def _position(field: inspect.Field, columns: tuple[str, ...]) -> int | None:
-    """Return the column of a field; None for a field that is always null."""
-    return None if isinstance(field.type, inspect.NoneType) else columns.index(field.name)
+def _maker(convert: Callable[[Any], Any], at: int) -> Callable[[Row], Any]:
+    return lambda row: convert(row[at])
 
 
 def _conversion(kind: inspect.Type) -> Callable[[Any], Any] | None:

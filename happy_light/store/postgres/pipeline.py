@@ -135,12 +135,33 @@ class Pipeline:
         self.query(text, ())
 
     def query(self, text: bytes, args: Sequence[Any]) -> Answer:
-        """Send one statement, and wait for it. Raises psycopg.Error."""
-        self.enter()
-        try:
-            return self.send(text, args)
-        finally:
-            self.leave()
+        """Run one statement outside a pipeline: one call of libpq, and less work than a pipeline of one statement.
+
+        Raises psycopg.Error.
+        """
+        values = self._values.dump_sequence(args, [PyFormat.AUTO] * len(args))
+        key = text, tuple(self._values.types or ())
+        name, formats = self._names.get(key), self._values.formats
+        if name is None and len(self._names) < _PREPARED_MAX:
+            self._prepared += 1
+            name = b"happy_%d" % self._prepared
+            self._require_success(self._libpq.prepare(name, text, key[1]))
+            self._names[key] = name
+        if name is None:
+            result = self._libpq.exec_params(text, values, key[1], formats, pq.Format.BINARY)
+        else:
+            result = self._libpq.exec_prepared(name, values, formats, pq.Format.BINARY)
+        self._require_success(result)
+        answer = Answer(self)
+        answer.result = result
+        return answer
+
+    def _require_success(self, result: pq.abc.PGresult) -> None:
+        if result.status not in _FAILED:
+            return
+        if self._libpq.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError(result.get_error_message())
+        raise error_from_result(result, encoding="utf-8")
 
     @property
     def failed(self) -> bool:
