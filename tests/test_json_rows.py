@@ -15,7 +15,7 @@ from happy_light.domains.avatar import avatar_of
 from happy_light.domains.messages import Content, Message
 from happy_light.domains.sessions.queries import ListedSession, Session
 from happy_light.errors import ServiceUnavailable
-from happy_light.store import ReadTransaction
+from happy_light.store import ReadTransaction, SizeLimit
 from happy_light.store.sqlite.dialect import DIALECT
 from happy_light.store.sqlite.json_rows import expression
 
@@ -41,9 +41,10 @@ def written(kind: type[Any], rows: list[tuple[Any, ...]], **options: Any) -> tup
     names = columns_of(kind)
     connection.execute(f"CREATE TABLE t ({', '.join(names)})")
     connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", rows)
-    found, last = ReadTransaction(connection, DIALECT).fetch_json(
-        kind, "SELECT * FROM t ORDER BY rowid", (), "max(seq)"
+    found, count, last = ReadTransaction(connection, DIALECT).fetch_small_json(
+        kind, "*", "FROM t ORDER BY rowid", (), SizeLimit("0", 0), "max(seq)"
     )
+    assert count == len(rows)
     return json_codec.encode(found), last
 
 

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from happy_light.bus import AccountDeleted, Audience, Bus, Ephemeral, Update
 from happy_light.config import postgres_url
 from happy_light.errors import BadRequest, ServiceUnavailable
-from happy_light.store import Database, ReadTransaction, SqliteEngine, Transaction
+from happy_light.store import Database, ReadTransaction, SizeLimit, SqliteEngine, Transaction
 from happy_light.store.engine import Engine
 from happy_light.store.postgres.engine import PostgresEngine
 from happy_light.store.postgres.writer import PostgresWriter
@@ -307,6 +308,28 @@ async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_write
     held = await Held(database).started()
     assert len(await asyncio.wait_for(database.read(keys, "a"), 10)) == 20
     await held.release()
+
+
+class Stored(msgspec.Struct):
+    """A row of kv."""
+
+    key: str
+    version: int
+
+
+async def test_a_list_is_read_only_if_each_of_its_rows_is_small(database: Database) -> None:
+    def found(tx: ReadTransaction, account: str, most: int) -> tuple[Any, int, Any]:
+        source = "FROM kv WHERE account_id = ? ORDER BY key DESC LIMIT ?"
+        limit = SizeLimit(tx.size_of("key"), most)
+        rows, count, last = tx.fetch_small_json(Stored, "key, version", source, (account, 2), limit, "min(key)")
+        return None if rows is None else msgspec.json.decode(msgspec.json.encode(rows)), count, last
+
+    for n in range(3):
+        await database.write("a", put, n)
+    listed = [{"key": "000000002", "version": 0}, {"key": "000000001", "version": 0}]
+    assert await database.read(found, "a", 9) == (listed, 2, "000000001")
+    assert await database.read(found, "a", 8) == (None, 0, None)
+    assert await database.read(found, "b", 9) == ([], 0, None)
 
 
 async def test_a_read_cannot_write(database: Database) -> None:

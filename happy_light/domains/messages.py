@@ -24,7 +24,7 @@ from happy_light.clients import Client
 from happy_light.context import ServerContext
 from happy_light.domains import sessions
 from happy_light.errors import SESSION_NOT_FOUND, ApiError, BadRequest
-from happy_light.http.large_lists import LargeList, has_large_rows, respond
+from happy_light.http.large_lists import LargeList, respond, small_rows
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.live import EventHandler
@@ -151,9 +151,10 @@ def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> Newest
     sessions.require_owned(tx, account_id, session_id)
     source, order = "FROM messages WHERE session_id = ?", "seq DESC"
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, LIST_MAX)
-    if has_large_rows(tx, f"SELECT {tx.size_of('content')} AS size {page}", args):
+    messages, *_ = tx.fetch_small_json(Message, _COLUMNS, page, args, small_rows(tx, "content"))
+    if messages is None:
         return _large_list(session_id, tx.fetch_all(f"SELECT seq {page}", args), True)
-    return NewestMessages(tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args)[0])
+    return NewestMessages(messages)
 
 
 def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: PageQuery) -> MessagePage | LargeList:
@@ -166,13 +167,13 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     source = f"FROM messages WHERE session_id = ? AND {condition}"
     page, args = f"{source} ORDER BY {order} LIMIT ?", (session_id, bound, query.limit)
     more = f"SELECT 1 {source} LIMIT 1"
-    if has_large_rows(tx, f"SELECT {tx.size_of('content')} AS size {page}", args):
+    messages, count, end = tx.fetch_small_json(Message, _COLUMNS, page, args, small_rows(tx, "content"), last)
+    if messages is None:
         seqs = tx.fetch_all(f"SELECT seq {page}", args)
         found = _large_list(session_id, seqs, query.before_seq is not None)
         found.others["hasMore"] = tx.fetch_one(more, (session_id, found.keys[-1])) is not None
         return found
-    messages, end = tx.fetch_json(Message, f"SELECT {_COLUMNS} {page}", args, last)
-    has_more = end is not None and tx.fetch_one(more, (session_id, end)) is not None
+    has_more = count == query.limit and tx.fetch_one(more, (session_id, end)) is not None
     return MessagePage(messages, has_more)
 
 
@@ -198,7 +199,7 @@ def _list_piece(
     order = "seq DESC" if descending else "seq"
     sessions.require_owned(tx, account_id, session_id)
     sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = ? AND seq BETWEEN ? AND ? ORDER BY {order}"
-    return tx.fetch_json(Message, sql, (session_id, min(seqs), max(seqs)))[0]
+    return tx.fetch_json(Message, sql, (session_id, min(seqs), max(seqs)))
 
 
 def append(

@@ -134,7 +134,7 @@ def list_some(
     if ids is not None:
         conditions += f" AND id IN ({', '.join('?' * len(ids))})"
     sql = f"SELECT {_COLUMNS} FROM projects WHERE {conditions} AND updated_at > ? ORDER BY updated_at DESC, id"
-    return Projects(tx.fetch_json(Project, sql, (*args, changed_since or 0))[0])
+    return Projects(tx.fetch_json(Project, sql, (*args, changed_since or 0)))
 
 
 def get_or_create(tx: Transaction, account_id: str, new: NewProject) -> Project:

@@ -7,7 +7,7 @@ out, and one that is changed is sent as it is then: the update of that change fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from happy_light.errors import ApiError, ServiceUnavailable
 from happy_light.http.body import ClientGone
 from happy_light.http.request import Request
 from happy_light.http.responses import JSON
-from happy_light.store import ReadTransaction
+from happy_light.store import ReadTransaction, SizeLimit
 
 ROW_MAX: Final = 16 * 1024  # bytes in the large columns of a row, for a list to be read at once
 PIECE_MAX: Final = 1024 * 1024  # bytes in the large columns of a piece; one row may have more
@@ -40,9 +40,9 @@ class LargeList:
     others: dict[str, Any]
 
 
-def has_large_rows(tx: ReadTransaction, sql: str, args: Sequence[Any]) -> bool:
-    """Whether a row of `sql`, which selects their `size`, has more than ROW_MAX bytes."""
-    return tx.fetch_one(f"SELECT 1 FROM ({sql}) sizes WHERE size > {ROW_MAX} LIMIT 1", args) is not None
+def small_rows(tx: ReadTransaction, *large: str) -> SizeLimit:
+    """Return the limit for `fetch_small_json`: ROW_MAX bytes in the large columns of a row."""
+    return SizeLimit(tx.size_of(*large), ROW_MAX)
 
 
 async def respond(request: Request[Any, Any], found: LargeList) -> Response:

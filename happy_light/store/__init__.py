@@ -16,7 +16,7 @@ from happy_light.store.engine import DiskUsage
 from happy_light.store.engines import engine_of, migrate, open_for_reading, require_postgres
 from happy_light.store.sqlite.engine import SqliteEngine
 from happy_light.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, create_or_migrate, open_readonly
-from happy_light.store.transaction import ReadTransaction, Row, Transaction
+from happy_light.store.transaction import ReadTransaction, Row, SizeLimit, Transaction
 from happy_light.store.version import SCHEMA_VERSION
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "DiskUsage",
     "ReadTransaction",
     "Row",
+    "SizeLimit",
     "SqliteEngine",
     "Transaction",
     "create_or_migrate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -11,6 +11,13 @@ from happy_light.bus import Event, InternalMessage
 
 Row = tuple[Any, ...]
 S = TypeVar("S", bound=msgspec.Struct)
+
+
+class SizeLimit(NamedTuple):
+    """How large a row of a list may be: the SQL for its size, and the largest that is allowed, both in bytes."""
+
+    size: str
+    most: int
 
 
 class Cursor(Protocol):
@@ -44,10 +51,20 @@ class Connection(Protocol):
 class Dialect(Protocol):
     """Where the engines' SQL differs."""
 
-    def fetch_json(
-        self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
-    ) -> tuple[bytes, Any]:
-        """Return the rows of `sql` as a JSON list of `kind`, and the aggregate `last` over them."""
+    def fetch_json(self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any]) -> bytes:
+        """Return the rows of `sql` as a JSON list of `kind`."""
+
+    def fetch_small_json(
+        self,
+        connection: Connection,
+        kind: type[msgspec.Struct],
+        columns: str,
+        source: str,
+        args: Sequence[Any],
+        limit: SizeLimit,
+        last: str,
+    ) -> tuple[bytes | None, int, Any]:
+        """Do what ReadTransaction.fetch_small_json does."""
 
     def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
         """Yield the rows of `sql` without loading all of them."""
@@ -81,15 +98,25 @@ class ReadTransaction:
         """Yield every row, however many there are; for commands, not for the short operations of a server."""
         return self._dialect.stream(self._connection, sql, args)
 
-    def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any], last: str = "NULL") -> tuple[list[S], Any]:
-        """Return the rows of `sql` as `kind`, and `last`, an aggregate over them (None if there are no rows).
+    def fetch_json(self, kind: type[S], sql: str, args: Sequence[Any]) -> list[S]:
+        """Return the rows of `sql` as `kind`.
 
         The columns of `sql` have the names of the fields of `kind`. A field that is a struct is one column if it has
         one field, else the columns `<field>_<field of it>`, and null if it may be that and the first of them is NULL.
         The list is encoded JSON that can only be put into an answer. Raises ServiceUnavailable if it is too large.
         """
-        rows, found = self._dialect.fetch_json(self._connection, kind, sql, args, last)
-        return cast("list[S]", msgspec.Raw(rows)), found
+        return cast("list[S]", msgspec.Raw(self._dialect.fetch_json(self._connection, kind, sql, args)))
+
+    def fetch_small_json(
+        self, kind: type[S], columns: str, source: str, args: Sequence[Any], limit: SizeLimit, last: str = "NULL"
+    ) -> tuple[list[S] | None, int, Any]:
+        """Return the rows of `SELECT columns source` as `fetch_json` does, how many there are, and `last`.
+
+        `last` is an aggregate over them, None if there are no rows. If a row is larger than the limit, none is read,
+        and None is returned for the list.
+        """
+        rows, count, found = self._dialect.fetch_small_json(self._connection, kind, columns, source, args, limit, last)
+        return None if rows is None else cast("list[S]", msgspec.Raw(rows)), count, found
 
     def size_of(self, *columns: str) -> str:
         """Return the SQL for the bytes of texts in UTF-8, which is faster than `length`; NULL has none."""

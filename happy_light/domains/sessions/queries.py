@@ -11,7 +11,7 @@ from starlette.responses import Response
 from happy_light import clock
 from happy_light.domains.avatar import AVATAR_COLUMNS, Avatar, avatar_of
 from happy_light.errors import INVALID_CURSOR, SESSION_NOT_FOUND, ApiError
-from happy_light.http.large_lists import LargeList, has_large_rows, respond
+from happy_light.http.large_lists import LargeList, respond, small_rows
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction, Row
@@ -115,18 +115,20 @@ def list_newest(tx: ReadTransaction, account_id: str) -> ListedSessions | LargeL
     """Return the 150 sessions that changed last, latest change first."""
     source = "FROM sessions WHERE account_id = ? ORDER BY updated_at DESC, id LIMIT ?"
     args = (account_id, LIST_MAX)
-    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
+    sessions, *_ = tx.fetch_small_json(ListedSession, COLUMNS, source, args, small_rows(tx, *_LARGE))
+    if sessions is None:
         return _large_list(tx.fetch_all(f"SELECT id {source}", args), ListedSession, "changed")
-    return ListedSessions(tx.fetch_json(ListedSession, f"SELECT {COLUMNS} {source}", args)[0])
+    return ListedSessions(sessions)
 
 
 def list_active(tx: ReadTransaction, account_id: str, limit: int) -> Sessions | LargeList:
     """Return the active sessions with a heartbeat in the last 15 minutes, latest heartbeat first."""
     source = "FROM sessions WHERE account_id = ? AND active = 1 AND active_at > ? ORDER BY active_at DESC LIMIT ?"
     args = (account_id, clock.now_ms() - ACTIVE_WITHIN, limit)
-    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
+    sessions, *_ = tx.fetch_small_json(Session, COLUMNS, source, args, small_rows(tx, *_LARGE))
+    if sessions is None:
         return _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "active")
-    return Sessions(tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args)[0])
+    return Sessions(sessions)
 
 
 def list_page(
@@ -142,14 +144,14 @@ def list_page(
         bounds = (account_id, changed_since)
     source = f"FROM sessions WHERE id IN ({ids} ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
     args = (*bounds, before or _AFTER_EVERY_ID, limit)
-    if has_large_rows(tx, f"SELECT {tx.size_of(*_LARGE)} AS size {source}", args):
+    sessions, count, last = tx.fetch_small_json(Session, COLUMNS, source, args, small_rows(tx, *_LARGE), "min(id)")
+    if sessions is None:
         found = _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "id")
         last = found.keys[-1]
         has_next = tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
         found.others.update(nextCursor=CURSOR_PREFIX + last if has_next else None, hasNext=has_next)
         return found
-    sessions, last = tx.fetch_json(Session, f"SELECT {COLUMNS} {source}", args, "min(id)")
-    has_next = last is not None and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
+    has_next = count == limit and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
     return Page(sessions, CURSOR_PREFIX + last if has_next else None, has_next)
 
 
@@ -167,7 +169,7 @@ def _list_piece(kind: type[Session], order: str, tx: ReadTransaction, account_id
     """Return those sessions of `ids` that are the account's."""
     places = ", ".join("?" * len(ids))
     sql = f"SELECT {COLUMNS} FROM sessions WHERE account_id = ? AND id IN ({places}) ORDER BY {_ORDERS[order]}"
-    return tx.fetch_json(kind, sql, (account_id, *ids))[0]
+    return tx.fetch_json(kind, sql, (account_id, *ids))
 
 
 def require_owned(tx: ReadTransaction, account_id: str, session_id: str) -> int:

@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from happy_light import json_codec
 from happy_light.store.postgres.connection import PostgresConnection
-from happy_light.store.transaction import Connection, Row
+from happy_light.store.transaction import Connection, Cursor, Row, SizeLimit
 
 _ESTIMATE_FROM: Final = 50_000  # rows from which a count is PostgreSQL's own estimate
 
@@ -20,18 +20,35 @@ _ESTIMATE_FROM: Final = 50_000  # rows from which a count is PostgreSQL's own es
 class PostgresDialect:
     """The differences that operations see; PostgreSQL otherwise takes the portable SQL."""
 
-    def fetch_json(
-        self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
-    ) -> tuple[bytes, Any]:
+    def fetch_json(self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any]) -> bytes:
         """Encode the rows here: PostgreSQL's own JSON functions take twice as long, both processes together."""
-        if last != "NULL":
-            sql = f"SELECT listed.*, {last} OVER () AS last FROM ({sql}) AS listed"
         cursor = connection.execute(sql, args)
+        return _encode(kind, cursor, cursor.fetchall())
+
+    def fetch_small_json(
+        self,
+        connection: Connection,
+        kind: type[msgspec.Struct],
+        columns: str,
+        source: str,
+        args: Sequence[Any],
+        limit: SizeLimit,
+        last: str,
+    ) -> tuple[bytes | None, int, Any]:
+        """Look at the sizes in the same statement, which has one row without the columns if one is too large."""
+        cursor = connection.execute(
+            f"WITH listed AS (SELECT {columns}, {limit.size} AS size {source}), "
+            f"totals AS (SELECT max(size) AS largest, {last} AS last FROM listed) "
+            f"SELECT {columns}, largest, last FROM totals LEFT JOIN listed ON largest <= {limit.most}",
+            args,
+        )
         rows = cursor.fetchall()
-        columns = tuple(column[0] for column in cursor.description)
-        found = rows[0][-1] if rows and last != "NULL" else None
-        build = _builder(kind, columns)
-        return json_codec.encode([build(row) for row in rows]), found
+        largest, found = rows[0][-2:]
+        if largest is None:
+            return b"[]", 0, None
+        if largest > limit.most:
+            return None, 0, None
+        return _encode(kind, cursor, rows), len(rows), found
 
     def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
         """Yield the rows of a cursor of PostgreSQL's, which is there in a transaction."""
@@ -50,6 +67,12 @@ class PostgresDialect:
         if estimate >= _ESTIMATE_FROM:
             return int(estimate)
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def _encode(kind: type[msgspec.Struct], cursor: Cursor, rows: Sequence[Row]) -> bytes:
+    """Return rows as a JSON list."""
+    build = _builder(kind, tuple(column[0] for column in cursor.description))
+    return json_codec.encode([build(row) for row in rows])
 
 
 @functools.cache

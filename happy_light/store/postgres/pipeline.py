@@ -139,7 +139,8 @@ class Pipeline:
 
         Raises psycopg.Error.
         """
-        values = self._values.dump_sequence(args, [PyFormat.AUTO] * len(args))
+        # Any: `exec_prepared` takes None, too, which its type does not say.
+        values: Any = self._values.dump_sequence(args, [PyFormat.AUTO] * len(args))
         key = text, tuple(self._values.types or ())
         name, formats = self._names.get(key), self._values.formats
         if name is None and len(self._names) < _PREPARED_MAX:

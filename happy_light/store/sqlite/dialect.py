@@ -10,22 +10,32 @@ import msgspec
 
 from happy_light.errors import ServiceUnavailable
 from happy_light.store.sqlite import json_rows
-from happy_light.store.transaction import Connection, Row
+from happy_light.store.transaction import Connection, Row, SizeLimit
 
 
 class SqliteDialect:
     """The differences that operations see; SQLite otherwise takes the portable SQL as it is."""
 
-    def fetch_json(
-        self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
-    ) -> tuple[bytes, Any]:
+    def fetch_json(self, connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any]) -> bytes:
         """Let SQLite write the list itself; see json_rows."""
-        query = f"SELECT CAST(group_concat({json_rows.expression(kind)}) AS BLOB), {last} FROM ({sql})"
-        try:
-            rows, found = connection.execute(query, args).fetchone()
-        except sqlite3.DataError:  # over 1 GB
-            raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
-        return b"[" + (rows or b"") + b"]", found
+        return _fetch_json(connection, kind, sql, args, "NULL")[0]
+
+    def fetch_small_json(
+        self,
+        connection: Connection,
+        kind: type[msgspec.Struct],
+        columns: str,
+        source: str,
+        args: Sequence[Any],
+        limit: SizeLimit,
+        last: str,
+    ) -> tuple[bytes | None, int, Any]:
+        """Look at the sizes first, which reads no long text."""
+        sizes = f"SELECT {limit.size} AS size {source}"
+        large = connection.execute(f"SELECT 1 FROM ({sizes}) WHERE size > {limit.most} LIMIT 1", args).fetchone()
+        if large is not None:
+            return None, 0, None
+        return _fetch_json(connection, kind, f"SELECT {columns} {source}", args, last)
 
     def stream(self, connection: Connection, sql: str, args: Sequence[Any]) -> Iterator[Row]:
         """Yield the rows as SQLite finds them."""
@@ -40,6 +50,18 @@ class SqliteDialect:
     def count(self, connection: Connection, table: str) -> int:
         """Return how many rows a table has, which reads an index of it."""
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def _fetch_json(
+    connection: Connection, kind: type[msgspec.Struct], sql: str, args: Sequence[Any], last: str
+) -> tuple[bytes, int, Any]:
+    """Return the rows as a JSON list, how many there are, and the aggregate `last` over them."""
+    query = f"SELECT CAST(group_concat({json_rows.expression(kind)}) AS BLOB), count(*), {last} FROM ({sql})"
+    try:
+        rows, count, found = connection.execute(query, args).fetchone()
+    except sqlite3.DataError:  # over 1 GB
+        raise ServiceUnavailable("The answer is too large; ask for fewer at a time") from None
+    return b"[" + (rows or b"") + b"]", count, found
 
 
 DIALECT: Final = SqliteDialect()
