@@ -20,6 +20,13 @@ class Body(msgspec.Struct):
     n: int
 
 
+class Stored(msgspec.Struct):
+    """What a list has of a row of kv."""
+
+    key: str
+    version: int
+
+
 def listening_bus(heard: Heard) -> Bus:
     """Return a bus that appends every event to `heard`."""
     bus = Bus()

@@ -21,7 +21,7 @@ from happy_light.store.engine import Engine
 from happy_light.store.postgres.engine import PostgresEngine
 from happy_light.store.postgres.writer import PostgresWriter
 from happy_light.store.sqlite.engine import SqliteWriter
-from tests.stores import Body, Heard, Held, add_account, keys, listening_bus, number, put, seq_of, updates
+from tests.stores import Body, Heard, Held, Stored, add_account, keys, listening_bus, number, put, seq_of, updates
 
 pytest_plugins = ["tests.service_fixtures"]
 
@@ -308,13 +308,6 @@ async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_write
     held = await Held(database).started()
     assert len(await asyncio.wait_for(database.read(keys, "a"), 10)) == 20
     await held.release()
-
-
-class Stored(msgspec.Struct):
-    """A row of kv."""
-
-    key: str
-    version: int
 
 
 async def test_a_list_is_read_only_if_each_of_its_rows_is_small(database: Database) -> None:
