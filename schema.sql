@@ -70,7 +70,7 @@ CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
 CREATE TABLE devices (
     account_id   TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
     id           TEXT NOT NULL,
-    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older', 'secret')),
     approved_by  TEXT,                               -- the device that approved it; may be gone
     client       TEXT,                               -- name and version of its program
     address      TEXT,                               -- where it signed in from

@@ -92,7 +92,7 @@ async def moved(tmp_path: Path, start: Start) -> tuple[Account, str, Path]:
         counts = exported(server.folder, alice.id, tmp_path / "alice.jsonl")
     assert counts == {
         "accounts": 1, "sessions": 2, "messages": 4, "machines": 1, "artifacts": 1, "access_keys": 1, "kv": 2,
-        "vendor_tokens": 1, "relationships": 2, "feed_items": 1, "devices": 1, "files": 1,
+        "vendor_tokens": 1, "relationships": 2, "feed_items": 1, "devices": 2, "files": 1,
     }  # fmt: skip
     assert server.stop() == 0
     return alice, session, tmp_path / "alice.jsonl"

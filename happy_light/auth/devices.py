@@ -1,7 +1,7 @@
 """Devices: who is signed in to an account. A token is valid as long as its device is recorded here.
 
-A device's id is the `jti` of its token. Tokens that other servers and older versions made have no record: all of an
-account's are one device, whose id is UNKNOWN.
+A device's id is the `jti` of its token. Tokens that other servers and older versions made, or programs that have the
+master secret, have no record: all of an account's are one device, whose id is UNKNOWN, until it is signed out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ DEVICES_MAX: Final = 1_000  # devices of an account; one more signs out the one 
 IDLE_MAX: Final = 365 * 86_400_000  # ms without a request after which `prune` signs a device out
 CLIENT_MAX: Final = 100  # characters of a client's name that are kept
 
-Kind = Literal["signature", "terminal", "link", "import", "older"]
+_SEEN: Final = "(kind <> 'secret' OR last_seen_at > created_at)"
+Kind = Literal["signature", "terminal", "link", "import", "older", "secret"]
 """How a device came: by the signature of the account's key, as an approved terminal, as a second device that was
-linked, with an import, or before devices were recorded."""
+linked, with an import, before devices were recorded, or with a token that a program made that has the master secret."""
 
 
 class Device(Outgoing):
@@ -87,10 +88,10 @@ def is_recorded(tx: ReadTransaction, account_id: str, device_id: str) -> bool:
 
 
 def list_devices(tx: ReadTransaction, account_id: str) -> list[Device]:
-    """Return the devices of an account, those seen last first."""
+    """Return the devices of an account, those seen last first. One of kind "secret" is left out until it is seen."""
     rows = tx.fetch_all(
         "SELECT id, kind, approved_by, client, address, created_at, last_seen_at FROM devices WHERE account_id = ? "
-        "ORDER BY last_seen_at DESC, created_at DESC, id",
+        f"AND {_SEEN} ORDER BY last_seen_at DESC, created_at DESC, id",
         (account_id,),
     )
     return [Device(*row) for row in rows]
@@ -128,8 +129,9 @@ def sign_out_all(tx: Transaction, account_id: str) -> None:
 
 
 def find_idle(tx: ReadTransaction, before: int) -> list[tuple[str, str]]:
-    """Return (account, device) of each device that was not seen since `before` (ms)."""
-    rows = tx.fetch_all("SELECT account_id, id FROM devices WHERE last_seen_at < ?", (before,))
+    """Return (account, device) of each device that was not seen since `before` (ms), but for those never seen."""
+    sql = f"SELECT account_id, id FROM devices WHERE last_seen_at < ? AND {_SEEN}"
+    rows = tx.fetch_all(sql, (before,))
     return [(row[0], row[1]) for row in rows]
 
 

@@ -71,7 +71,7 @@ CREATE INDEX auth_requests_by_account ON auth_requests (account_id);
 CREATE TABLE devices (
     account_id   text COLLATE "C" NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
     id           text COLLATE "C" NOT NULL,
-    kind         text COLLATE "C" NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    kind         text COLLATE "C" NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older', 'secret')),
     approved_by  text COLLATE "C",                   -- the device that approved it; may be gone
     client       text COLLATE "C",                   -- name and version of its program
     address      text COLLATE "C",                   -- where it signed in from

@@ -68,6 +68,7 @@ def get_or_create_account(tx: Transaction, public_key: bytes, registration: str)
         "INSERT INTO accounts (id, public_key, created_at, updated_at) VALUES (?, ?, ?, ?)",
         (id, key, tx.now, tx.now),
     )
+    devices.record_unknown(tx, "secret", id)
     return id, 0
 
 

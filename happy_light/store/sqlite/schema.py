@@ -71,7 +71,7 @@ _DEVICES: Final = """
 CREATE TABLE devices (
     account_id   TEXT NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
     id           TEXT NOT NULL,
-    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older')),
+    kind         TEXT NOT NULL CHECK (kind IN ('signature', 'terminal', 'link', 'import', 'older', 'secret')),
     approved_by  TEXT,
     client       TEXT,
     address      TEXT,
