@@ -125,6 +125,11 @@ async def world(processes: list[Process]) -> AsyncIterator[World]:
         yield world
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` starts: they wait often, but each needs some CPU before its first test."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of the database."""
     parser.addoption(

@@ -29,6 +29,8 @@ from tests.s3_services import Moto, Rclone
 from tests.test_blobs import UUID, content
 from tests.test_bucket import SIZE_MAX, empty, environ, objects
 
+pytestmark = pytest.mark.slow  # starts two S3 servers
+
 __all__ = ["empty"]
 
 pytest_plugins = ["tests.service_fixtures"]

@@ -18,6 +18,8 @@ from happy_light.server import Server
 from tests.client import World
 from tests.conftest import SECRET
 
+pytestmark = pytest.mark.slow  # starts a server for each test
+
 Inside = Callable[..., Awaitable[Server]]
 DAY = 86_400_000  # ms
 REAL = time.time_ns

@@ -23,6 +23,8 @@ from tests.postgres_fixtures import cut, opened, until
 from tests.services import Postgres
 from tests.stores import Heard, add_account, keys, listening_bus, number, put, seq_of, updates
 
+pytestmark = pytest.mark.slow  # stops PostgreSQL and waits for it
+
 pytest_plugins = ["tests.service_fixtures", "tests.postgres_fixtures"]
 
 

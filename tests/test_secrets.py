@@ -27,6 +27,8 @@ from tests.conftest import Process
 from tests.raw_connections import Connection, PacketWebsocket
 from tests.webapp import ask, build, running
 
+pytestmark = pytest.mark.slow  # starts a server for each test
+
 Inside = Callable[[], Awaitable[Server]]
 PACKAGE = Path(happy_light.__file__).parent
 

@@ -18,6 +18,8 @@ from tests import services
 from tests.s3_services import S3, Moto, Rclone
 from tests.services import Databases, Postgres, Redis
 
+pytestmark = pytest.mark.slow  # starts and kills services
+
 pytest_plugins = ["tests.service_fixtures"]
 
 
