@@ -15,6 +15,7 @@ from happy_light.bus import SignedOut
 from happy_light.domains.presence.operations import Key, store_heartbeats
 from happy_light.http import large_lists
 from happy_light.server import Server
+from happy_light.store import ReadTransaction
 from tests.client import Account, World
 from tests.raw_connections import Connection
 
@@ -172,3 +173,21 @@ async def test_nothing_more_is_read_for_a_client_that_has_left(inside: Inside, m
         raw.writer.transport.abort()
         await asyncio.wait_for(ended.wait(), 20)
         assert 0 < reads[0] < COUNT
+
+
+async def test_large_rows_that_are_deleted_before_they_are_listed(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement that looks at the sizes finds a large row, and the one that lists the rows finds none."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        other = await world.account()
+        monkeypatch.setattr(ReadTransaction, "fetch_small_json", lambda *_: (None, 0, None))
+        messages = await alice.ok("GET", f"/v3/sessions/{session}/messages")
+        assert messages == {"messages": [], "hasMore": False}
+        assert await alice.ok("GET", f"/v1/sessions/{session}/messages") == {"messages": []}
+        assert await other.ok("GET", "/v1/sessions") == {"sessions": []}
+        assert await other.ok("GET", "/v2/sessions") == {"sessions": [], "nextCursor": None, "hasNext": False}
+        assert await other.ok("GET", "/v2/sessions/active") == {"sessions": []}

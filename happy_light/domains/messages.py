@@ -171,7 +171,8 @@ def list_page(tx: ReadTransaction, account_id: str, session_id: str, query: Page
     if messages is None:
         seqs = tx.fetch_all(f"SELECT seq {page}", args)
         found = _large_list(session_id, seqs, query.before_seq is not None)
-        found.others["hasMore"] = tx.fetch_one(more, (session_id, found.keys[-1])) is not None
+        # None are left if the session was deleted since the sizes were read.
+        found.others["hasMore"] = bool(seqs) and tx.fetch_one(more, (session_id, found.keys[-1])) is not None
         return found
     has_more = count == query.limit and tx.fetch_one(more, (session_id, end)) is not None
     return MessagePage(messages, has_more)

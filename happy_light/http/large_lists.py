@@ -124,6 +124,8 @@ async def _send(send: Send, body: bytes) -> None:
 
 def _read_piece(tx: ReadTransaction, account_id: str, found: LargeList, start: int) -> tuple[list[Any], int]:
     """Return the rows of one piece, and where in the keys the next one starts."""
+    if not found.keys:
+        return [], 0
     size = 0
     for end in range(start, len(found.keys)):
         size += found.size(tx, account_id, found.keys[end])

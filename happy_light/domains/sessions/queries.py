@@ -147,8 +147,8 @@ def list_page(
     sessions, count, last = tx.fetch_small_json(Session, COLUMNS, source, args, small_rows(tx, *_LARGE), "min(id)")
     if sessions is None:
         found = _large_list(tx.fetch_all(f"SELECT id {source}", args), Session, "id")
-        last = found.keys[-1]
-        has_next = tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
+        last = found.keys[-1] if found.keys else ""  # all were deleted since their sizes were read
+        has_next = bool(last) and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
         found.others.update(nextCursor=CURSOR_PREFIX + last if has_next else None, hasNext=has_next)
         return found
     has_next = count == limit and tx.fetch_one(f"{ids} LIMIT 1", (*bounds, last)) is not None
