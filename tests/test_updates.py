@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from happy_light.bus import Audience, Committed, SharedBus
+from happy_light.bus import Audience, Committed, DeviceSignedOut, SharedBus
 from happy_light.cluster.updates import UpdateFeed, read_positions
 from happy_light.store import Database
 
@@ -36,5 +36,37 @@ async def test_a_gap_is_read_in_time_after_one_that_was_read_before() -> None:
             async with asyncio.timeout(4):  # a read that is not answered is asked for again after 5 s
                 await heard.wait()
             heard.clear()
+    finally:
+        feed.stop()
+
+
+class Positions:
+    """A database whose only account has signed out so many devices."""
+
+    sign_outs = 4
+
+    async def read(self, operation: Any, account_ids: list[str]) -> Any:
+        """Return the positions of a feed's accounts."""
+        return dict.fromkeys(account_ids, (0, 0, self.sign_outs))
+
+
+async def test_a_sign_out_that_was_missed_is_found_though_a_later_one_was_heard_of() -> None:
+    database, bus, heard = Positions(), SharedBus(), list[DeviceSignedOut]()
+    feed = UpdateFeed(cast(Database, database), bus, lambda _: None)
+    bus.subscribe(DeviceSignedOut, feed.device_signed_out)
+    bus.subscribe(DeviceSignedOut, heard.append)
+    await feed.open("alice")
+    try:
+        database.sign_outs = 6
+        bus.deliver(DeviceSignedOut("alice", "laptop", 6))  # the fifth got lost on its way
+        for _ in range(4):
+            await feed.sweep()
+        assert heard == [DeviceSignedOut("alice", "laptop", 6), DeviceSignedOut("alice", None, 6)]
+        database.sign_outs = 8
+        for number in (7, 8):
+            bus.deliver(DeviceSignedOut("alice", "phone", number))
+        for _ in range(4):
+            await feed.sweep()
+        assert len(heard) == 4, "all that there were are known"
     finally:
         feed.stop()

@@ -56,7 +56,7 @@ class UpdateFeed:
         self.sequencer: Sequencer[Committed] = Sequencer(lambda update: len(update.frame))
         self._generations: dict[str, int] = {}
         self._device_sign_outs: dict[str, tuple[int, int]] = {}
-        """By account: how many sign-outs of devices were heard of, and how many the last sweep found."""
+        """By account: up to which number every sign-out of a device was heard of, and which the last sweep found."""
         self._timer: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self.delays = Timing()
@@ -193,10 +193,13 @@ class UpdateFeed:
             self._device_sign_outs[account_id] = (max(heard, found), number)
 
     def device_signed_out(self, message: DeviceSignedOut) -> None:
-        """Note that a sign-out of a device was heard of, so that a sweep does not act on it again."""
+        """Note that a sign-out of a device was heard of, so that a sweep does not act on it again.
+
+        One whose number shows that another was missed is not noted: the sweep is to act then.
+        """
         known = self._device_sign_outs.get(message.account_id)
-        if known is not None:
-            self._device_sign_outs[message.account_id] = (max(known[0], message.number), known[1])
+        if known is not None and (message.device_id is None or message.number == known[0] + 1):
+            self._device_sign_outs[message.account_id] = (message.number, known[1])
 
     def signed_out(self, account_id: str) -> None:
         """Note that a sign-out was heard of, so that the sweep does not act on it again."""
