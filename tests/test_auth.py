@@ -233,7 +233,7 @@ async def test_pairing_requests_expire(tmp_path: Any) -> None:
         phone, terminal = NewDevice("phone", "signature", None, None), NewDevice("t", "terminal", None, None)
         await store.write(account, devices.record, phone, None)
         await store.write(account, auth.approve_pairing, "terminal", answered, "x", "phone")
-        picked_up, _ = await store.write(account, auth.pick_up, "terminal", answered, terminal)
+        picked_up = await store.write(account, auth.pick_up, "terminal", answered, terminal)
         assert picked_up is not None and (picked_up.response, picked_up.device_id) == ("x", "t")
         await store.write_for((), age, "terminal", lonely, day - 60_000)
         await store.write_for((), age, "terminal", answered, ten_minutes - 60_000)

@@ -12,7 +12,6 @@ import pytest
 
 from happy_light import clock, config
 from happy_light.admin import account_admin, clock_check, prune
-from happy_light.bus import SignedOut
 from happy_light.domains.presence.operations import end_session
 from happy_light.server import Server
 from tests.client import World
@@ -111,7 +110,6 @@ async def test_a_clock_that_is_set_while_the_server_runs(
         assert [each["id"] for each in page["messages"]] == sorted(each["id"] for each in page["messages"])
         assert len(await ui.updates()) == 2
         await server.database.write(alice.id, account_admin.sign_out)
-        server.context.bus.publish(SignedOut(alice.id))
         assert (await alice.get("/v1/account/profile")).status_code == 401
         alice = await world.account(alice.key)
         await alice.ok("GET", "/v1/account/profile")

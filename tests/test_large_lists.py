@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from happy_light.admin import account_admin
-from happy_light.bus import SignedOut
 from happy_light.domains.presence.operations import Key, store_heartbeats
 from happy_light.http import large_lists
 from happy_light.server import Server
@@ -138,7 +137,6 @@ async def test_a_sign_out_ends_a_list_that_is_being_sent(inside: Inside) -> None
             data = await raw.reader.read(1)
             raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await server.database.write(alice.id, account_admin.sign_out)
-            server.context.bus.publish(SignedOut(alice.id))
             raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
             data += await raw.reader.read()
         assert data.startswith(b"HTTP/1.1 200") and not data.endswith(b"0\r\n\r\n")

@@ -19,7 +19,6 @@ import happy_light
 from happy_light import app
 from happy_light.admin import account_admin
 from happy_light.auth import devices
-from happy_light.bus import SignedOut
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import World, b64, uid
@@ -96,7 +95,6 @@ async def test_nobody_slips_in_while_a_sign_out_is_under_way(inside: Inside, mon
                 if operation.__name__ == "_accepts":
                     monkeypatch.undo()
                     await server.database.write(alice.id, account_admin.sign_out)
-                    server.context.bus.publish(SignedOut(alice.id))
                 return result
 
             return meanwhile()
@@ -121,7 +119,6 @@ async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Ins
         await connection.send(start.encode() + body[:10])
         await bob.get("/v1/machines")  # by now the other request waits for the rest of its body
         await server.database.write(alice.id, account_admin.sign_out)
-        server.context.bus.publish(SignedOut(alice.id))
         await connection.send(body[10:])
         answer = await connection.answer()
         assert (answer.status, answer.json()) == (401, {"error": "Invalid token"})
@@ -130,6 +127,26 @@ async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Ins
 
 
 @pytest.mark.parametrize("kind", ["", "account/"])
+def sign_out_each(tx: Transaction, account_id: str) -> None:
+    """Sign every device of the account out, one by one."""
+    for device in devices.list_devices(tx, account_id):
+        devices.sign_out_device(tx, account_id, device.id)
+
+
+@pytest.mark.parametrize("end", [account_admin.sign_out, account_admin.disable, sign_out_each])
+async def test_a_sign_out_whose_caller_is_cut_off_holds_at_once(
+    inside: Inside, end: Callable[[Transaction, str], Any]
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        socket = await alice.socket()
+        server.database.write(alice.id, end).cancel()
+        async with asyncio.timeout(5):
+            await socket.dropped.wait()
+        assert (await alice.get("/v1/machines")).status_code == 401
+
+
 @pytest.mark.parametrize("end", [account_admin.sign_out, account_admin.disable])
 @pytest.mark.parametrize("picked_up", [False, True])
 async def test_an_approved_pairing_gives_no_token_after_a_sign_out(
@@ -143,7 +160,6 @@ async def test_an_approved_pairing_gives_no_token_after_a_sign_out(
         if picked_up:
             assert (await world.http.post(f"/v1/auth/{kind}request", json=device)).json()["state"] == "authorized"
         await server.database.write(alice.id, end)
-        server.context.bus.publish(SignedOut(alice.id))
         answer = (await world.http.post(f"/v1/auth/{kind}request", json=device)).json()
         assert answer["state"] == "requested"
         assert "token" not in answer
@@ -167,7 +183,6 @@ async def test_a_pairing_read_before_a_sign_out_gives_a_token_that_is_invalid(
                 result = await original(operation, *args)
                 monkeypatch.undo()
                 await server.database.write(alice.id, account_admin.sign_out)
-                server.context.bus.publish(SignedOut(alice.id))
                 await asyncio.sleep(1.1)  # tokens say the second in which they were made
                 return result
 
@@ -190,7 +205,6 @@ async def test_a_sign_out_does_not_depend_on_the_clock(inside: Inside) -> None:
             tx.execute("UPDATE accounts SET tokens_since = 2 * tokens_since WHERE id = ?", (account_id,))
 
         await server.database.write(alice.id, sign_out)
-        server.context.bus.publish(SignedOut(alice.id))
         assert (await alice.get("/v1/machines")).status_code == 401
         again = await world.account(alice.key)
         await again.ok("GET", "/v1/machines")
@@ -205,7 +219,6 @@ async def test_tokens_without_a_generation_are_valid_until_the_next_sign_out(ins
         await server.database.write_for((alice.id,), devices.record_unknown, "older", alice.id)
         await alice.ok("GET", "/v1/machines")
         await server.database.write(alice.id, account_admin.sign_out)
-        server.context.bus.publish(SignedOut(alice.id))
         assert (await alice.get("/v1/machines")).status_code == 401
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from happy_light.bus import AccountDeleted, Audience, Bus, Ephemeral, Update
+from happy_light.bus import Audience, Bus, Ephemeral, SignedOut, Update
 from happy_light.config import postgres_url
 from happy_light.errors import BadRequest, ServiceUnavailable
 from happy_light.store import Database, ReadTransaction, SizeLimit, SqliteEngine, Transaction
@@ -258,20 +258,20 @@ async def test_of_an_account_that_the_group_deletes_no_update_is_sent(database: 
 
 async def test_internal_messages_are_published_after_the_commit_and_only_then(new_engine: NewEngine) -> None:
     bus = Bus()
-    told: list[AccountDeleted] = []
-    bus.subscribe(AccountDeleted, told.append)
+    told: list[SignedOut] = []
+    bus.subscribe(SignedOut, told.append)
     database = Database(new_engine(), bus)
     await database.open()
 
     def announce(tx: Transaction, id: str, fail: bool) -> None:
-        tx.publish(AccountDeleted(id))
+        tx.publish(SignedOut(id))
         if fail:
             raise BadRequest("no")
 
     await database.write("a", announce, False)
     with pytest.raises(BadRequest):
         await database.write("b", announce, True)
-    assert told == [AccountDeleted("a")]
+    assert told == [SignedOut("a")]
     await database.close()
 
 

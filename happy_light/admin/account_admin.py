@@ -23,7 +23,6 @@ from happy_light.admin.account_list import Account, AccountList, description, fi
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
 from happy_light.auth import devices
 from happy_light.auth.authentication import DELETED
-from happy_light.bus import AccountDeleted, SignedOut
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
@@ -133,7 +132,6 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
     """Delete an account in batches. What is left after an interruption is deleted by the next call."""
     name = await context.database.read(description, account_id)
     sessions, projects, total = await context.database.write(account_id, disable)
-    context.bus.publish(SignedOut(account_id))
     messages = size = 0
     for session_id in sessions:
         while count := await context.database.write(account_id, delete_messages, session_id):
@@ -144,7 +142,6 @@ async def delete_everything(context: ServerContext, account_id: str, progress: P
     for prefix in [*prefixes, f"public/users/{account_id}/"]:
         size += await stored_files.delete_stored(context.blobs, prefix)
     await context.database.write(account_id, delete_account)
-    context.bus.publish(AccountDeleted(account_id))
     log.info("account %s is deleted: %d messages, %d bytes of files", name, messages, size)
     return Deleted(account_id, messages, size)
 
@@ -182,7 +179,6 @@ async def post_sign_out(request: Request[None, None]) -> AccountSignedOut:
     """Sign an account out everywhere."""
     account_id = await id_of(request)
     await request.context.database.write(account_id, sign_out)
-    request.context.bus.publish(SignedOut(account_id))
     name = await request.context.database.read(description, account_id)
     log.info("account %s is signed out everywhere", name)
     return AccountSignedOut(account_id)

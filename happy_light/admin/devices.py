@@ -9,19 +9,15 @@ for all tokens that other servers and older versions made.
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from happy_light.admin.account_admin import UNKNOWN_ACCOUNT, id_of
-from happy_light.admin.account_list import description
 from happy_light.auth.devices import Device, find_idle, list_devices, sign_out_device
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Outgoing
-
-log = logging.getLogger(__name__)
 
 UNKNOWN_DEVICE: Final = ErrorResponse(404, "The account has no device with this id")
 
@@ -44,13 +40,7 @@ class DeviceEnded(Outgoing):
 # -------------------------------------------------------------------------------------- operations
 async def sign_out(context: ServerContext, account_id: str, device_id: str, idle_since: int | None = None) -> bool:
     """Sign a device out in every process; with `idle_since` (ms) only if it was not seen from then on."""
-    message = await context.database.write(account_id, sign_out_device, device_id, idle_since)
-    if message is None:
-        return False
-    context.bus.publish(message)
-    name = await context.database.read(description, account_id)
-    log.info("account %s: device %s is signed out", name, device_id)
-    return True
+    return await context.database.write(account_id, sign_out_device, device_id, idle_since)
 
 
 async def forget_idle(context: ServerContext, before: int, *, dry_run: bool) -> int:

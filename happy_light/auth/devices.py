@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from happy_light.bus import DeviceSignedOut
+from happy_light.bus import DeviceSignedOut, SignedOut
 from happy_light.store import ReadTransaction, Transaction
 from happy_light.wire import Outgoing
 
@@ -55,20 +55,20 @@ class NewDevice(msgspec.Struct, frozen=True):
     address: str | None
 
 
-def record(tx: Transaction, account_id: str, device: NewDevice, approved_by: str | None) -> list[DeviceSignedOut]:
-    """Record a device of the account. Return what has to be published if others were signed out to make room."""
+def record(tx: Transaction, account_id: str, device: NewDevice, approved_by: str | None) -> None:
+    """Record a device of the account. If there are too many, others are signed out to make room."""
     idle = tx.fetch_all(
         f"SELECT id FROM devices WHERE account_id = ? AND id <> '{UNKNOWN}' ORDER BY last_seen_at DESC, id "
         "LIMIT ? OFFSET ?",
         (account_id, DEVICES_MAX, DEVICES_MAX - 1),
     )
-    ended = [sign_out_device(tx, account_id, row[0]) for row in idle]
+    for row in idle:
+        sign_out_device(tx, account_id, row[0])
     tx.execute(
         "INSERT INTO devices (account_id, id, kind, approved_by, client, address, created_at, last_seen_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (account_id, device.id, device.kind, approved_by, device.client, device.address, tx.now, tx.now),
     )
-    return [message for message in ended if message is not None]
 
 
 def record_unknown(tx: Transaction, kind: Kind, account_id: str | None = None) -> None:
@@ -97,20 +97,17 @@ def list_devices(tx: ReadTransaction, account_id: str) -> list[Device]:
     return [Device(*row) for row in rows]
 
 
-def sign_out_device(
-    tx: Transaction, account_id: str, device_id: str, idle_since: int | None = None
-) -> DeviceSignedOut | None:
-    """Sign a device out, and end the pairings that it approved and that nobody has picked up.
+def sign_out_device(tx: Transaction, account_id: str, device_id: str, idle_since: int | None = None) -> bool:
+    """Sign a device out in every process, and end the pairings that it approved and that nobody has picked up.
 
-    With `idle_since` (ms) only if it was not seen from then on. Returns what has to be published after the commit,
-    None if there is no such device.
+    With `idle_since` (ms) only if it was not seen from then on. Returns whether there was such a device.
     """
     deleted = tx.execute(
         "DELETE FROM devices WHERE account_id = ? AND id = ? AND last_seen_at < coalesce(?, last_seen_at + 1)",
         (account_id, device_id, idle_since),
     )
     if not deleted:
-        return None
+        return False
     tx.execute(
         "DELETE FROM auth_requests WHERE account_id = ? AND (device_id = ? OR (device_id IS NULL AND approved_by = ?))",
         (account_id, device_id, device_id),
@@ -120,12 +117,14 @@ def sign_out_device(
         (account_id,),
     )
     assert row is not None  # devices refer to their account
-    return DeviceSignedOut(account_id, device_id, row[0])
+    tx.publish(DeviceSignedOut(account_id, device_id, row[0]))
+    return True
 
 
 def sign_out_all(tx: Transaction, account_id: str) -> None:
-    """Delete every device of an account, for a sign-out everywhere."""
+    """Sign every device of an account out in every process; its tokens get a new generation besides."""
     tx.execute("DELETE FROM devices WHERE account_id = ?", (account_id,))
+    tx.publish(SignedOut(account_id))
 
 
 def find_idle(tx: ReadTransaction, before: int) -> list[tuple[str, str]]:

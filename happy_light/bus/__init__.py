@@ -1,7 +1,6 @@
 """Events, their audiences, internal messages, and the bus that delivers them."""
 
 from happy_light.bus.events import (
-    AccountDeleted,
     Audience,
     BusMessage,
     Committed,
@@ -22,7 +21,6 @@ from happy_light.bus.events import (
 from happy_light.bus.memory import Bus, SharedBus
 
 __all__ = [
-    "AccountDeleted",
     "Audience",
     "Bus",
     "BusMessage",

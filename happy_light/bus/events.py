@@ -132,12 +132,6 @@ class DeviceSignedOut(msgspec.Struct, frozen=True, tag="device-signed-out"):
     number: int
 
 
-class AccountDeleted(msgspec.Struct, frozen=True, tag="account-deleted"):
-    """An account was deleted: its sockets close and whatever is kept in memory for it is dropped."""
-
-    account_id: str
-
-
 class RegistrationChanged(msgspec.Struct, frozen=True, tag="registration-changed"):
     """Who may make an account has changed."""
 
@@ -150,7 +144,7 @@ class SetInactive(msgspec.Struct, frozen=True, tag="set-inactive"):
     id: str
 
 
-InternalMessage = Muted | Unmuted | SignedOut | DeviceSignedOut | AccountDeleted | RegistrationChanged | SetInactive
+InternalMessage = Muted | Unmuted | SignedOut | DeviceSignedOut | RegistrationChanged | SetInactive
 """What every process of the server must hear; no client does."""
 
 

@@ -233,7 +233,9 @@ class Server:
         self.keys.tokens.forget(message.account_id, message.device_id)
         if message.device_id is None:
             self._drop_sockets(message.account_id)  # those of the other devices come back by themselves
-        elif self.context.serving:
+            return
+        log.info("account %s: device %s is signed out", message.account_id, message.device_id)
+        if self.context.serving:
             self.app.live.sign_out_device(message.account_id, message.device_id)
 
     def _drop_sockets(self, account_id: str) -> None:

@@ -13,9 +13,8 @@ from happy_light import clock, ids, json_codec
 from happy_light.auth import devices
 from happy_light.auth.device_activity import FLUSH_INTERVAL
 from happy_light.auth.devices import NewDevice
-from happy_light.bus import DeviceSignedOut
 from happy_light.context import ServerContext
-from happy_light.domains.auth.sign_in import SignedIn, make_token, new_device, publish_ended, verify_challenge
+from happy_light.domains.auth.sign_in import SignedIn, make_token, new_device, verify_challenge
 from happy_light.errors import (
     INVALID_CHALLENGE,
     INVALID_PUBLIC_KEY,
@@ -153,21 +152,22 @@ def request_pairing(tx: Transaction, kind: Kind, public_key: bytes, supports_v2:
 
 def pick_up(
     tx: Transaction, account_id: str, kind: Kind, public_key: bytes, device: NewDevice
-) -> tuple[PairingRequest | None, list[DeviceSignedOut]]:
+) -> PairingRequest | None:
     """Record the device whose request the account has approved, unless it is recorded already: polls may overlap.
 
-    Returns the request, and what has to be published (`devices.record`). The request is None if it was withdrawn.
+    Returns the request, None if it was withdrawn.
     """
     pairing = find_pairing(tx, kind, public_key)
     if pairing is None or pairing.account_id != account_id or pairing.device_id is not None:
-        return pairing, []
+        return pairing
     tx.execute(
         "UPDATE auth_requests SET picked_up_at = coalesce(picked_up_at, ?), device_id = ? "
         "WHERE id = ? AND account_id = ?",
         (tx.now, device.id, pairing.id, account_id),
     )
     pairing.device_id = device.id
-    return pairing, devices.record(tx, account_id, device, pairing.approved_by)
+    devices.record(tx, account_id, device, pairing.approved_by)
+    return pairing
 
 
 def approve_pairing(
@@ -222,8 +222,7 @@ async def _request_pairing(request: Request[PairingBody, None], kind: Kind) -> P
         _log_pairing(request, kind, pairing)
     if pairing.account_id is not None and pairing.device_id is None:
         device = new_device(request, "terminal" if kind == "terminal" else "link")
-        picked_up, ended = await database.write(pairing.account_id, pick_up, kind, key, device)
-        publish_ended(request.context, ended)
+        picked_up = await database.write(pairing.account_id, pick_up, kind, key, device)
         # None if the account, or the device that approved it, was signed out meanwhile.
         if picked_up is None:
             picked_up = await database.write_for((), request_pairing, kind, key, supports_v2)

@@ -12,7 +12,6 @@ from happy_light.auth import devices
 from happy_light.auth.challenges import Challenges, verify_signature
 from happy_light.auth.devices import NewDevice, client_name
 from happy_light.auth.fingerprints import fingerprint
-from happy_light.bus import DeviceSignedOut
 from happy_light.context import ServerContext
 from happy_light.domains import account, files
 from happy_light.domains.account import Profile
@@ -145,15 +144,15 @@ async def verify_challenge(
 
     device = new_device(request, "signature")
 
-    def operation(tx: Transaction) -> tuple[str, int, list[DeviceSignedOut]]:
+    def operation(tx: Transaction) -> tuple[str, int]:
         if made_at is not None:
             use_challenge(tx, challenge, made_at)
         account_id, generation = get_or_create_account(tx, public_key, context.settings.registration)
-        return account_id, generation, devices.record(tx, account_id, device, None)
+        devices.record(tx, account_id, device, None)
+        return account_id, generation
 
     known = await context.database.read(find_account, public_key)
-    account_id, generation, ended = await context.database.write_for(() if known is None else (known,), operation)
-    publish_ended(context, ended)
+    account_id, generation = await context.database.write_for(() if known is None else (known,), operation)
     address = forwarded.printable_address(context.settings, request.scope)
     if known is not None:
         log.info("account %s signed in from %s", account_id, address)
@@ -167,13 +166,6 @@ def new_device(request: Request[Any, None], kind: devices.Kind) -> NewDevice:
     client = client_name(request.header(b"x-happy-client") or "")
     address = forwarded.printable_address(request.context.settings, request.scope)
     return NewDevice(request.context.keys.tokens.new_device(), kind, client, address)
-
-
-def publish_ended(context: ServerContext, ended: list[DeviceSignedOut]) -> None:
-    """Tell every process of devices that were signed out to make room for a new one."""
-    for message in ended:
-        context.bus.publish(message)
-        log.info("account %s: device %s is signed out, since there are too many", message.account_id, message.device_id)
 
 
 def make_token(context: ServerContext, account_id: str, generation: int, device_id: str, **extra: str) -> str:
