@@ -9,12 +9,14 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
 from happy_light import app
 from happy_light.admin import api, page_application, page_sign_in
+from happy_light.auth import devices
 from happy_light.auth.keys import Keys
 from happy_light.commands import admin
 from happy_light.http.router import Route
@@ -87,6 +89,11 @@ async def test_everybody_gets_the_page_which_loads_nothing_else(world: World) ->
 
 
 # ---------------------------------------------------------------------------------------- signing in
+async def test_the_page_has_words_for_every_kind_of_device(world: World) -> None:
+    words = re.search(r"const CAME = \{(.*?)\};", (await world.http.get("/admin")).text)
+    assert words is not None and re.findall(r"(\w+): \"", words[1]) == list(get_args(devices.Kind))
+
+
 async def test_a_link_signs_in_once(world: World, server: Process) -> None:
     code = await code_of(server)
     answer = await world.http.post("/admin/session", json={"code": code}, headers={**SAME, **some_address()})

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
+from happy_light.auth.keys import Keys
 from tests.client import Account, World
 from tests.commands import ok, run
-from tests.conftest import Process, Start
+from tests.conftest import SECRET, Process, Start
 from tests.test_devices import again, jti, paired, refused
 
 pytest_plugins = ["tests.service_fixtures"]
@@ -56,6 +57,18 @@ async def test_commands(process: Process, own: World) -> None:
     await ok(process.folder, "accounts", "sign-out", alice.id)
     assert (await run(process.folder, "accounts", "devices", alice.id)).out == "No device is signed in.\n"
     assert await refused(alice) and await refused(terminal)
+
+
+async def test_a_token_that_was_made_with_the_master_secret_is_listed(start: Start) -> None:
+    process = start()
+    async with World(process.url) as world:
+        alice = await world.account()
+        other = Account(world, Keys(SECRET).tokens.signer.mint(alice.id), alice.key)
+        assert not await refused(other)
+    process.stop()  # which writes who was seen
+    found = await run(process.folder, "accounts", "devices", alice.id)
+    (line,) = [line for line in found.out.splitlines() if line.startswith("unknown")]
+    assert (found.status, "made with the master secret" in line) == (0, True)
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -157,7 +157,7 @@ def _table(accounts: list[Account]) -> str:
 
 _KINDS = {
     "signature": "signed in with the key", "terminal": "terminal", "link": "linked device",
-    "import": "imported", "older": "before devices were recorded",
+    "import": "imported", "older": "before devices were recorded", "secret": "made with the master secret",
 }  # fmt: skip
 
 

@@ -115,8 +115,8 @@ function deviceList(account, devices) {
   }));
 }
 
-const CAME = { signature: "signed in with the secret key", terminal: "approved terminal", link: "linked device", import: "imported", older: "from before devices were recorded" };
-const deviceName = (device) => device.client || (device.id === "unknown" ? "All clients from before" : "Unnamed client");
+const CAME = { signature: "signed in with the secret key", terminal: "approved terminal", link: "linked device", import: "imported", older: "from before devices were recorded", secret: "made with the master secret" };
+const deviceName = (device) => device.client || (device.id === "unknown" ? "Clients whose sign-in is not recorded" : "Unnamed client");
 const deviceNote = (device) => [
   CAME[device.kind], ...(device.address ? [`from ${device.address}`] : []), `seen ${ago(device.lastSeenAt)}`,
 ].join(", ");
