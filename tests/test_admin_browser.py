@@ -241,3 +241,43 @@ async def test_the_keyboard_is_enough(page: Page, process: Process, own: World) 
     await page.keyboard.press("Escape")
     await expect(page.locator("#confirm")).to_be_hidden()
     await expect(page.locator(f"#account-{alice.id}")).to_be_visible()
+
+
+async def test_what_is_typed_and_the_focus_stay_when_a_device_or_an_account_appears(
+    page: Page, process: Process, own: World
+) -> None:
+    alice = await own.account()
+    await open_page(page, process)
+    await page.click(f"#open-{alice.id}")
+    label = page.locator(f"#label-{alice.id}")
+    await label.press_sequentially("Mum")
+    phone = await own.account(alice.key)
+    await phone.socket()
+    await expect(page.locator(f"#device-{phone.claims['jti']}")).to_be_visible(timeout=WAIT)
+    await expect(label).to_have_value("Mum")
+    await expect(label).to_be_focused()
+    bob = await own.account()
+    await expect(page.locator(f"#account-{bob.id}")).to_be_visible(timeout=WAIT)
+    await label.press_sequentially("'s")
+    await label.press("Enter")
+    await expect(page.locator(f"#open-{alice.id} .who")).to_have_text("Mum's")
+    await expect(label).to_be_focused()
+
+
+async def test_the_focus_stays_where_something_was_pressed(page: Page, process: Process, own: World) -> None:
+    alice = await own.account()
+    await open_page(page, process)
+    await page.focus("#log-load")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#log-lines")).to_be_visible()
+    await expect(page.locator("#log-load")).to_be_focused()
+    await page.click(f"#open-{alice.id}")
+    await page.focus(f"#delete-{alice.id}")
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Escape")
+    await expect(page.locator(f"#delete-{alice.id}")).to_be_focused()
+    device = page.locator(f"#device-{alice.claims['jti']}")
+    await device.get_by_role("button").focus()
+    await page.keyboard.press("Enter")
+    await expect(device).to_have_count(0)
+    await expect(page.locator(f"#open-{alice.id}")).to_be_focused()

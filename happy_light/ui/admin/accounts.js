@@ -18,8 +18,11 @@ async function loadAccounts() {
 }
 
 function accountCard(account) {
-  const button = make("button", { type: "button", id: `open-${account.id}`, className: "head", "aria-expanded": "false",
-    "aria-controls": `details-${account.id}` },
+  // The details that are shown stay until they are loaded again, and so does what is typed in them.
+  const details = byId(`details-${account.id}`)
+    || make("div", { className: "details", id: `details-${account.id}`, hidden: true });
+  const button = make("button", { type: "button", id: `open-${account.id}`, className: "head",
+    "aria-expanded": String(!details.hidden), "aria-controls": details.id },
     make("span", { className: "who" }, nameOf(account)),
     make("span", { className: "sockets", id: `sockets-${account.id}` }),
     make("span", { className: "note" }, `last active ${ago(account.lastActiveAt)}`));
@@ -29,8 +32,7 @@ function accountCard(account) {
     if (before) closeDetails(before);
     if (opened) await showDetails(opened);
   });
-  const card = make("li", { id: `account-${account.id}` }, button,
-    make("div", { className: "details", id: `details-${account.id}`, hidden: true }));
+  const card = make("li", { id: `account-${account.id}` }, button, details);
   card.account = account;
   return card;
 }
@@ -38,7 +40,9 @@ function accountCard(account) {
 function closeDetails(id) {
   byId(`open-${id}`)?.setAttribute("aria-expanded", "false");
   const details = byId(`details-${id}`);
-  if (details) details.hidden = true;
+  if (!details) return;
+  details.hidden = true;
+  details.replaceChildren();
 }
 
 const socketsOf = (id) => Object.values(overview?.connected[id] || {}).reduce((sum, sockets) => sum + sockets, 0);
@@ -80,6 +84,8 @@ async function showDetails(id) {
   byId(`open-${id}`).setAttribute("aria-expanded", "true");
   details.hidden = false;
   const { account } = byId(`account-${id}`);
+  const focused = document.activeElement?.id;
+  const typed = byId(`label-${id}`);
   details.replaceChildren(
     facts([
       ["Account", account.id], ["Fingerprint", account.fingerprint], ["Username", account.username || "none"],
@@ -90,6 +96,8 @@ async function showDetails(id) {
     make("h3", {}, "Devices"), deviceList(account, devices),
     labelForm(account), accountActs(account),
   );
+  if (typed && typed.value !== typed.defaultValue) byId(typed.id).value = typed.value;
+  if (focused) byId(focused)?.focus();
 }
 
 function facts(rows) {
@@ -100,7 +108,8 @@ function deviceList(account, devices) {
   if (devices.length === 0) return make("p", { className: "hint" }, "None is signed in.");
   return make("ul", { className: "plain" }, ...devices.map((device) => {
     const name = deviceName(device);
-    const button = make("button", { type: "button", className: "quiet", "aria-label": `Sign out ${name}` }, "Sign out");
+    const button = make("button", { type: "button", id: `end-${device.id}`, className: "quiet",
+      "aria-label": `Sign out ${name}` }, "Sign out");
     onAct(button, async () => {
       await call("POST", `${pathOf(account.id)}/devices/${encodeURIComponent(device.id)}/sign-out`);
       say(`${name} is signed out.`);
@@ -122,7 +131,7 @@ const deviceNote = (device) => [
 ].join(", ");
 
 function labelForm(account) {
-  const input = make("input", { id: `label-${account.id}`, value: account.label || "", maxLength: 100, autocomplete: "off" });
+  const input = make("input", { id: `label-${account.id}`, defaultValue: account.label || "", maxLength: 100, autocomplete: "off" });
   const form = make("form", { className: "row" },
     make("label", { htmlFor: input.id }, "Label"), input, make("button", { type: "submit", className: "quiet" }, "Save"));
   onAct(form, async () => {
@@ -134,7 +143,7 @@ function labelForm(account) {
 }
 
 function accountActs(account) {
-  const out = make("button", { type: "button", className: "quiet" }, "Sign out everywhere");
+  const out = make("button", { type: "button", id: `end-all-${account.id}`, className: "quiet" }, "Sign out everywhere");
   onAct(out, async () => {
     const text = "Every device of this account has to sign in again, its terminals and machines too.";
     if (!await confirmed(`Sign out ${nameOf(account)}?`, text, "Sign out")) return;
@@ -143,7 +152,7 @@ function accountActs(account) {
     await showDetails(account.id);
   });
   const bar = make("progress", { hidden: true, "aria-label": "Deletion" });
-  const remove = make("button", { type: "button", className: "danger" }, "Delete account");
+  const remove = make("button", { type: "button", id: `delete-${account.id}`, className: "danger" }, "Delete account");
   onAct(remove, async () => {
     const text = "The account goes for good, with its sessions, messages, machines and files.";
     if (!await confirmed(`Delete ${nameOf(account)}?`, text, "Delete", account.fingerprint.slice(0, 4))) return;

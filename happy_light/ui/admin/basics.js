@@ -72,11 +72,13 @@ async function work(method, path, body, bar) {
   }
 }
 
-// Calls `act` when a button is pressed or a form is sent; the button cannot be pressed again until it is done.
+// Calls `act` when a button is pressed or a form is sent; the button cannot be pressed again until it is done. It loses
+// the focus meanwhile, and gets it back; if it is gone by then, its account does, or the search for accounts.
 function onAct(target, act) {
   const button = target.tagName === "FORM" ? target.querySelector("button[type=submit]") : target;
   target.addEventListener(target.tagName === "FORM" ? "submit" : "click", async (event) => {
     event.preventDefault();
+    const focused = document.activeElement;
     button.disabled = true;
     try {
       await act();
@@ -84,6 +86,10 @@ function onAct(target, act) {
       say(error.message, true);
     }
     button.disabled = false;
+    const active = document.activeElement;  // in a dialog that was just closed, nobody sees it
+    if (active !== document.body && active.getClientRects().length > 0) return;
+    const next = focused.isConnected ? focused : byId(focused.id) || byId(`open-${opened}`) || byId("search");
+    next.focus();
   });
 }
 
