@@ -160,7 +160,13 @@ async def test_who_made_the_link_is_who_is_signed_in_and_in_the_log(start: Start
     async with sign_in(process) as client:
         assert (await client.get("/admin/api/session")).json()["operator"] == "zoe"
         await client.delete("/admin/api/registration/window", headers={"x-happy-operator": "somebody"})
+        await client.post("/admin/api/backups", json={})
+        (archive,) = (await client.get("/admin/api/backups")).json()["archives"]
+        await client.get(f"/admin/api/backups/{archive['name']}")
+        await client.delete("/admin/session")
     await process.wait_for_log("operator zoe on the page, from 127.0.0.1: DELETE /admin/api/registration/window")
+    await process.wait_for_log(f"operator zoe on the page, from 127.0.0.1: GET /admin/api/backups/{archive['name']}")
+    await process.wait_for_log("operator zoe signed out of the admin page")
     log = "".join(process.log)
     assert "operator zoe signed in to the admin page from 2001:db8:" in log and "somebody" not in log
 

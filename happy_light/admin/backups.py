@@ -49,7 +49,10 @@ class Archive(Outgoing):
 
 
 class Archives(Outgoing):
-    """GET /admin/api/backups. `includes`: what is in them; `every`: s between scheduled ones, null for none."""
+    """GET /admin/api/backups: the newest first. `every`: s between scheduled ones, null for none.
+
+    `has_database` and `has_files`: whether archives contain them; those in PostgreSQL and in a bucket are not.
+    """
 
     folder: str
     every: int | None

@@ -82,7 +82,8 @@ class PageApplication:
         if route.path in self._pages:
             return
         scope = request.scope
-        self._check_origin(request, is_download=scope["path"].startswith(self._downloads) and scope["method"] == "GET")
+        is_download = scope["path"].startswith(self._downloads) and scope["method"] == "GET"
+        self._check_origin(request, is_download=is_download)
         if route in page_sign_in.session_routes:
             return
         session = await self._session(scope, request)
@@ -90,7 +91,8 @@ class PageApplication:
             self._context.limits.count_request(scope)
             raise ApiError(NOT_SIGNED_IN)
         address = forwarded.printable_address(self._context.settings, scope)
-        level = logging.DEBUG if scope["method"] in ("GET", "HEAD") else logging.INFO
+        # What is downloaded may hold the master secret, so that it is an act like those that change something.
+        level = logging.DEBUG if scope["method"] in ("GET", "HEAD") and not is_download else logging.INFO
         log.log(
             level, "operator %s on the page, from %s: %s %s", session.operator, address, scope["method"],
             scope["raw_path"].decode("ascii"),

@@ -99,8 +99,11 @@ def _exchange(tx: Transaction, code: str, cookie: str) -> PageSession:
     return PageSession(made.operator, _add(tx, cookie, made.operator, COOKIE_LIFETIME))
 
 
-def _end(tx: Transaction, cookie: str) -> None:
+def _end(tx: Transaction, cookie: str) -> PageSession | None:
+    """End the session of the row `cookie` and return it, None if it was over."""
+    session = _session(tx, cookie)
     tx.execute("DELETE FROM meta WHERE key = ?", (cookie,))
+    return session
 
 
 async def session_of(context: ServerContext, cookie: str) -> PageSession | None:
@@ -168,7 +171,9 @@ async def delete_session(request: Request[None, None]) -> Response:
     cookie = cookie_of(request)
     if cookie is not None:
         key = await threads.run(_key, "cookie", request.context.keys, cookie)
-        await request.context.database.write_for((), _end, key)
+        session = await request.context.database.write_for((), _end, key)
+        if session is not None:
+            log.info("operator %s signed out of the admin page", session.operator)
     answer = Response(json_codec.encode(Success()), media_type="application/json")
     _set_cookie(request, answer, "", 0)
     return answer
