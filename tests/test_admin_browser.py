@@ -281,3 +281,27 @@ async def test_the_focus_stays_where_something_was_pressed(page: Page, process: 
     await page.keyboard.press("Enter")
     await expect(device).to_have_count(0)
     await expect(page.locator(f"#open-{alice.id}")).to_be_focused()
+
+
+async def test_a_part_that_cannot_be_loaded_leaves_the_others_usable(page: Page, process: Process) -> None:
+    refused = {"status": 503, "json": {"error": "The folder of backups cannot be read"}}
+    await page.route("**/admin/api/backups", lambda route: route.fulfill(**refused))
+    await open_page(page, process)
+    await expect(page.locator("#said")).to_have_text("The folder of backups cannot be read")
+    await page.click("#log-load")
+    await expect(page.locator("#log-lines")).to_contain_text("signed in to the admin page")
+
+
+async def test_a_notice_goes_and_an_error_stays(page: Page, process: Process) -> None:
+    await page.clock.install()
+    await open_page(page, process)
+    said = page.locator("#said")
+    await page.click("#window-open")
+    await expect(said).to_have_text("Registration is open for 10 minutes.")
+    await page.clock.fast_forward(10_000)
+    await expect(said).to_have_text("")
+    await page.fill("#allow-key", "nonsense")
+    await page.press("#allow-key", "Enter")
+    await expect(said).to_contain_text("This is no public key")
+    await page.clock.fast_forward(10_000)
+    await expect(said).to_contain_text("This is no public key")

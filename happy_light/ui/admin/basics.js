@@ -11,8 +11,12 @@ function make(tag, properties = {}, ...children) {
   return made;
 }
 
-// Says something to everybody, screen readers included; it stays until the next text.
+let hiding = 0;
+
+// Says something to everybody, screen readers included. An error stays until the next text, anything else for 10 s.
 function say(text, bad = false) {
+  clearTimeout(hiding);
+  if (!bad) hiding = setTimeout(() => { byId("said").textContent = ""; }, 10_000);
   byId("said").textContent = text;
   byId("said").classList.toggle("bad", bad);
 }

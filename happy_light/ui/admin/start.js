@@ -49,11 +49,10 @@ async function start() {
   try {
     const session = await call("GET", "session");
     byId("operator").textContent = `Signed in as ${session.operator} until ${timeOfDay(session.expiresAt)}`;
-    showRegistration(await call("GET", "registration"));
-    await loadBackups();
     byId("sign-in").hidden = true;
     byId("content").hidden = false;
     follow();
+    for (const load of [loadRegistration, loadBackups]) load().catch((error) => say(error.message, true));
   } catch (error) {
     if (error.status !== 401) say(error.message, true);
   }

@@ -11,6 +11,10 @@ function showRegistration(state) {
   byId("window-close").hidden = !state.openUntil;
 }
 
+async function loadRegistration() {
+  showRegistration(await call("GET", "registration"));
+}
+
 onAct(byId("registration-form"), async () => {
   showRegistration(await call("PUT", "registration", { mode: byId("registration-mode").value || null }));
   say("Registration is set.");
