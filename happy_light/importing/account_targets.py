@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -37,18 +38,14 @@ class AccountTarget(Protocol):
         """Commit, with the files and the secret that are in `staging`. Raises OperatorError."""
 
 
-@contextlib.contextmanager
-def open_target(settings: Settings, staging: Path) -> Iterator[AccountTarget]:
+def open_target(settings: Settings, staging: Path) -> AbstractContextManager[AccountTarget]:
     """Open the settings' database. Without `install` nothing of it stays. Raises OperatorError."""
     if settings.postgres is None:
-        with _open_file(settings, staging) as target:
-            yield target
-        return
+        return _open_file(settings, staging)
     store.require_postgres()
     from happy_light.importing.postgres_target import open_postgres_to_add
 
-    with open_postgres_to_add(settings.postgres) as postgres:
-        yield postgres
+    return open_postgres_to_add(settings.postgres)
 
 
 class _FileTarget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -37,18 +38,14 @@ class Target(Protocol):
         """Commit, with the files and the secret that are in `staging`. Raises OperatorError."""
 
 
-@contextlib.contextmanager
-def open_target(settings: Settings, staging: Path) -> Iterator[Target]:
+def open_target(settings: Settings, staging: Path) -> AbstractContextManager[Target]:
     """Open the database of the settings as a target. Without `install` nothing of it stays. Raises OperatorError."""
     if settings.postgres is None:
-        with _open_file(settings, staging) as target:
-            yield target
-        return
+        return _open_file(settings, staging)
     store.require_postgres()
     from happy_light.importing.postgres_target import open_postgres
 
-    with open_postgres(settings.postgres) as postgres:
-        yield postgres
+    return open_postgres(settings.postgres)
 
 
 @contextlib.contextmanager
