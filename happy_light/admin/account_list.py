@@ -8,8 +8,11 @@ from happy_light.store import ReadTransaction
 from happy_light.wire import Outgoing
 
 
-class Account(Outgoing):
-    """An account. Times in ms; `database_bytes` counts what clients stored, `file_bytes` files on disk."""
+class AccountSummary(Outgoing):
+    """An account in short. Times in ms.
+
+    `last_active_at` is the newest change or activity of the account, its sessions and its machines.
+    """
 
     id: str
     fingerprint: str
@@ -18,6 +21,11 @@ class Account(Outgoing):
     name: str | None
     created_at: int
     last_active_at: int
+
+
+class Account(AccountSummary):
+    """An account with what it stores: `database_bytes` counts what clients stored, `file_bytes` files on disk."""
+
     sessions: int
     messages: int
     machines: int
@@ -102,7 +110,7 @@ def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | No
                 fingerprint=fingerprint_of(key),
                 label=label,
                 username=username,
-                name=" ".join(filter(None, (first, last))) or None,
+                name=full_name(first, last),
                 created_at=created,
                 last_active_at=max(updated, session_active, machine_active),
                 sessions=session_count,
@@ -125,6 +133,11 @@ def list_accounts(tx: ReadTransaction, stored: list[StoredFiles], only: str | No
 def _by_account(tx: ReadTransaction, sql: str, only: str | None, width: int) -> dict[str, tuple[int, ...]]:
     """Return the first `width` numbers of each row by the account that it begins with."""
     return {row[0]: tuple(row[1 : width + 1]) for row in tx.fetch_all(sql, (only,))}
+
+
+def full_name(first: str | None, last: str | None) -> str | None:
+    """Return the name of a profile, None if it has none."""
+    return " ".join(filter(None, (first, last))) or None
 
 
 def fingerprint_of(public_key: str) -> str:

@@ -1,7 +1,7 @@
 """Accounts in short, for a list that is shown again and again: nothing in it needs more than indexes.
 
 GET    /admin/api/account-summaries            up to 200 accounts, or those that fit a text, the newest activity first
-GET    /admin/api/accounts/:account/activity   the active sessions and the machines of an account
+GET    /admin/api/accounts/:account/activity   how many sessions and machines of an account are active
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from happy_light.admin.account_admin import UNKNOWN_ACCOUNT, id_of
-from happy_light.admin.account_list import fingerprint_of
+from happy_light.admin.account_list import AccountSummary, fingerprint_of, full_name
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.store import ReadTransaction
@@ -24,18 +24,6 @@ class SummaryQuery(Incoming):
     search: str = ""
 
 
-class AccountSummary(Outgoing):
-    """An account in short. Times in ms; `last_active_at` is the newest change of it, its sessions and its machines."""
-
-    id: str
-    fingerprint: str
-    label: str | None
-    username: str | None
-    name: str | None
-    created_at: int
-    last_active_at: int
-
-
 class AccountSummaries(Outgoing):
     """GET /admin/api/account-summaries; `more`: there are others."""
 
@@ -43,19 +31,12 @@ class AccountSummaries(Outgoing):
     more: bool
 
 
-class Active(Outgoing):
-    """A session or machine, and when (ms) it was last active."""
-
-    id: str
-    active: bool
-    active_at: int
-
-
 class AccountActivity(Outgoing):
-    """GET /admin/api/accounts/:account/activity: up to 200 active sessions and 200 machines, the newest first."""
+    """GET /admin/api/accounts/:account/activity: numbers of sessions and machines."""
 
-    sessions: list[Active]
-    machines: list[Active]
+    sessions_active: int
+    machines: int
+    machines_online: int
 
 
 # -------------------------------------------------------------------------------------- operations
@@ -69,7 +50,7 @@ def summaries(tx: ReadTransaction, search: str) -> AccountSummaries:
     )
     found = []
     for id, key, label, username, first, last, created, *times in rows:
-        name = " ".join(filter(None, (first, last))) or None
+        name = full_name(first, last)
         summary = AccountSummary(
             id, fingerprint_of(key), label, username, name, created, max(time or 0 for time in times)
         )
@@ -81,24 +62,12 @@ def summaries(tx: ReadTransaction, search: str) -> AccountSummaries:
 
 
 def activity(tx: ReadTransaction, account_id: str) -> AccountActivity:
-    """Return what of the account is or was active."""
-    return AccountActivity(
-        [
-            Active(row[0], True, row[1])
-            for row in tx.fetch_all(
-                "SELECT id, active_at FROM sessions WHERE account_id = ? AND active = 1 "
-                "ORDER BY active_at DESC LIMIT ?",
-                (account_id, LIST_MAX),
-            )
-        ],
-        [
-            Active(row[0], bool(row[1]), row[2])
-            for row in tx.fetch_all(
-                "SELECT id, active, active_at FROM machines WHERE account_id = ? ORDER BY active_at DESC LIMIT ?",
-                (account_id, LIST_MAX),
-            )
-        ],
+    """Count what of the account is active."""
+    sessions = tx.fetch_all("SELECT count(*) FROM sessions WHERE account_id = ? AND active = 1", (account_id,))
+    machines = tx.fetch_all(
+        "SELECT count(*), count(*) FILTER (WHERE active = 1) FROM machines WHERE account_id = ?", (account_id,)
     )
+    return AccountActivity(sessions[0][0], *machines[0])
 
 
 # --------------------------------------------------------------------------------------- endpoints

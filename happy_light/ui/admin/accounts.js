@@ -90,8 +90,8 @@ async function showDetails(id) {
     facts([
       ["Account", account.id], ["Fingerprint", account.fingerprint], ["Username", account.username || "none"],
       ["Created", moment(account.createdAt)],
-      ["Sessions active", activity.sessions.length.toLocaleString()],
-      ["Machines", `${activity.machines.filter((each) => each.active).length} online of ${activity.machines.length}`],
+      ["Sessions active", activity.sessionsActive.toLocaleString()],
+      ["Machines", `${activity.machinesOnline.toLocaleString()} online of ${activity.machines.toLocaleString()}`],
     ]),
     make("h3", {}, "Devices"), deviceList(account, devices),
     labelForm(account), accountActs(account),
