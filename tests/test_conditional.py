@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from happy_light.http.recent_answers import ANSWER_MAX, BYTES_MAX, RecentAnswers
+from happy_light.http.recent_answers import ANSWER_COST, ANSWER_MAX, BYTES_MAX, RecentAnswers
 from happy_light.store import account_versions
 from happy_light.store.account_versions import AccountVersions
 from tests.client import Account, World, b64, uid
@@ -162,7 +163,7 @@ def test_an_answer_is_found_at_its_version_only() -> None:
     assert answers.find(("bob", b"/v1/sessions?"), "v1") is None
     answers.keep(("alice", b"/v1/sessions?"), "v2", b"[1]")
     assert answers.find(("alice", b"/v1/sessions?"), "v1") is None
-    assert answers.size == len(b"/v1/sessions?[1]")
+    assert answers.size == ANSWER_COST + len(b"/v1/sessions?[1]")
 
 
 def test_the_kept_answers_have_a_bound_and_those_in_use_stay() -> None:
@@ -175,6 +176,19 @@ def test_the_kept_answers_have_a_bound_and_those_in_use_stay() -> None:
     assert answers.find(("bob", b"0"), "v") is None and answers.find(("bob", b"9"), "v") is not None
     answers.keep(("bob", b"9"), "w", bytes(ANSWER_MAX + 1))
     assert answers.find(("bob", b"9"), "w") is None, "too large to be kept"
+
+
+def test_many_small_answers_take_no_more_memory_than_a_few_large_ones() -> None:
+    answers, version = RecentAnswers(), AccountVersions().of("alice")
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            answers.keep(
+                (f"{number:025}", b"/v1/feed?before=%d" % number), version[:-1] + str(number), b"[%d]" % number
+            )
+        assert tracemalloc.get_traced_memory()[0] <= BYTES_MAX
+    finally:
+        tracemalloc.stop()
 
 
 # ----------------------------------------------------------------------------------- the versions

@@ -6,6 +6,7 @@ from typing import Final
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # of all answers; beyond them the one that was used least recently is dropped
 ANSWER_MAX: Final = 1024 * 1024  # bytes of an answer that is kept
+ANSWER_COST: Final = 512  # bytes that an answer takes besides its body and its address, at most
 
 Key = tuple[str, bytes]
 """(account id, path and query as they were sent)"""
@@ -17,7 +18,7 @@ class RecentAnswers:
     def __init__(self) -> None:
         self._answers: dict[Key, tuple[str, bytes]] = {}  # the most recently used last
         self.size = 0
-        """How many bytes are kept, those of the addresses included."""
+        """How many bytes of memory they take."""
 
     def find(self, key: Key, version: str) -> bytes | None:
         """Return the answer if it was kept at this version."""
@@ -34,11 +35,15 @@ class RecentAnswers:
         if len(body) > ANSWER_MAX:
             return
         self._answers[key] = (version, body)
-        self.size += len(key[1]) + len(body)
+        self.size += _size(key, body)
         while self.size > BYTES_MAX:
             self._drop(next(iter(self._answers)))
 
     def _drop(self, key: Key) -> None:
         kept = self._answers.pop(key, None)
         if kept is not None:
-            self.size -= len(key[1]) + len(kept[1])
+            self.size -= _size(key, kept[1])
+
+
+def _size(key: Key, body: bytes) -> int:
+    return ANSWER_COST + len(key[1]) + len(body)
