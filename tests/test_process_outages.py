@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ import pytest
 from tests import commands
 from tests.client import World, uid
 from tests.conftest import Start
-from tests.process_fixtures import Server, daemon, seqs
-from tests.services import Redis, RedisCluster
+from tests.process_fixtures import Server, daemon, seqs, signed_in
+from tests.services import Redis, RedisCluster, free_port
 from tests.test_stats import metrics_url
 
 pytest_plugins = ["tests.service_fixtures", "tests.process_fixtures"]
@@ -187,3 +189,66 @@ async def test_doctor_examines_redis(start: Start, database_url: str, start_redi
         one["name"]: one["level"] for one in (await commands.run(server.folder, "doctor", "--json", **environ)).json
     }
     assert found["redis"] == "problem" and "redis memory" not in found
+
+
+# ------------------------------------------------------------------- one process without Redis
+class Way:
+    """A way to Redis that can be closed and opened again."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+        self.port = free_port()
+
+    async def open(self) -> None:
+        """Let connections through."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    def close(self) -> None:
+        """Cut the connections, and refuse new ones."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers += [writer, redis_writer]
+        await asyncio.gather(self._copy(reader, redis_writer), self._copy(redis_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+
+async def test_a_sign_out_without_redis_reaches_the_other_processes_afterwards(
+    start: Start, database_url: str, redis: Redis
+) -> None:
+    """The second process, which has Redis all the time, has verified the token before, and has no socket of it."""
+    way = Way(redis.port)
+    await way.open()
+    urls = (f"redis://127.0.0.1:{way.port}/0", redis.url)
+    loop = asyncio.get_running_loop()
+    processes = [
+        await loop.run_in_executor(None, partial(start, DATABASE_URL=database_url, REDIS_URL=url)) for url in urls
+    ]
+    try:
+        async with signed_in(processes) as server:
+            phone = await server.worlds[1].account(server.first.key)
+            await phone.ok("GET", "/v1/machines")
+            way.close()
+            await processes[0].wait_for_log("was lost")
+            arguments = ("accounts", "sign-out", phone.id, "--device", phone.claims["jti"])
+            done = await commands.run(processes[0].folder, *arguments, DATABASE_URL="", REDIS_URL="")
+            assert done.status == 0, done.err
+            await way.open()
+            async with asyncio.timeout(20):
+                while (await phone.get("/v1/machines")).status_code != 401:
+                    await asyncio.sleep(0.05)
+            assert (await server.second.get("/v1/machines")).status_code == 200
+    finally:
+        way.close()

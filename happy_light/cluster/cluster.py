@@ -34,6 +34,7 @@ from happy_light.cluster.messages import (
     Announced,
     Answer,
     Call,
+    Connected,
     Drop,
     Ended,
     Hint,
@@ -215,6 +216,8 @@ class Cluster:
                 self.recovery.drop(message)
             case Internal(message=internal):
                 self._bus.deliver(internal)
+            case Connected():
+                self._tokens.trust_cache(True)
             case StatusWanted():
                 self.statuses.answer(message)
             case StatusGiven():
@@ -273,6 +276,7 @@ class Cluster:
 
     def _connected(self) -> None:
         self._tokens.trust_cache(True)
+        self._tell_all(Connected())
         now = self._loop.time()
         self._heard = dict.fromkeys(self._heard, now)
         self._say_alive()

@@ -1,7 +1,7 @@
 """What processes of one server tell each other over Redis: msgpack behind the id of the sender.
 
 - `Hint` and `Moment` (an ephemeral event), `Announced` and `Left` go to an account's channel;
-- `Internal`, `Alive`, `Ended` and `StatusWanted` to the channel of all processes;
+- `Internal`, `Connected`, `Alive`, `Ended` and `StatusWanted` to the channel of all processes;
 - `Call`, `Answer`, `Drop` and `StatusGiven` to the channel of one process.
 """
 
@@ -143,6 +143,10 @@ class Drop(msgspec.Struct, tag="drop", frozen=True):
     pid: str
 
 
+class Connected(msgspec.Struct, tag="connected", frozen=True):
+    """The sender has connected to Redis: no other process has heard of the sign-outs that it made before."""
+
+
 class StatusWanted(msgspec.Struct, tag="status-wanted", frozen=True):
     """The process `asker` wants to know how the receiver is."""
 
@@ -157,8 +161,9 @@ class StatusGiven(msgspec.Struct, tag="status", frozen=True):
 
 
 Message = (
-    Hint | Moment | Announced | Left | Internal | Alive | Ended | Call | Answer | Drop | StatusWanted | StatusGiven
-)
+    Hint | Moment | Announced | Left | Internal | Connected | Alive | Ended | Call | Answer | Drop
+    | StatusWanted | StatusGiven
+)  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
