@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from happy_light.admin import api, overview
+from happy_light.admin import api, inspection, overview
 from happy_light.admin.overview import _sum
+from happy_light.admin.progress import ignore_progress
 from happy_light.counters import SAMPLES, Counters
+from happy_light.errors import ApiError
+from happy_light.server import Server
 from tests.client import World
 from tests.commands import ok
 from tests.conftest import Process, Start
 
+Inside = Callable[..., Awaitable[Server]]
 BASE = "http://admin/admin/api"
 
 
@@ -174,6 +178,13 @@ async def test_doctor_runs_inside_the_server(start: Start) -> None:
         async with live(admin) as until:
             line = await until(lambda line: True)
         assert [each["name"] for each in line["warnings"]] == ["modes"] and line["doctorAt"] > 0
+
+
+async def test_doctor_runs_once_at_a_time(inside: Inside) -> None:
+    server = await inside(push_enabled="false")
+    with server.context.doctor.running, pytest.raises(ApiError, match="Doctor is running already"):
+        await inspection.examine(server.context, ignore_progress)
+    assert await inspection.examine(server.context, ignore_progress)
 
 
 async def test_the_log_has_no_secrets(start: Start) -> None:

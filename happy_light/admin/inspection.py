@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from starlette.responses import Response
 
@@ -17,11 +17,14 @@ from happy_light import clock, config, log_setup, threads
 from happy_light.admin.finding import Finding
 from happy_light.admin.probe import Prober, ProbeResult, result_of
 from happy_light.admin.progress import NDJSON, Failed, Progress, ProgressCallback, stream
-from happy_light.config import Settings
 from happy_light.context import ServerContext
+from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Outgoing
+
+BUSY: Final = ErrorResponse(409, "Doctor is running already")
+_TIMEOUT: Final = 10.0  # s that the event loop may take to answer the thread of doctor
 
 
 class DoctorDone(Outgoing):
@@ -55,23 +58,28 @@ class _Prober:
         self._loop.call_soon_threadsafe(self._probes.expect, word)
 
     def result(self, word: str) -> ProbeResult:
-        return asyncio.run_coroutine_threadsafe(self._take(word), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._take(word), self._loop).result(_TIMEOUT)
 
     async def _take(self, word: str) -> ProbeResult:
         return result_of(self._probes.take(word))
 
 
 async def examine(context: ServerContext, progress: ProgressCallback) -> list[Finding]:
-    """Run every check of doctor."""
-    findings = await threads.run(_check, context.settings, _Prober(context))
+    """Run every check of doctor. Raises ApiError BUSY."""
+    findings = await threads.run(_check, context, _Prober(context))
     context.doctor.at, context.doctor.findings = clock.now_ms(), findings
     return findings
 
 
-def _check(settings: Settings, prober: Prober) -> list[Finding]:
+def _check(context: ServerContext, prober: Prober) -> list[Finding]:
     from happy_light.admin import doctor_local, doctor_network
 
-    return [*doctor_local.check(settings), *doctor_network.check(settings, prober)]
+    if not context.doctor.running.acquire(blocking=False):
+        raise ApiError(BUSY)
+    try:
+        return [*doctor_local.check(context.settings), *doctor_network.check(context.settings, prober)]
+    finally:
+        context.doctor.running.release()
 
 
 # --------------------------------------------------------------------------------------- endpoints

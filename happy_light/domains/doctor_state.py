@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -13,3 +14,5 @@ class DoctorState:
     def __init__(self) -> None:
         self.at = 0
         self.findings: Sequence[msgspec.Struct] = ()
+        self.running = threading.Lock()
+        """Held by the thread that runs doctor, also after whoever asked for it has gone."""
