@@ -10,7 +10,8 @@ import pytest
 
 from tests.client import Account, Socket, World, uid
 from tests.conftest import Process, Start
-from tests.services import Databases, Redis
+from tests.redis_services import Redis
+from tests.services import Databases
 
 
 class Server:

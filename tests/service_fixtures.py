@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import pytest
 
+from tests.redis_services import Redis, RedisCluster
 from tests.s3_services import Moto, Rclone
-from tests.services import Databases, Missing, Postgres, Redis, RedisCluster, Service
+from tests.services import Databases, Missing, Postgres, Service
 
 S = TypeVar("S", Postgres, Redis, RedisCluster, Moto, Rclone, Service)
 

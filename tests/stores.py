@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import msgspec
 
 from happy_light import json_codec
 from happy_light.bus import Audience, Bus, Committed, Ephemeral, Update
 from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.store.engine import Engine
 
 Heard = list[Committed | Ephemeral]
+NewEngine = Callable[[], Engine]
 
 
 class Body(msgspec.Struct):

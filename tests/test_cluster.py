@@ -12,7 +12,7 @@ from happy_light.cluster import messages
 from happy_light.cluster.messages import RemoteClient
 from happy_light.server import Server
 from tests.client import World
-from tests.services import Redis
+from tests.redis_services import Redis
 
 pytest_plugins = ["tests.service_fixtures"]
 pytestmark = pytest.mark.slow  # a Redis of its own is killed and started

@@ -19,7 +19,7 @@ from happy_light.errors import OperatorError
 from happy_light.server import binding
 from tests.client import World
 from tests.conftest import Process, Start
-from tests.services import Redis
+from tests.redis_services import Redis
 from tests.test_start import free_port
 from tests.test_tls import certificate, sockets_work
 

@@ -15,7 +15,8 @@ from tests import commands
 from tests.client import World, uid
 from tests.conftest import Start
 from tests.process_fixtures import Server, daemon, seqs, signed_in
-from tests.services import Redis, RedisCluster, free_port
+from tests.redis_services import Redis, RedisCluster
+from tests.services import free_port
 from tests.test_stats import metrics_url
 
 pytest_plugins = ["tests.service_fixtures", "tests.process_fixtures"]

@@ -11,7 +11,7 @@ import pytest
 from tests import commands
 from tests.client import Account, uid
 from tests.process_fixtures import Server, daemon, seqs
-from tests.services import Redis
+from tests.redis_services import Redis
 from tests.test_recovery import Connected
 
 pytest_plugins = ["tests.service_fixtures", "tests.process_fixtures"]

@@ -15,8 +15,9 @@ import redis
 from psycopg import conninfo
 
 from tests import services
+from tests.redis_services import Redis
 from tests.s3_services import S3, Moto, Rclone
-from tests.services import Databases, Postgres, Redis
+from tests.services import Databases, Postgres
 
 pytestmark = pytest.mark.slow  # starts and kills services
 

@@ -1,67 +1,21 @@
-"""What the store promises, whatever the engine: groups, order, seq, failing writes, callers that go away."""
+"""What the store promises of writes, whatever the engine: groups, order, seq, failures, callers that go away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import threading
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from happy_light.bus import Audience, Bus, Ephemeral, SignedOut, Update
-from happy_light.config import postgres_url
 from happy_light.errors import BadRequest, ServiceUnavailable
-from happy_light.store import Database, ReadTransaction, SizeLimit, SqliteEngine, Transaction
-from happy_light.store.engine import Engine
-from happy_light.store.postgres.engine import PostgresEngine
+from happy_light.store import Database, Transaction
 from happy_light.store.postgres.writer import PostgresWriter
 from happy_light.store.sqlite.engine import SqliteWriter
-from tests.stores import Body, Heard, Held, Stored, add_account, keys, listening_bus, number, put, seq_of, updates
+from tests.stores import Body, Heard, Held, NewEngine, add_account, keys, number, put, seq_of, updates
 
-pytest_plugins = ["tests.service_fixtures"]
-
-NewEngine = Callable[[], Engine]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine_name(request: pytest.FixtureRequest) -> str:
-    """Name the engine; every test of this file runs once for each."""
-    return str(request.param)
-
-
-@pytest.fixture
-def new_engine(
-    engine_name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> NewEngine:
-    """Connect to the test's database. Its groups are as large as SQLite's, however long they take."""
-    if engine_name == "sqlite":
-        return lambda: SqliteEngine(tmp_path / "db")
-    monkeypatch.setattr(PostgresWriter, "group_max", 500)
-    monkeypatch.setattr(PostgresWriter, "group_seconds", math.inf)
-    url = postgres_url.parse(request.getfixturevalue("database_url"))
-    return lambda: PostgresEngine(url)
-
-
-@pytest.fixture
-def heard() -> Heard:
-    """Return the events that the bus delivered."""
-    return []
-
-
-@pytest.fixture
-async def database(new_engine: NewEngine, heard: Heard) -> AsyncIterator[Database]:
-    """Return an open database with the accounts a and b."""
-    database = Database(new_engine(), listening_bus(heard))
-    await database.open()
-    await database.write_for((), add_account, "a")
-    await database.write_for((), add_account, "b")
-    yield database
-    await database.close()
+pytest_plugins = ["tests.service_fixtures", "tests.store_fixtures"]
 
 
 async def test_writes_that_wait_share_one_commit(database: Database) -> None:
@@ -301,36 +255,6 @@ async def test_a_caller_that_goes_away_does_not_cancel_its_write(database: Datab
     assert [number(event) for event in updates(heard)] == [1, 2]
 
 
-async def test_a_read_sees_what_was_acknowledged_and_does_not_wait_for_the_writer(database: Database) -> None:
-    for n in range(20):
-        await database.write("a", put, n)
-        assert (await database.read(keys, "a"))[-1] == n
-    held = await Held(database).started()
-    assert len(await asyncio.wait_for(database.read(keys, "a"), 10)) == 20
-    await held.release()
-
-
-async def test_a_list_is_read_only_if_each_of_its_rows_is_small(database: Database) -> None:
-    def found(tx: ReadTransaction, account: str, most: int) -> tuple[Any, int, Any]:
-        source = "FROM kv WHERE account_id = ? ORDER BY key DESC LIMIT ?"
-        limit = SizeLimit(tx.size_of("key"), most)
-        rows, count, last = tx.fetch_small_json(Stored, "key, version", source, (account, 2), limit, "min(key)")
-        return None if rows is None else msgspec.json.decode(msgspec.json.encode(rows)), count, last
-
-    for n in range(3):
-        await database.write("a", put, n)
-    listed = [{"key": "000000002", "version": 0}, {"key": "000000001", "version": 0}]
-    assert await database.read(found, "a", 9) == (listed, 2, "000000001")
-    assert await database.read(found, "a", 8) == (None, 0, None)
-    assert await database.read(found, "b", 9) == ([], 0, None)
-
-
-async def test_a_read_cannot_write(database: Database) -> None:
-    with pytest.raises(Exception, match=r"(?i)read.?only|cannot read"):
-        await database.read(lambda tx: tx.fetch_all("DELETE FROM accounts RETURNING id"))
-    assert await database.read(seq_of, "a") == 0
-
-
 async def test_close_finishes_what_waits_and_refuses_what_comes(new_engine: NewEngine) -> None:
     database = Database(new_engine(), Bus())
     await database.open()
@@ -360,43 +284,6 @@ async def test_too_many_waiting_writes_are_refused(database: Database, monkeypat
     await held.release()
     await asyncio.gather(*writes)
     assert await database.write("a", put, 11) == 11
-
-
-async def test_too_many_waiting_reads_are_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("happy_light.store.read_queue.WAITING_MAX", 3)
-    release, busy = threading.Event(), threading.Semaphore(0)
-
-    def block() -> bool:
-        busy.release()
-        return release.wait(20)
-
-    def answer(tx: ReadTransaction, n: int) -> int:
-        return n
-
-    held = [database.read(lambda tx: block()) for _ in range(2)]  # one for each reading thread
-    for _ in held:
-        assert await asyncio.to_thread(busy.acquire, timeout=20)
-    reads = [database.read(answer, n) for n in range(6)]
-    with pytest.raises(ServiceUnavailable, match="Too many reads"):
-        database.read(lambda tx: 7)
-    release.set()
-    assert await asyncio.gather(*held) == [True, True]
-    assert await asyncio.gather(*reads) == list(range(6))
-    assert await database.read(lambda tx: 8) == 8
-
-
-async def test_rows_are_counted_and_a_slow_count_is_used_again(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("happy_light.store.database.COUNT_SHARE", 0)
-    assert await database.row_counts(("accounts", "kv")) == {"accounts": 2, "kv": 0}
-    await database.write("a", put, 1)
-    assert await database.row_counts(("accounts", "kv")) == {"accounts": 2, "kv": 1}
-    monkeypatch.setattr("happy_light.store.database.COUNT_SHARE", 10**9)
-    await database.row_counts(("accounts", "kv"))
-    await database.write("a", put, 2)
-    assert await database.row_counts(("kv",)) == {"kv": 1}
-    assert await database.row_counts(("sessions",)) == {"sessions": 0}, "another table is counted now"
 
 
 async def test_a_lease_is_held_by_one_process(database: Database) -> None:

@@ -14,7 +14,8 @@ import redis
 from tests.bench import load
 from tests.bench.scenarios import Row
 from tests.hardness.several import Several
-from tests.services import Postgres, Redis
+from tests.redis_services import Redis
+from tests.services import Postgres
 
 ACCOUNTS = 32
 

@@ -27,7 +27,8 @@ from tests.bench.__main__ import calibration
 from tests.bench.place import ACCOUNTS, Place, Used, memory_of
 from tests.bench.scenarios import TEXT, Row, messages_body, percentile
 from tests.hardness.several import Several
-from tests.services import Postgres, Redis
+from tests.redis_services import Redis
+from tests.services import Postgres
 
 QUIET = {"METRICS_ENABLED": "false", "LOG_LEVEL": "warning", "HAPPY_SERVER_LIGHT_PUSH": "false"}
 SOCKETS = 1_000  # idle ones, when memory is measured

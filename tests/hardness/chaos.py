@@ -25,7 +25,8 @@ import socketio
 
 from tests.client import Account, Socket, World, uid
 from tests.hardness.several import Balancer, Several
-from tests.services import Postgres, Redis
+from tests.redis_services import Redis
+from tests.services import Postgres
 
 PROCESSES = 3
 FAILURES = (httpx.HTTPError, OSError, TimeoutError, socketio.exceptions.SocketIOError)

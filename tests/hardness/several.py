@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.conftest import Process
-from tests.services import Postgres, Redis
+from tests.redis_services import Redis
+from tests.services import Postgres
 
 
 class Several:
