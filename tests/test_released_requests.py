@@ -59,6 +59,16 @@ def message(local_id: Any = None) -> dict[str, Any]:
     return {"messages": [{"content": "x" * SIZE, "localId": local_id}]}
 
 
+def message_request(alice: Account, session: str) -> tuple[bytes, bytes]:
+    """Return the head and the body of a request that stores a message."""
+    body = json.dumps(message("same")).encode()
+    head = (
+        f"POST /v3/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode(), body
+
+
 async def post(server: Server, alice: Account, path: str, body: Any, status: int) -> None:
     """By hand, because httpx keeps what it sent for a while."""
     async with await Connection.open(server.url) as raw:
@@ -102,12 +112,9 @@ async def test_over_http_when_the_client_leaves(server: Server, whole: bool) -> 
         session = (await alice.session())["id"]
 
         async def request() -> None:
-            body = json.dumps(message("same")).encode()
-            head = (
-                f"POST /v3/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
-            )
+            head, body = message_request(alice, session)
             raw = await Connection.open(server.url)
-            await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + (body if whole else body[:-1]))
+            await raw.send(head + (body if whole else body[:-1]))
             raw.writer.transport.abort()
 
         await keeps_nothing(request)
@@ -120,12 +127,9 @@ async def test_over_http_when_the_body_takes_too_long(server: Server, monkeypatc
         session = (await alice.session())["id"]
 
         async def request() -> None:
-            body = json.dumps(message("same")).encode()
-            head = (
-                f"POST /v3/sessions/{session}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
-            )
+            head, body = message_request(alice, session)
             async with await Connection.open(server.url) as raw:
-                await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+                await raw.send(head + body[:-1])
                 assert (await raw.answer()).status == 408
 
         await keeps_nothing(request)
@@ -135,6 +139,15 @@ async def call(raw: FrameWebsocket, event: str, data: Any, expected: str) -> Non
     raw.say("421" + json.dumps([event, data]))
     ack = await raw.text()
     assert ack.startswith("431") and expected in ack, ack[:500]
+
+
+async def registered(server: Server, alice: Account) -> FrameWebsocket:
+    """Return a websocket that has registered the method m."""
+    target = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+    target.say('421["rpc-register",{"method":"m"}]')
+    while not (await target.text()).startswith("431"):
+        pass
+    return target
 
 
 async def test_over_sockets(server: Server) -> None:
@@ -165,10 +178,7 @@ async def test_over_sockets_when_an_rpc_call_ends_without_an_answer(server: Serv
         caller = await (await FrameWebsocket.open(server.url)).enter(alice.token)
 
         async def request() -> None:
-            target = await (await FrameWebsocket.open(server.url)).enter(alice.token)
-            target.say('421["rpc-register",{"method":"m"}]')
-            while not (await target.text()).startswith("431"):
-                pass
+            target = await registered(server, alice)
             calling = asyncio.create_task(call(caller, "rpc-call", {"method": "m", "params": "x" * SIZE}, "false"))
             await target.reader.readuntil(b"rpc-request")  # and no more, since this client would keep it
             target.writer.transport.abort()
@@ -243,10 +253,7 @@ async def test_over_sockets_when_an_rpc_call_times_out(server: Server) -> None:
         caller = await (await FrameWebsocket.open(server.url)).enter(alice.token)
 
         async def request() -> None:
-            target = await (await FrameWebsocket.open(server.url)).enter(alice.token)
-            target.say('421["rpc-register",{"method":"m"}]')
-            while not (await target.text()).startswith("431"):
-                pass
+            target = await registered(server, alice)
             await call(caller, "rpc-call", {"method": "m", "params": "x" * SIZE}, "timed out")
             target.writer.transport.abort()
 
