@@ -359,7 +359,8 @@ async def test_too_many_devices_sign_out_the_one_that_was_idle_for_longest(
         await server.database.write_for((), age)
         socket = await accounts[1].socket()
         newest = await again(alice)
-        await socket.dropped.wait()
+        async with asyncio.timeout(10):
+            await socket.dropped.wait()
         assert [await refused(each) for each in (*accounts, newest)] == [False, True, False, False]
 
 
