@@ -5,7 +5,7 @@ BIN = .venv/bin
 .PHONY: tree help run test test-slow test-postgres test-lowest test-newest cover check bench settings format clean schema man lock bench-postgres bench-scale binary crash fuzz attack load soak chaos
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/made: pyproject.toml
 	$(PYTHON) -m venv .venv
