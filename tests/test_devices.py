@@ -21,7 +21,6 @@ from happy_light.auth import devices
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World, b64
-from tests.commands import ok
 from tests.conftest import Process
 from tests.raw_connections import Connection
 from tests.test_migrations import execute
@@ -341,50 +340,6 @@ async def test_last_seen_and_client_are_written_with_the_flush(inside: Inside) -
         assert (await seen(alice.id))[jti(alice)][0] == 1000, "it was written less than 10 minutes ago"
         await server.context.devices.flush(everything=True)
         assert (await seen(alice.id))[jti(phone)][0] > 1000, "it has a socket"
-
-
-# ---------------------------------------------------------------------------------------- bounds
-async def test_too_many_devices_sign_out_the_one_that_was_idle_for_longest(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "DEVICES_MAX", 3)
-    server = await inside()
-    async with World(server.url) as world:
-        accounts = [alice := await world.account(), *[await again(alice) for _ in range(2)]]
-
-        def age(tx: Transaction) -> None:
-            for index, account in enumerate(accounts):
-                tx.execute("UPDATE devices SET last_seen_at = ? WHERE id = ?", ((7, 5, 6)[index], jti(account)))
-
-        await server.database.write_for((), age)
-        socket = await accounts[1].socket()
-        newest = await again(alice)
-        async with asyncio.timeout(10):
-            await socket.dropped.wait()
-        assert [await refused(each) for each in (*accounts, newest)] == [False, True, False, False]
-
-
-async def test_prune_signs_out_what_was_idle_for_a_year(inside: Inside, tmp_path: Path) -> None:
-    server = await inside()
-    folder = tmp_path / "data"
-    async with World(server.url) as world:
-        alice = await world.account()
-        phone, active, year = await again(alice), await again(alice), devices.IDLE_MAX
-        await server.context.devices.flush(everything=True)
-
-        def age(tx: Transaction) -> None:
-            recent, old = tx.now - year + 60_000, tx.now - year - 60_000
-            tx.execute("UPDATE devices SET last_seen_at = ? WHERE id <> ?", (old, jti(alice)))
-            tx.execute("UPDATE devices SET last_seen_at = ? WHERE id = ?", (recent, jti(alice)))
-
-        await server.database.write_for((), age)
-        socket = await active.socket()  # it is in use, whatever was written
-        server.context.devices._written.clear()
-        assert (await ok(folder, "prune", "--dry-run"))["devices"] == 1
-        assert (await ok(folder, "prune"))["devices"] == 1
-        assert await refused(phone)
-        assert not await refused(alice) and not await refused(active)
-        assert await socket.call("ping") == {}
 
 
 async def test_the_ids_of_devices_are_known_again() -> None:
