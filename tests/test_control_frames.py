@@ -80,6 +80,24 @@ async def test_pongs_are_bounded_and_others_are_answered_meanwhile(world: World)
     assert await ui.call("ping") == {}
 
 
+async def test_what_is_not_read_yet_is_not_in_memory(inside: Inside) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice, bob = await world.account(), await world.account()
+        ui = await bob.socket()
+        known = set(server.app.live.connections.by_id)
+        raw = await (await FrameWebsocket.open(server.url)).enter(alice.token)
+        (id,) = set(server.app.live.connections.by_id) - known
+        connection = server.app.live.connections.by_id[id]
+        raw.writer.write(masked(Opcode.PONG, b"x" * 125) * 100_000)  # 13 MB
+        most = 0
+        for _ in range(200):
+            assert await ui.call("ping") == {}
+            most = max(most, connection.incomplete)
+        assert 0 < most < 1_000_000 and not connection.closed
+        raw.writer.transport.abort()
+
+
 async def test_who_floods_hears_what_is_sent_to_it_and_may_close(world: World) -> None:
     alice = await world.account()
     raw = await (await FrameWebsocket.open(world.url)).enter(alice.token)
