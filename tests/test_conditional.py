@@ -203,11 +203,15 @@ def test_what_names_no_account_changes_all() -> None:
 def test_an_account_that_was_dropped_has_no_version_that_it_had_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account_versions, "ACCOUNTS_MAX", 3)
     versions = AccountVersions()
-    given: dict[str, set[str]] = {}
+    accounts = "abcdefgh"
+    before: dict[str, set[str]] = {each: set() for each in accounts}  # given out before the last change
+    since: dict[str, set[str]] = {each: set() for each in accounts}
     rng = random.Random(3)
     for _ in range(2_000):
-        account_id = rng.choice("abcdefgh")
+        account_id = rng.choice(accounts)
         versions.changed([account_id])
-        assert versions.of(account_id) not in given.setdefault(account_id, set())
-        for each in "abcdefgh":
-            given.setdefault(each, set()).add(versions.of(each))
+        before[account_id] |= since[account_id]
+        since[account_id] = set()
+        for each in accounts:
+            assert versions.of(each) not in before[each]
+            since[each].add(versions.of(each))
