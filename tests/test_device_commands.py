@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import psycopg
 import pytest
 
+from happy_light.auth.devices import sign_out_device
 from happy_light.auth.keys import Keys
+from happy_light.bus import Bus
+from happy_light.config import postgres_url
+from happy_light.store import Database
+from happy_light.store.postgres.engine import PostgresEngine
 from tests.client import Account, World
 from tests.commands import ok, run
 from tests.conftest import SECRET, Process, Start
@@ -114,9 +118,10 @@ async def test_a_sign_out_of_a_device_holds_in_all_processes(pair: Pair) -> None
 async def test_a_sign_out_of_a_device_that_nobody_was_told_of_is_found(pair: Pair, database_url: str) -> None:
     phone = await pair.worlds[1].account(pair.first.key)
     socket, other = await phone.socket(), await pair.second.socket()
-    with psycopg.connect(database_url, options="-c search_path=happy_light") as database:
-        database.execute("DELETE FROM devices WHERE id = %s", (phone.claims["jti"],))
-        database.execute("UPDATE accounts SET device_sign_outs = device_sign_outs + 1")
+    database = Database(PostgresEngine(postgres_url.parse(database_url)), Bus())  # whose bus leads to no process
+    await database.open()
+    assert await database.write(phone.id, sign_out_device, jti(phone))
+    await database.close()
     async with asyncio.timeout(20):
         await asyncio.gather(socket.dropped.wait(), other.dropped.wait())
     assert (await phone.get("/v1/sessions")).status_code == 401
