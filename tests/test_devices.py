@@ -197,7 +197,7 @@ async def test_a_request_under_way_is_refused(inside: Inside) -> None:
 
 
 @pytest.mark.parametrize("step", ["_accepts", "load"])
-async def test_nobody_slips_in_while_a_device_is_signed_out(
+async def test_no_socket_is_opened_while_its_device_is_signed_out(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Its token is looked up, and before its socket is in, it is signed out."""
