@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from happy_light.bus import Audience, Bus, Ephemeral, SignedOut, Update
 from happy_light.errors import BadRequest, ServiceUnavailable
-from happy_light.store import Database, Transaction
+from happy_light.store import Database, ReadTransaction, Transaction
+from happy_light.store.postgres.connection import PostgresConnection
 from happy_light.store.postgres.writer import PostgresWriter
 from happy_light.store.sqlite.engine import SqliteWriter
 from tests.stores import Body, Heard, Held, NewEngine, add_account, keys, number, put, seq_of, updates
@@ -43,9 +45,14 @@ async def test_a_group_for_which_the_time_is_up_leaves_the_rest_to_the_next(
     assert [(number(event), event.seq) for event in updates(heard)] == [(n, n + 1) for n in range(5)]
 
 
-def count_up(tx: Transaction, account: str, part: str, fail: Exception | None = None) -> int:
-    """Read the number of a part, store and announce the next one and return it, or raise `fail`."""
-    row = tx.fetch_one("SELECT version FROM kv WHERE account_id = ? AND key = ?", (account, part))
+def count_up(tx: Transaction, account: str, part: str, call: int, fail: Exception | None = None) -> int:
+    """Read the number of a part, store and announce the next one and return it, or raise `fail`.
+
+    `call` makes the query different from those of other calls, as the messages of a real one do.
+    """
+    row = tx.fetch_one(
+        "SELECT version FROM kv WHERE account_id = ? AND key = ? AND version > ?", (account, part, -1 - call)
+    )
     if fail is not None:
         raise fail
     following = 1 if row is None else int(row[0]) + 1
@@ -78,7 +85,7 @@ async def test_writes_within_parts_see_all_that_were_before_them(database: Datab
             expected.append(sum(counts.values()))
             continue
         counts[part] = counts.get(part, 0) + 1
-        writes.append(database.write_within("a", part, count_up))
+        writes.append(database.write_within("a", part, count_up, n))
         expected.append(counts[part])
     await held.release()
     assert await asyncio.gather(*writes) == expected
@@ -89,13 +96,63 @@ async def test_writes_within_parts_see_all_that_were_before_them(database: Datab
 
 
 async def test_a_write_within_a_part_that_fails_leaves_the_answers_of_the_others(database: Database) -> None:
+    def refuse(tx: Transaction, account: str, part: str) -> int:
+        raise errors[3]
+
+    before = database.commits.count
     held = await Held(database).started()
     errors = {0: BadRequest("no"), 3: ValueError("bad")}
-    writes = [database.write_within("a", f"part {n % 3}", count_up, errors.get(n)) for n in range(9)]
-    writes.append(database.write_within("b", "part 0", count_up))
+    writes = [database.write_within("a", f"part {n % 3}", count_up, n, errors.get(n)) for n in range(9)]
+    writes.append(database.write_within("b", "part 0", count_up, 9))
+    writes.append(database.write_within("b", "part 1", refuse))
     await held.release()
     results = await asyncio.gather(*writes, return_exceptions=True)
-    assert results == [errors[0], 1, 1, errors[3], 2, 2, 1, 3, 3, 1]
+    assert results == [errors[0], 1, 1, errors[3], 2, 2, 1, 3, 3, 1, errors[3]]
+    assert database.commits.count == before + 2
+
+
+async def test_writes_within_parts_that_do_not_begin_with_a_query(database: Database) -> None:
+    """They are not sent before it is their turn: each happens once, and not at all if it fails."""
+    raising = "UPDATE kv SET version = version + 1 WHERE account_id = ? AND key = ?"
+
+    def add_one(tx: Transaction, account: str, part: str) -> None:
+        tx.executemany(raising, [(account, part)])
+
+    def fail(tx: Transaction, account: str, part: str) -> None:
+        tx.execute(raising, (account, part))
+        raise BadRequest("no")
+
+    def versions(tx: ReadTransaction) -> list[Any]:
+        return tx.fetch_all("SELECT key, version FROM kv ORDER BY key")
+
+    for n in range(3):
+        await database.write_within("a", f"part {n}", count_up, n)
+    for last, others in ((add_one, 2), (fail, 3)):
+        held = await Held(database).started()
+        writes = [database.write_within("a", f"part {n}", last if n == 2 else add_one) for n in range(3)]
+        await held.release()
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        assert [isinstance(result, BadRequest) for result in results] == [False, False, last is fail]
+        assert await database.read(versions) == [("part 0", others), ("part 1", others), ("part 2", 2)]
+
+
+@pytest.mark.parametrize("engine_name", ["postgres"], indirect=True)
+async def test_first_queries_of_writes_within_different_parts_are_sent_together(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    read_ahead = PostgresConnection.read_ahead
+
+    def count(self: PostgresConnection, operations: Sequence[Callable[[], None]]) -> None:
+        together.append(len(operations))
+        read_ahead(self, operations)
+
+    monkeypatch.setattr(PostgresConnection, "read_ahead", count)
+    held = await Held(database).started()
+    writes = [database.write_within("a", f"part {n % 4}", count_up, n) for n in range(10)]
+    await held.release()
+    assert await asyncio.gather(*writes) == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+    assert together == [4, 4, 2]
 
 
 async def test_a_failing_write_fails_alone(database: Database, heard: Heard, engine_name: str) -> None:
