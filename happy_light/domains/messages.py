@@ -233,7 +233,10 @@ def append(
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
-        tx.queue("UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ?", (seq, tx.now, session_id))
+        tx.queue(
+            "UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ? AND account_id = ?",
+            (seq, tx.now, session_id, account_id),
+        )
     return StoredMessages([answer[number] for number in sorted(answer)])
 
 
