@@ -181,9 +181,7 @@ class PostgresConnection:
         statement = translate(sql)
         if not self._in_pipeline:
             self.writes += statement.writes
-            if self._readonly:
-                return self.pipeline.query(statement.text, args)
-            return self.raw.execute(statement.text, args, binary=True)
+            return self.pipeline.query(statement.text, args)
         if self._reading_ahead:
             if not statement.writes:
                 self._ahead[sql, tuple(args)] = self.pipeline.send(statement.text, args)
@@ -218,10 +216,7 @@ class PostgresConnection:
         for count in batches(sql, len(rows)):
             args = rows[first] if count == 1 else tuple(chain.from_iterable(rows[first : first + count]))
             text = repeated(sql, count).text
-            if self._in_pipeline:
-                self.pipeline.send(text, args)
-            else:
-                self.raw.execute(text, args)
+            (self.pipeline.send if self._in_pipeline else self.pipeline.query)(text, args)
             first += count
 
     def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:

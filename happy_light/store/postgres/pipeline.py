@@ -130,10 +130,6 @@ class Pipeline:
             if not self._coming:
                 self._libpq.exit_pipeline_mode()
 
-    def run(self, text: bytes) -> None:
-        """Send one statement without values, and wait for it. Raises psycopg.Error."""
-        self.query(text, ())
-
     def query(self, text: bytes, args: Sequence[Any]) -> Answer:
         """Run one statement outside a pipeline: one call of libpq, and less work than a pipeline of one statement.
 

@@ -146,7 +146,7 @@ class PostgresWriter:
             with contextlib.suppress(psycopg.Error):
                 self.connection.leave_pipeline()
             if not self.connection.lost and self.connection.raw.info.transaction_status != TransactionStatus.IDLE:
-                self.connection.pipeline.run(b"ROLLBACK")  # psycopg would forget all prepared statements
+                self.connection.pipeline.query(b"ROLLBACK", ())  # psycopg would forget all prepared statements
         except psycopg.Error as error:
             log.error("database: %s", errors.summary(error))
             self.connection.close()
