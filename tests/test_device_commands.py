@@ -44,6 +44,7 @@ async def test_commands(process: Process, own: World) -> None:
     alice = await own.account()
     phone = await again(alice)
     terminal, _ = await paired(phone)
+    await ok(process.folder, "accounts", "label", alice.id, "Mum")
     rows = await ok(process.folder, "accounts", "devices", alice.id)
     assert {row["id"] for row in rows} == {jti(alice), jti(phone), jti(terminal)}
     text = (await run(process.folder, "accounts", "devices", alice.id)).out.splitlines()
@@ -57,6 +58,7 @@ async def test_commands(process: Process, own: World) -> None:
     assert (done.status, done.out, len(done.err.splitlines())) == (2, "", 1)
     assert "The account has no device with this id" in done.err
     await process.wait_for_log(f"account {alice.id}: device {jti(phone)} is signed out")
+    await process.wait_for_log(f"an operator has signed out device {jti(phone)} of account {alice.id} (Mum)")
     assert alice.token not in "".join(process.log)
     await ok(process.folder, "accounts", "sign-out", alice.id)
     assert (await run(process.folder, "accounts", "devices", alice.id)).out == "No device is signed in.\n"

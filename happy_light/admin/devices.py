@@ -9,15 +9,19 @@ for all tokens that other servers and older versions made.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from happy_light.admin.account_admin import UNKNOWN_ACCOUNT, id_of
+from happy_light.admin.account_list import description
 from happy_light.auth.devices import Device, find_idle, list_devices, sign_out_device
 from happy_light.context import ServerContext
 from happy_light.errors import ApiError, ErrorResponse
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Outgoing
+
+log = logging.getLogger(__name__)
 
 UNKNOWN_DEVICE: Final = ErrorResponse(404, "The account has no device with this id")
 
@@ -63,6 +67,8 @@ async def post_sign_out(request: Request[None, None]) -> DeviceEnded:
     account_id, device_id = await id_of(request), request.path["device"]
     if not await sign_out(request.context, account_id, device_id):
         raise ApiError(UNKNOWN_DEVICE)
+    name = await request.context.database.read(description, account_id)
+    log.info("an operator has signed out device %s of account %s", device_id, name)
     return DeviceEnded(account_id, device_id)
 
 
