@@ -54,11 +54,14 @@ async def test_a_start_with_a_clock_that_is_behind(
         alice = await world.account()
         session = await alice.session("s")
         token = alice.token
+        late = server.keys.tokens.signer.mint(alice.id, clock.now_ms() // 1000 + 3600)  # an hour after the last entry
     set_clock(monkeypatch, -behind)
     async with running(tmp_path) as server, World(server.url) as world:
         assert "behind the newest entry" in caplog.text
         alice = await world.account(alice.key)
-        renewed, alice.token = alice.token, token
+        renewed = alice.token
+        for alice.token in (late, token):
+            await alice.ok("GET", "/v1/account/profile")
         changed = await alice.ok("GET", f"/v2/sessions?changedSince={session['updatedAt']}")
         assert changed["sessions"] == []
         await alice.send(session["id"], "l")
