@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from happy_light.admin import api, inspection, overview
+from happy_light.admin import api, backup_folder, backups, inspection, overview
 from happy_light.admin.overview import _sum
 from happy_light.admin.progress import ignore_progress
 from happy_light.counters import SAMPLES, Counters
-from happy_light.errors import ApiError
+from happy_light.errors import ApiError, OperatorError
 from happy_light.server import Server
 from tests.client import World
 from tests.commands import ok
@@ -166,6 +166,16 @@ async def test_backups_are_made_listed_and_downloaded(start: Start, tmp_path: Pa
     (tmp_path / "one.tar.gz").write_bytes(content.content)
     verified = await ok(process.folder, "backup", "verify", str(tmp_path / "one.tar.gz"))
     assert verified["secret"] is False
+
+
+async def test_an_archive_that_goes_while_it_is_listed_is_a_sentence(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a scheduled backup deletes the oldest one."""
+    server = await inside()
+    monkeypatch.setattr(backup_folder, "archives", lambda *_: [tmp_path / "gone"])
+    with pytest.raises(OperatorError, match="cannot be read: .*No such file"):
+        backups.list_archives(server.context.settings)
 
 
 async def test_doctor_runs_inside_the_server(start: Start) -> None:

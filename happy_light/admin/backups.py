@@ -22,7 +22,7 @@ from happy_light.blobs import file_response
 from happy_light.config import Settings
 from happy_light.context import ServerContext
 from happy_light.domains.backup_state import BackupResult
-from happy_light.errors import ApiError, ErrorResponse
+from happy_light.errors import ApiError, ErrorResponse, OperatorError
 from happy_light.http.request import Request
 from happy_light.http.router import Route
 from happy_light.wire import Incoming, Outgoing
@@ -69,14 +69,19 @@ class BackupDone(Outgoing):
 
 # -------------------------------------------------------------------------------------- operations
 def list_archives(settings: Settings) -> Archives:
-    """Return the archives of this server in the folder. Raises OperatorError and OSError."""
+    """Return the archives of this server in the folder. Raises OperatorError."""
     from happy_light.admin import backup_folder
 
     with store.open_for_reading(settings) as tx:
-        found = backup_folder.archives(settings.backups, server_id.read(tx))
-    archives = [
-        Archive(path.name, path.stat().st_size, int(1000 * backup_folder.made_at(path))) for path in reversed(found)
-    ]
+        id = server_id.read(tx)
+    try:
+        archives = [
+            Archive(path.name, path.stat().st_size, int(1000 * backup_folder.made_at(path)))
+            for path in reversed(backup_folder.archives(settings.backups, id))
+        ]
+    except OSError as error:
+        text = f"The folder of the backups cannot be read: {error}. Look at its modes, or try again"
+        raise OperatorError(text) from error
     return Archives(
         str(settings.backups), settings.backup_every, settings.postgres is None, settings.bucket is None, archives
     )
