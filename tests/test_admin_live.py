@@ -174,7 +174,7 @@ async def test_an_archive_that_goes_while_it_is_listed_is_a_sentence(
     """As when a scheduled backup deletes the oldest one."""
     server = await inside()
     monkeypatch.setattr(backup_folder, "archives", lambda *_: [tmp_path / "gone"])
-    with pytest.raises(OperatorError, match="cannot be read: .*No such file"):
+    with pytest.raises(OperatorError, match=r"cannot be read: .*No such file"):
         backups.list_archives(server.context.settings)
 
 
