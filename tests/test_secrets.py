@@ -126,7 +126,6 @@ async def test_a_request_whose_body_ends_after_a_sign_out_is_refused(inside: Ins
         assert count == (0,)
 
 
-@pytest.mark.parametrize("kind", ["", "account/"])
 def sign_out_each(tx: Transaction, account_id: str) -> None:
     """Sign every device of the account out, one by one."""
     for device in devices.list_devices(tx, account_id):
@@ -147,6 +146,7 @@ async def test_a_sign_out_whose_caller_is_cut_off_holds_at_once(
         assert (await alice.get("/v1/machines")).status_code == 401
 
 
+@pytest.mark.parametrize("kind", ["", "account/"])
 @pytest.mark.parametrize("end", [account_admin.sign_out, account_admin.disable])
 @pytest.mark.parametrize("picked_up", [False, True])
 async def test_an_approved_pairing_gives_no_token_after_a_sign_out(
