@@ -63,6 +63,8 @@ async def open_page(page: Page, process: Process) -> None:
     link = (await ok(process.folder, "admin"))["urls"][0]
     await page.goto(link)
     await expect(page.locator("#live-text")).to_have_text("Live", timeout=WAIT)
+    # Chromium drops keys until it has drawn a page for the first time.
+    await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 async def test_an_operator_sees_a_client_appear_and_signs_it_out(page: Page, process: Process, own: World) -> None:

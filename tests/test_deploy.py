@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import socket
@@ -154,6 +155,13 @@ async def test_nginx_before_two_processes(pair: tuple[Process, Process], tmp_pat
         await sockets_work(url, context)
 
 
+async def is_noticed(url: str, context: ssl.SSLContext) -> None:
+    """Wait until a proxy sends nothing more to a process that was killed; until then it may answer 502."""
+    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=10) as http, asyncio.timeout(20):
+        while (await http.post(f"{url}/v1/auth", json={})).status_code == 502:
+            pass
+
+
 @contextmanager
 def through_caddy(site: str, tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
     """Run Caddy with a site of the documentation; yield its URL, and what its certificate is trusted with."""
@@ -182,4 +190,5 @@ async def test_caddy_before_two_processes(pair: tuple[Process, Process], tmp_pat
     with through_caddy(before(pair, snippet("caddy", FULL)), tmp_path) as (url, context):
         await works_through(url, pair[0], context)
         pair[1].kill()
+        await is_noticed(url, context)
         await sockets_work(url, context)
