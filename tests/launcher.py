@@ -26,9 +26,8 @@ import happy_light
 
 MODULE = "happy_light"
 LATE = (
-    "brotli", "cryptography.hazmat.primitives.asymmetric.ed25519", "cryptography.hazmat.primitives.ciphers.aead",
-    "httpx", "jwt", "nacl.exceptions", "nacl.signing", "platformdirs", "prometheus_client", "prometheus_client.core",
-    "segno", "uvloop", "websockets.speedups", "wsproto",
+    "brotli", "cryptography.hazmat.primitives.ciphers.aead", "httpx", "nacl.exceptions", "nacl.signing",
+    "platformdirs", "prometheus_client", "prometheus_client.core", "segno", "uvloop", "websockets.speedups", "wsproto",
 )  # fmt: skip
 """Libraries that the server imports only when it needs them, or (uvloop) if they are installed."""
 

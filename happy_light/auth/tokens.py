@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from happy_light import clock
+from happy_light.auth import web_token
+from happy_light.auth.challenges import verify_signature
 from happy_light.auth.derivation import derive
 from happy_light.auth.devices import UNKNOWN
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from nacl.signing import SigningKey
 
 LEEWAY: Final = 2  # s that a token's times may lie ahead of the clock
 CACHE_MAX: Final = 10_000  # verified tokens kept
@@ -47,24 +49,19 @@ class Signer:
         self._usage = usage
 
     @functools.cached_property
-    def _key(self) -> Ed25519PrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    def _key(self) -> SigningKey:
+        from nacl.signing import SigningKey
 
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, self._usage)[:32])
-
-    @functools.cached_property
-    def _public(self) -> Any:
-        return self._key.public_key()
+        return SigningKey(derive(self._secret, self._usage)[:32])
 
     def warm(self) -> None:
         """Derive the key now (0.1 s) instead of at the first use."""
-        assert self._public is not None
+        assert self._key is not None
 
     @property
     def public_key(self) -> bytes:
         """The 32 bytes that tokens are verified with."""
-        raw: bytes = self._public.public_bytes_raw()
-        return raw
+        return bytes(self._key.verify_key)
 
     def mint(
         self, subject: str, issued_at: int | None = None, generation: int = 0, id: str | None = None, **extra: Any
@@ -76,31 +73,28 @@ class Signer:
         `generation` stands in the header unless it is 0: such tokens are as the contract has them (docs/protocol.md
         section 2).
         """
-        import jwt
-
         now = clock.now_ms() // 1000 if issued_at is None else issued_at
         claims = {
             "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": id or str(uuid.uuid4()),
         }  # fmt: skip
-        # The original server's header has no `typ`; PyJWT leaves it out when it is None.
-        headers: dict[str, Any] = {"typ": None, "generation": generation} if generation else {"typ": None}
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers=headers)
+        header: dict[str, Any] = {"alg": "EdDSA"}  # the original server's has no `typ` either
+        if generation:
+            header["generation"] = generation
+        return web_token.encode(header, claims, lambda message: self._key.sign(message).signature)
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """Return the claims of a valid token of this issuer, else None."""
-        import jwt
+        read = self.read(token)
+        return None if read is None else read[1]
 
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token, self._public, algorithms=["EdDSA"], issuer=self._issuer,
-                options={
-                    "verify_aud": False, "verify_iat": False, "verify_nbf": False, "verify_exp": False,
-                    "require": ["sub"],
-                },
-            )  # fmt: skip
-        except (jwt.InvalidTokenError, ValueError, RecursionError):
+    def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return header and claims of a valid token of this issuer, else None."""
+        read = web_token.decode(token, "EdDSA", functools.partial(verify_signature, self.public_key))
+        if read is None:
             return None
-        return claims if _is_valid_now(claims) else None
+        _, claims = read
+        of_issuer = isinstance(claims.get("sub"), str) and claims.get("iss") == self._issuer
+        return read if of_issuer and _is_valid_now(claims) else None
 
 
 def _is_valid_now(claims: dict[str, Any]) -> bool:
@@ -173,12 +167,11 @@ class Tokens:
         """
         if len(token) > TOKEN_MAX:
             return None
-        claims = self.signer.verify(token)
-        if claims is None or not isinstance(claims["sub"], str):
+        read = self.signer.read(token)
+        if read is None:
             return None
-        import jwt
-
-        issued, generation = claims.get("iat", 0), jwt.get_unverified_header(token).get("generation")
+        header, claims = read
+        issued, generation = claims.get("iat", 0), header.get("generation")
         id = claims.get("jti")
         return Claims(
             claims["sub"],

@@ -1,0 +1,104 @@
+"""JSON Web Tokens beside those of PyJWT: the same are made, and what one refuses the other refuses."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.signing import SigningKey
+
+from happy_light.auth import web_token
+from happy_light.auth.challenges import verify_signature
+
+SEED = bytes(range(32))
+KEY, THEIRS = SigningKey(SEED), Ed25519PrivateKey.from_private_bytes(SEED)
+CLAIMS = {"sub": "cü", "session": None, "iat": 1_760_000_000, "iss": "handy", "list": [1.5, "~~~???"]}
+
+
+def sign(message: bytes) -> bytes:
+    return KEY.sign(message).signature
+
+
+def verify(message: bytes, signature: bytes) -> bool:
+    return verify_signature(bytes(KEY.verify_key), message, signature)
+
+
+def decoded(token: str) -> tuple[Any, Any] | None:
+    return web_token.decode(token, "EdDSA", verify)
+
+
+def accepted_by_pyjwt(token: str) -> bool:
+    try:
+        jwt.decode(token, THEIRS.public_key(), algorithms=["EdDSA"], options={"verify_iat": False})
+    except (jwt.InvalidTokenError, ValueError):
+        return False
+    return True
+
+
+def signed(*parts: bytes) -> str:
+    """Return a token of any bytes with a good signature."""
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    return (text + b"." + base64.urlsafe_b64encode(sign(text)).rstrip(b"=")).decode()
+
+
+@pytest.mark.parametrize("more", [{}, {"generation": 7}])
+def test_tokens_are_those_of_pyjwt(more: dict[str, Any]) -> None:
+    token = web_token.encode({"alg": "EdDSA", **more}, CLAIMS, sign)
+    assert token == jwt.encode(CLAIMS, THEIRS, algorithm="EdDSA", headers={"typ": None, **more})
+    assert decoded(token) == ({"alg": "EdDSA", **more}, CLAIMS)
+    secret = "k" * 32
+    of_secret = web_token.encode(
+        {"alg": "HS256", "typ": "JWT"}, CLAIMS, lambda message: hmac.digest(secret.encode(), message, "sha256")
+    )
+    assert of_secret == jwt.encode(CLAIMS, secret, algorithm="HS256")
+
+
+def test_a_token_that_differs_in_one_character_is_refused() -> None:
+    token = web_token.encode({"alg": "EdDSA"}, {"sub": "c1"}, sign)
+    assert decoded(token) and accepted_by_pyjwt(token)
+    for place in range(len(token)):
+        for other in ("A", "B", "-", ".", "=", "\n", " ", "ü", "\ud800", ""):
+            if token[place] != other:
+                assert decoded(token[:place] + other + token[place + 1 :]) is None, (place, other)
+    # The last character has two bits that are not used, so that three others stand for the same bytes.
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    assert [last for last in alphabet if decoded(token[:-1] + last)] == [token[-1]]
+    for more in ("=", "==", "A", ".", ".A", "\n", "\0"):
+        assert decoded(token + more) is None and decoded(more + token) is None
+
+
+HEADER, BODY = b'{"alg":"EdDSA"}', b'{"sub":"c1"}'
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b'{"alg":"none"}', BODY), (b'{"alg":"HS256"}', BODY), (b'{"alg":"eddsa"}', BODY), (b'{"alg":["EdDSA"]}', BODY),
+        (b"{}", BODY), (b"[]", BODY), (b'"EdDSA"', BODY), (b"", BODY), (b"\xff", BODY), (b"{" * 3, BODY),
+        (b"[" * 200_000, BODY), (b'{"alg":"EdDSA","crit":["exp"],"exp":1}', BODY), (b'{"alg":"EdDSA","crit":[]}', BODY),
+        (HEADER, b""), (HEADER, b"[]"), (HEADER, b"null"), (HEADER, b"5"), (HEADER, b"\xff\xfe"),
+        (HEADER, b"[" * 200_000), (HEADER, b'{"sub":'),
+    ],
+)  # fmt: skip
+def test_what_is_no_token_is_refused_even_if_it_is_signed(header: bytes, body: bytes) -> None:
+    assert decoded(signed(HEADER, BODY)) is not None
+    token = signed(header, body)
+    assert decoded(token) is None
+    assert not accepted_by_pyjwt(token)
+
+
+def test_a_token_needs_its_key() -> None:
+    text = json.dumps({"sub": "c1"}).encode()
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (HEADER, text)]
+    forged = SigningKey(b"o" * 32).sign(b".".join(parts)).signature
+    with_public = hmac.digest(bytes(KEY.verify_key), b".".join(parts), "sha256")
+    for signature in (forged, with_public, b"", bytes(64), sign(b".".join(parts)) + b"\0", sign(parts[0])):
+        token = b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+        assert decoded(token) is None and not accepted_by_pyjwt(token)
+    for few in ("", ".", "..", "...", "a", "a.b", signed(HEADER), signed(HEADER, BODY, b"x")):
+        assert decoded(few) is None
