@@ -14,8 +14,18 @@ from happy_light.errors import OperatorError
 from happy_light.store import ReadTransaction, Transaction
 
 
-def find_or_create(configured: str | None, file: Path) -> str:
-    """Return the configured secret, else the trimmed text of the file, else a new one written to the file.
+def likely(configured: str | None, file: Path) -> str:
+    """Return what `find_or_create` will most likely return, or can be given as `made`: keys can be derived ahead."""
+    if configured:
+        return configured
+    try:
+        return read(file)
+    except OperatorError:  # it is not there; else `find_or_create` says what is wrong
+        return new()
+
+
+def find_or_create(configured: str | None, file: Path, made: str | None = None) -> str:
+    """Return the configured secret, else the trimmed text of the file, else a new one (`made`) written to the file.
 
     Two processes that start at once get the same secret: it is written whole to a file of its own and then
     linked to its name, which fails if the name exists. Raises OperatorError.
@@ -24,7 +34,7 @@ def find_or_create(configured: str | None, file: Path) -> str:
         return configured
     try:
         if not file.exists():
-            _create(file)
+            _create(file, made or new())
     except OSError as error:
         raise OperatorError(f"The master secret {file} cannot be made: {error.strerror}.") from error
     text = read(file)
@@ -70,10 +80,10 @@ def new() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
 
 
-def _create(file: Path) -> None:
+def _create(file: Path, secret: str) -> None:
     """Write a new secret to the file, unless another process is faster. Raises OSError."""
     with contextlib.suppress(FileExistsError):
-        write_atomic(file, new().encode(), overwrite=False)
+        write_atomic(file, secret.encode(), overwrite=False)
 
 
 def read(file: Path) -> str:

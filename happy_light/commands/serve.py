@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from happy_light import config, log_setup
@@ -36,8 +36,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     # Until the server handles signals itself there is nothing to finish: exit, and without a traceback.
     for name in (signal.SIGTERM, signal.SIGINT, *_unless_ignored(signal.SIGHUP)):
         signal.signal(name, lambda *_: sys.exit(0))
-    from happy_light.server import process
-
     given = vars(arguments)
     quiet = "quiet" in given
     log_setup.configure(settings.log_level, settings.log_format, quiet, settings.log_file)
@@ -54,14 +52,26 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
             _open(server.url)
 
     if "ephemeral" not in given:
-        process.run(settings, ready)
+        _serve(settings, ready)
         return
     import shutil
     import tempfile
     from pathlib import Path
 
     with tempfile.TemporaryDirectory(prefix="happy-server-light-") as folder:
-        process.run(ephemeral(Path(folder), given), ready, lambda: shutil.rmtree(folder, ignore_errors=True))
+        _serve(ephemeral(Path(folder), given), ready, lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _serve(settings: Settings, ready: Callable[[Server], None], clean_up: Callable[[], None] = lambda: None) -> None:
+    """Serve. What takes longest at a start is done side by side: a key is derived while the server is imported."""
+    from happy_light.auth import master_secret
+    from happy_light.auth.keys import Keys
+
+    keys = Keys(master_secret.likely(settings.master_secret, settings.secret_file))
+    keys.begin_warm()
+    from happy_light.server import process
+
+    process.run(settings, ready, clean_up, keys)
 
 
 def _unless_ignored(name: signal.Signals) -> tuple[signal.Signals, ...]:

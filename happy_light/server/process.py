@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
+from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.server.server import Server
 from happy_light.stack.accepting import raise_handle_limit
@@ -20,10 +21,16 @@ from happy_light.stack.accepting import raise_handle_limit
 GC_THRESHOLD: Final = 20_000  # objects allocated before the next search for cycles
 
 
-def run(settings: Settings, ready: Callable[[Server], None], clean_up: Callable[[], None] = lambda: None) -> None:
+def run(
+    settings: Settings,
+    ready: Callable[[Server], None],
+    clean_up: Callable[[], None] = lambda: None,
+    keys: Keys | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises OperatorError.
 
-    `ready` is called once requests are answered; `clean_up` before a second signal ends the process at once.
+    `ready` is called once requests are answered; `clean_up` before a second signal ends the process at once. `keys`
+    are likely to be those of the server.
     """
     raise_handle_limit()
     runner: Callable[[Any], Any] = asyncio.run
@@ -31,7 +38,7 @@ def run(settings: Settings, ready: Callable[[Server], None], clean_up: Callable[
         import uvloop
 
         runner = uvloop.run
-    runner(_main(Server(settings), ready, clean_up))
+    runner(_main(Server(settings, keys), ready, clean_up))
 
 
 async def _main(server: Server, ready: Callable[[Server], None], clean_up: Callable[[], None]) -> None:

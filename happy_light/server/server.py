@@ -11,15 +11,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from happy_light import clock, data_dir, log_setup, threads
-from happy_light.admin import clock_check, server_id
+from happy_light import app, clock, data_dir, log_setup
+from happy_light.admin import backup_schedule, clock_check, process_status, prune, server_id
+from happy_light.admin.api import SOCKET_NAME, AdminApplication
 from happy_light.auth import master_secret
 from happy_light.auth.keys import Keys
 from happy_light.bus import Bus, DeviceSignedOut, SharedBus, SignedOut
 from happy_light.config import Settings
+from happy_light.context import ServerContext, join_cluster
+from happy_light.domains import auth
 from happy_light.errors import OperatorError, ServiceUnavailable
 from happy_light.http import addresses
+from happy_light.http.application import HttpApplication
 from happy_light.server.binding import answers_unix, bind, bind_metrics, bind_unix
+from happy_light.server.side_listener import SideListener
 from happy_light.stack import hypercorn_server
 from happy_light.stack.accepting import Room, connections_max
 from happy_light.store import Database, engine_of
@@ -27,8 +32,6 @@ from happy_light.store import Database, engine_of
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from happy_light.context import ServerContext
-    from happy_light.server.side_listener import SideListener
     from happy_light.server.tls_files import TlsFiles
     from happy_light.server.tunnel import Tunnel
 
@@ -39,15 +42,13 @@ ADMIN_RETRY: Final = 2.0  # s between attempts to take over the admin API of a d
 ABORT_MAX: Final = 0.5  # s after that until what still runs is cancelled
 
 
-def _import_application() -> None:
-    import happy_light.app  # noqa: F401
-
-
 class Server:
     """One running server: `start`, `serve`, and `stop` from anywhere on its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: Keys | None = None) -> None:
+        """`keys` are used if the master secret turns out to be theirs."""
         self.settings = settings
+        self._likely_keys = keys
         self._stopping = asyncio.Event()
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
@@ -83,18 +84,13 @@ class Server:
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
             await self.database.read(master_secret.finish_replacement, settings.secret_file)
             await self.database.read(master_secret.check_not_lost, settings.master_secret, settings.secret_file)
-            self.keys = Keys(master_secret.find_or_create(settings.master_secret, settings.secret_file))
-            # One takes a core 0.1 s without the interpreter, the other takes the interpreter for longer.
-            await asyncio.gather(self.keys.warm(), threads.run(_import_application))
+            self.keys = self._find_keys()
+            await self.keys.warm()
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
             if not await self.database.read(server_id.is_recorded):
                 await self.database.write_for((), server_id.record)
             if settings.tunnel is not None:
                 await self._open_tunnel(settings.tunnel, opened)
-            from happy_light import app
-            from happy_light.context import ServerContext, join_cluster
-            from happy_light.domains import auth
-
             chosen = await self.database.read(auth.registration_mode)
             self.registration = chosen or settings.registration
             self.context = ServerContext(self.settings, self.database, bus, self.keys, app.describe)
@@ -106,6 +102,12 @@ class Server:
                 cluster = await join_cluster(settings.redis_url, id, self.context, bus, self._drop_sockets)
                 opened.push_async_callback(cluster.close)
             self._opened = opened.pop_all()
+
+    def _find_keys(self) -> Keys:
+        likely = self._likely_keys
+        made = None if likely is None else likely.secret
+        secret = master_secret.find_or_create(self.settings.master_secret, self.settings.secret_file, made)
+        return likely if likely is not None and likely.secret == secret else Keys(secret)
 
     async def _open_tunnel(self, name: str, opened: contextlib.AsyncExitStack) -> None:
         """Make the address of a tunnel the public URL. Raises OperatorError; returns early when the server stops."""
@@ -128,9 +130,6 @@ class Server:
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests until `stop`; then everything acknowledged is on disk and every socket closed."""
-        from happy_light import app
-        from happy_light.admin import backup_schedule, process_status, prune
-
         self.app = app.App(self.context)
         self._config.bind = [f"fd://{self.socket.detach()}"]
         self._config.room = Room(
@@ -179,8 +178,6 @@ class Server:
 
         A server without this socket works, so a failure is a warning.
         """
-        from happy_light.admin.api import SOCKET_NAME, AdminApplication
-
         path = self.settings.data_dir / SOCKET_NAME
         while True:
             if self.settings.redis_url is None or not answers_unix(path):
@@ -200,7 +197,6 @@ class Server:
         if not settings.metrics_enabled:
             return
         from happy_light.admin import metrics
-        from happy_light.http.application import HttpApplication
 
         try:
             listener = bind_metrics(settings.metrics_host, settings.metrics_port)
@@ -215,8 +211,6 @@ class Server:
         self._listen_beside(HttpApplication(self.context, metrics.routes), listener)
 
     def _listen_beside(self, application: ASGIApp, listener: socket.socket) -> None:
-        from happy_light.server.side_listener import SideListener
-
         side_listener = SideListener(self.settings, application, listener)
         side_listener.start()
         self._side_listeners.append(side_listener)
