@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import h11
 from hypercorn.app_wrappers import ASGIWrapper
@@ -12,14 +13,13 @@ from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event
-from hypercorn.protocol.events import Body, EndBody, Request, Response
-from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState, LifespanState
 
 from happy_light.stack import http1
+from happy_light.stack.hypercorn_stream import RequestStream
 
 HEAD_MAX: Final = 64 * 1024  # bytes of a request's head
 
@@ -43,6 +43,9 @@ class Owner(Protocol):
     async def protocol_send(self, event: Event) -> None:
         """Write what the protocol has for the client."""
 
+    async def send(self, data: bytes, last: bool) -> None:
+        """Write a piece of an answer."""
+
     def give(self, make: MakeProtocol) -> bool:
         """Give the connection away."""
 
@@ -63,19 +66,22 @@ class HttpProtocol(H11Protocol):
         state = ConnectionState(LifespanState({}))
         super().__init__(app, owner.config, context, tasks, state, tls, client, server, owner.protocol_send)
         self._owner = owner
+        self._application = app
         self.connection = http1.events.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of an answer; the same as the library's, but for the class of events."""
-        if isinstance(event, Body):
-            await self._send_h11_event(http1.events.Data(data=event.data))
-        elif isinstance(event, EndBody):
-            await self._send_h11_event(http1.events.EndOfMessage())
-        elif isinstance(event, Response) and event.status_code >= 200:
-            headers = [*event.headers, *self.config.response_headers("h11")]
-            await self._send_h11_event(http1.events.Response(headers=headers, status_code=event.status_code))
+    async def send_events(self, *events: Any, last: bool) -> None:
+        """Write events of an answer; none that cannot be sent behind a bad request."""
+        try:
+            data = b"".join([self.connection.send(event) for event in events])
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
         else:
-            await super().stream_send(event)
+            await self._owner.send(data, last)
+
+    async def end_stream(self) -> None:
+        """Go on with the next request, or close the connection."""
+        await self.stream_send(StreamClosed(STREAM_ID))
 
     async def handle(self, event: Event) -> None:
         """Take what was received, or that the connection has ended."""
@@ -94,23 +100,32 @@ class HttpProtocol(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin an answer; the same as the library's, but for the class of websockets."""
         headers = list(request.headers)
-        settings = (self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send)
+        method, version = request.method.decode("ascii").upper(), request.http_version.decode()
         if _asks_for_websocket(request.method, headers):
-            self.stream = WebSocketStream(self._owner, self.app, *settings, STREAM_ID)  # type: ignore[arg-type]
+            settings = (self.config, self.context, self.task_group, self.ssl, self.client, self.server)
+            stream = WebSocketStream(self._owner, self._application, *settings, self.stream_send, STREAM_ID)
             assert not isinstance(self.connection, H11WSConnection)
-            self.connection = H11WSConnection(self.connection)
-        else:
-            self.stream = HTTPStream(self.app, *settings, STREAM_ID)
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=headers,
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
+            self.stream, self.connection = stream, H11WSConnection(self.connection)
+            await stream.handle(Request(STREAM_ID, headers, version, method, request.target, self.connection_state))
+            return
+        path, _, query = request.target.partition(b"?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.1"},
+            "http_version": version,
+            "method": method,
+            "scheme": "https" if self.ssl else "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": headers,
+            "client": self.client,
+            "server": self.server,
+            "extensions": {},
+        }
+        self.stream = request_stream = RequestStream(self, self.config, scope)  # type: ignore[assignment]
+        self.task_group.spawn(request_stream.run, self._application.app)
 
 
 def _asks_for_websocket(method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -52,6 +53,15 @@ class Serving(Config):
         """Whether a connection is closed as soon as it is idle."""
         self.tls: ssl.SSLContext | None = None
         """TLS of the connections that are made from now on."""
+        self._dated = 0
+        self._every_answer: list[tuple[bytes, bytes]] = []
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Return what every answer has, the date: made once a second."""
+        second = int(time.time())
+        if second != self._dated:
+            self._dated, self._every_answer = second, super().response_headers(protocol)
+        return self._every_answer
 
     def load_tls(self) -> None:
         """Read the certificate and the key. Raises OperatorError if they do not work, and keeps the ones before."""
@@ -198,14 +208,17 @@ class Connection:
             if self._protocol is not None:
                 await self._protocol.end()
             await self._close()
-        elif self._writer.is_closing():
+        elif isinstance(event, RawData) and event.data:
+            await self.send(event.data, False)
+
+    async def send(self, data: bytes, last: bool) -> None:
+        """Write a piece of an answer; what is large goes out as it is read, since the transport would copy it."""
+        if self._writer.is_closing():
             if self._protocol is not None:
                 await self._protocol.handle(Closed())
-        elif isinstance(event, RawData) and event.data:
-            await self._send(event.data)
-
-    async def _send(self, data: bytes) -> None:
-        """Write a piece of an answer; what is large goes out as it is read, since the transport would copy it."""
+            return
+        if not data:
+            return
         if len(data) > _HELD_MAX:
             self.flush()
             view = memoryview(data)
@@ -216,6 +229,9 @@ class Connection:
                 self._write(view[start : start + _WRITE_MAX])
             return
         if not self._held:
+            if last and self._writer.transport.get_write_buffer_size() <= _HELD_MAX:
+                self._write(data)
+                return
             self.loop.call_soon(self.flush)
         self._held.append(data)
         self._held_size += len(data)
