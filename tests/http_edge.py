@@ -33,6 +33,17 @@ class App:
         self.asked.set()
         if path == "/slow":
             await self.go_on.wait()
+        if path == "/fails":
+            raise ZeroDivisionError
+        if path == "/silent":
+            return
+        if path == "/head":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+            raise ZeroDivisionError
+        if path == "/half":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            raise ZeroDivisionError
         if path == "/watch":
             await self._watch(receive, send)
             return

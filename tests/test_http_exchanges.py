@@ -156,6 +156,37 @@ async def test_an_answer_before_the_body_ends_the_connection(edge: Edge) -> None
     assert edge.app.heads == [("POST", "/early")]
 
 
+@pytest.mark.parametrize("path", ["/fails", "/silent", "/head"])
+async def test_an_application_that_sends_no_answer_is_a_500(edge: Edge, path: str) -> None:
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+    assert await edge.refused(request) == 500
+    assert await edge.refused(request + GET) == 500, "what is pipelined behind it is not answered"
+    assert [name for _, name in edge.app.heads] == [path, path]
+
+
+async def test_an_answer_that_ends_too_early_is_cut_off(edge: Edge) -> None:
+    async with await edge.open() as connection:
+        await connection.send(b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = await connection.reader.read()
+    assert received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"half")
+
+
+async def test_a_body_that_the_application_does_not_receive_waits_in_the_network(edge: Edge) -> None:
+    """And arrives whole once it is received, or is dropped when the client leaves."""
+    size = 20_000_000
+    head = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    leaving = await edge.open()
+    async with await edge.open() as connection:
+        for each in (leaving, connection):
+            with pytest.raises(TimeoutError):  # much of it is not taken
+                await asyncio.wait_for(each.send(head + b"x" * size), 0.3)
+        leaving.writer.transport.abort()
+        edge.app.go_on.set()
+        assert (await connection.answer()).json()["body"] == "x" * size
+        assert (await connection.request("GET", "/echo")).status == 200
+    assert [len(body) for body in edge.app.bodies] == [size, 0]
+
+
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 3_000_000])
 async def test_bodies_of_any_size_arrive_whole(edge: Edge, size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)

@@ -70,7 +70,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 LEVELS = {prefix: index for index, row in enumerate(ROWS) for prefix in row}
 ONLY = {
-    "hypercorn": {"stack/hypercorn_protocol.py", "stack/hypercorn_server.py"},
+    "hypercorn": {"stack/hypercorn_protocol.py", "stack/hypercorn_server.py", "stack/hypercorn_stream.py"},
     "h11": {
         "stack/http1.py",
         "stack/hypercorn_protocol.py",

@@ -19,9 +19,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol import h11 as http1
-from hypercorn.protocol.events import Request
+from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
@@ -32,7 +31,6 @@ STACK = Path(hypercorn_server.__file__).parent
 
 PRIVATE = {
     "_check_protocol": "H11Protocol: called with each request, before its stream is made; looks for HTTP/2",
-    "_send_h11_event": "H11Protocol: sends an event of the answer; none that cannot be sent behind a bad request",
     "_create_stream": "H11Protocol: called with each request; makes `self.stream` and gives it the request",
 }
 
@@ -48,7 +46,7 @@ def test_every_private_name_in_use_is_listed_here() -> None:
                 own.add(node.name)
             elif isinstance(node, ast.Attribute):
                 used.add(node.attr)
-    library = {name for kind in (H11Protocol, WSStream, HTTPStream, H11WSConnection) for name in vars(kind)}
+    library = {name for kind in (H11Protocol, WSStream, H11WSConnection) for name in vars(kind)}
     foreign = (used - own) | (own & library)
     assert {name for name in foreign if name.startswith("_") and not name.startswith("__")} == set(PRIVATE)
 
@@ -90,19 +88,51 @@ HANDSHAKE = (
 )
 
 
+class Stream:
+    """In the place of the library's: tells what it is given."""
+
+    idle = False
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    async def handle(self, event: Any) -> None:
+        self.seen.append(event)
+
+
+class OwnStream(Protocol):
+    """Hypercorn's protocol with a stream that is not its own."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.seen.append(("_create_stream", request.target, request.http_version))
+        self.stream = cast(Any, Stream())
+
+
 async def test_a_request_is_checked_and_then_gets_its_stream() -> None:
     async with TaskGroup(asyncio.get_running_loop()) as tasks:
-        protocol = Protocol(tasks)
-        await protocol.handle(RawData(b"GET /path?q HTTP/1.1\r\nHost: h\r\n\r\n"))
-    assert isinstance(protocol.seen[0], Updated) and protocol.seen[0].idle is False
-    assert protocol.seen[1:4] == [
-        ("_check_protocol", b"GET", [(b"host", b"h")]),
-        ("_create_stream", b"/path?q", b"1.1"),
-        HTTPStream,
-    ]
-    written = b"".join(event.data for event in protocol.seen[4:] if isinstance(event, RawData))
-    assert written.startswith(b"HTTP/1.1 200") and written.endswith(b"answer\r\n0\r\n\r\n")
+        protocol = OwnStream(tasks)
+        await protocol.handle(RawData(b"POST /path?q HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"))
+        stream = protocol.stream
+        assert isinstance(stream, Stream)
+        assert isinstance(protocol.seen[0], Updated) and protocol.seen[0].idle is False
+        assert protocol.seen[1:] == [
+            ("_check_protocol", b"POST", [(b"host", b"h"), (b"content-length", b"3")]),
+            ("_create_stream", b"/path?q", b"1.1"),
+        ]
+        assert stream.seen == [Body(STREAM_ID, b"abc"), EndBody(STREAM_ID)]
+        protocol.connection.send(h11.Response(status_code=200, headers=[(b"content-length", b"0")]))
+        protocol.connection.send(h11.EndOfMessage())
+        await protocol.stream_send(StreamClosed(STREAM_ID))
+    assert stream.seen[-1] == StreamClosed(STREAM_ID) and protocol.stream is None
     assert isinstance(protocol.seen[-1], Updated) and protocol.seen[-1].idle is True
+
+
+async def test_a_connection_that_cannot_be_used_again_is_closed_behind_its_answer() -> None:
+    async with TaskGroup(asyncio.get_running_loop()) as tasks:
+        protocol = OwnStream(tasks)
+        await protocol.handle(RawData(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"))
+        await protocol.stream_send(StreamClosed(STREAM_ID))
+    assert isinstance(protocol.seen[-1], Closed) and protocol.stream is None
 
 
 async def test_plain_http_would_go_over_to_http2_if_the_check_were_not_skipped() -> None:
@@ -153,7 +183,6 @@ async def test_the_application_is_called_with_scope_receive_send_and_two_more() 
 
 SIGNATURES = {
     H11Protocol: "self, app, config, context, task_group, connection_state, ssl, client, server, send",
-    HTTPStream: "self, app, config, context, task_group, ssl, client, server, send, stream_id",
     WSStream: "self, app, config, context, task_group, ssl, client, server, send, stream_id",
     H11WSConnection: "self, h11_connection",
     WorkerContext: "self, max_requests",
