@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from happy_light import clock
-from happy_light.auth import web_token
-from happy_light.auth.challenges import verify_signature
 from happy_light.auth.derivation import derive
 from happy_light.auth.devices import UNKNOWN
 
@@ -73,14 +71,13 @@ class Signer:
         `generation` stands in the header unless it is 0: such tokens are as the contract has them (docs/protocol.md
         section 2).
         """
+        from happy_light.auth import web_token
+
         now = clock.now_ms() // 1000 if issued_at is None else issued_at
         claims = {
             "sub": subject, **extra, "iat": now, "nbf": now, "iss": self._issuer, "jti": id or str(uuid.uuid4()),
         }  # fmt: skip
-        header: dict[str, Any] = {"alg": "EdDSA"}  # the original server's has no `typ` either
-        if generation:
-            header["generation"] = generation
-        return web_token.encode(header, claims, lambda message: self._key.sign(message).signature)
+        return web_token.encode(claims, self._key, {"generation": generation} if generation else {})
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """Return the claims of a valid token of this issuer, else None."""
@@ -89,7 +86,9 @@ class Signer:
 
     def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return header and claims of a valid token of this issuer, else None."""
-        read = web_token.decode(token, "EdDSA", functools.partial(verify_signature, self.public_key))
+        from happy_light.auth import web_token
+
+        read = web_token.decode(token, self._key.verify_key)
         if read is None:
             return None
         _, claims = read

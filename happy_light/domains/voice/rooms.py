@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 import time
 from typing import Final
 
 from happy_light import ids
-from happy_light.auth import web_token
 from happy_light.config import Settings
 from happy_light.errors import LIVEKIT_NOT_CONFIGURED, VOICE_SESSION_NOT_FOUND, ApiError
 from happy_light.http.request import Request
@@ -72,15 +70,15 @@ def make_token(settings: Settings, account_id: str, room: str) -> RoomToken:
 
     Raises ApiError LIVEKIT_NOT_CONFIGURED.
     """
+    from happy_light.auth import web_token
+
     url, key, secret = _require_livekit(settings)
     now = int(time.time())
     claims = {
         "iss": key, "sub": account_id, "nbf": now, "exp": now + TOKEN_LIFETIME,
         "video": {"roomJoin": True, "room": room},
     }  # fmt: skip
-    header = {"alg": "HS256", "typ": "JWT"}
-    token = web_token.encode(header, claims, lambda message: hmac.digest(secret.encode(), message, "sha256"))
-    return RoomToken(token, url, room)
+    return RoomToken(web_token.encode_with_secret(claims, secret), url, room)
 
 
 def _require_livekit(settings: Settings) -> tuple[str, str, str]:
