@@ -12,7 +12,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Event, RawData
 from hypercorn.protocol.events import Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
@@ -86,7 +86,7 @@ class HttpProtocol(H11Protocol):
     async def handle(self, event: Event) -> None:
         """Take what was received, or that the connection has ended."""
         await super().handle(event)
-        if isinstance(event, Closed):
+        if not isinstance(event, RawData):  # Closed, which is slower to ask for: events are of an abstract class
             await self.end()
 
     async def end(self) -> None:
