@@ -18,6 +18,7 @@ from happy_light import store
 from happy_light.admin import api
 from happy_light.admin import devices as admin_devices
 from happy_light.auth import devices
+from happy_light.errors import ServiceUnavailable
 from happy_light.server import Server
 from happy_light.store import Transaction
 from tests.client import Account, World, b64
@@ -351,3 +352,31 @@ async def test_the_ids_of_devices_are_known_again() -> None:
     assert uuid.UUID(id).version == 4
     for bad in (str(uuid.uuid4()), id.upper(), id[:-1], "", "unknown", f"{{{id}}}", id.replace("-", "")):
         assert not tokens.is_device(bad), bad
+
+
+async def test_what_a_flush_cannot_write_is_written_by_the_next(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside()
+
+    async def seen(account_id: str) -> list[tuple[bool, str | None]]:
+        rows = await server.database.read(devices.list_devices, account_id)
+        return [(row.last_seen_at > 1000, row.client) for row in rows]
+
+    async def away(*args: Any) -> None:
+        raise ServiceUnavailable("the database is away")
+
+    async with World(server.url) as world:
+        alice = await world.account()
+        await server.database.write_for((), lambda tx: tx.execute("UPDATE devices SET last_seen_at = 1000"))
+        socket = await alice.socket(happyClient="app/2.0")
+        await socket.close()
+        await alice.ok("GET", "/v1/machines")
+        phone = await alice.socket(happyClient="app/2.0")
+        with monkeypatch.context() as patch, pytest.raises(ServiceUnavailable):
+            patch.setattr(type(server.database), "write_for", away)
+            await server.context.devices.flush()
+        await phone.close()
+        assert await seen(alice.id) == [(False, None)]
+        await server.context.devices.flush()
+        assert await seen(alice.id) == [(True, "app/2.0")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from happy_light.errors import ServiceUnavailable
 from happy_light.server import Server
 from happy_light.store import Database, Transaction
 from tests.client import Account, Socket, World, uid
@@ -171,4 +172,26 @@ async def test_the_first_heartbeat_after_expiry_is_written_by_the_next_flush(ins
         assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
         await presence.flush()
 
+        assert await active(alice) == {session: True}
+
+
+async def test_heartbeats_that_cannot_be_written_are_written_by_the_next_flush(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside()
+
+    async def away(*args: Any) -> None:
+        raise ServiceUnavailable("the database is away")
+
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        await server.database.write_for((), lambda tx: tx.execute("UPDATE sessions SET active = 0"))
+        agent = await alice.socket(session=session)
+        assert await agent.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+        with monkeypatch.context() as patch, pytest.raises(ServiceUnavailable):
+            patch.setattr(type(server.database), "write_for", away)
+            await server.context.presence.flush()
+        assert await active(alice) == {session: False}
+        await server.context.presence.flush()
         assert await active(alice) == {session: True}

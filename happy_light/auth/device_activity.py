@@ -27,21 +27,26 @@ class DeviceActivity:
         self._clients = clients
         self._written: dict[Key, tuple[float, str | None]] = {}
         """When each was last written (monotonic s), with which name of its client."""
+        self._unwritten: dict[Key, str | None] = {}
+        """What a flush could not write."""
 
     async def flush(self, everything: bool = False) -> None:
         """Write the devices that are due, or all that were seen. Raises ServiceUnavailable."""
         now = time.monotonic()
-        seen: dict[Key, str | None] = dict.fromkeys(self._tokens.take_used())
+        seen = self._unwritten | dict.fromkeys(self._tokens.take_used() - self._unwritten.keys())
         for client in self._clients.local:
             key = (client.account_id, client.device)
             name = client_name(client.happy_client)
             seen[key] = seen.get(key) if client.device == UNKNOWN or name is None else name
         self._written = {key: known for key, known in self._written.items() if now - known[0] < WRITE_INTERVAL}
         due = [(*key, name) for key, name in seen.items() if everything or self._is_due(key, name)]
+        self._unwritten = {(account_id, id): name for account_id, id, name in due}
         for start in range(0, len(due), _WRITE_MAX):
             part = due[start : start + _WRITE_MAX]
             await self._database.write_for({each[0] for each in part}, store_seen, part)
-            self._written.update({(account_id, id): (now, name) for account_id, id, name in part})
+            for account_id, id, name in part:
+                self._written[account_id, id] = now, name
+                self._unwritten.pop((account_id, id), None)
 
     def _is_due(self, key: Key, name: str | None) -> bool:
         known = self._written.get(key)

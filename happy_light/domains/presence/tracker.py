@@ -123,15 +123,20 @@ class PresenceTracker:
         self._bus.publish(activity_event(key, True, at, thinking))
 
     async def flush(self, everything: bool = False) -> None:
-        """Write the heartbeats that are due, or all pending ones."""
+        """Write the heartbeats that are due, or all pending ones. Raises ServiceUnavailable; they stay pending then."""
         now = time.monotonic()
-        due: list[tuple[Key, int]] = []
-        for key, entry in self._entries.items():
-            if entry.pending and (everything or not entry.active or now - entry.written >= WRITE_INTERVAL):
-                due.append((key, entry.pending))
-                entry.pending, entry.active, entry.written = 0, True, now
-        for part in _parts(due):
+        due = {
+            (key, entry.pending): entry
+            for key, entry in self._entries.items()
+            if entry.pending and (everything or not entry.active or now - entry.written >= WRITE_INTERVAL)
+        }
+        for part in _parts(list(due)):
             await self._database.write_for({key.account_id for key, _ in part}, store_heartbeats, part)
+            for beat in part:
+                entry = due[beat]
+                entry.active, entry.written = True, now
+                if entry.pending == beat[1]:  # else a later one has come meanwhile
+                    entry.pending = 0
 
     async def expire(self) -> None:
         """Make inactive what was silent for 10 minutes, and drop entries that are no longer needed."""

@@ -132,7 +132,8 @@ class PostgresConnection:
         try:
             self.connect()
         except psycopg.Error as error:
-            log.error("database: no connection: %s", summary(error))
+            if self._delay == _RETRY_FIRST:  # once, not with every attempt
+                log.error("database: no connection: %s", summary(error))
             self._next_attempt = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, _RETRY_LAST)
             raise ServiceUnavailable(UNAVAILABLE) from None
