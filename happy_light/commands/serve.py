@@ -69,7 +69,10 @@ def _serve(settings: Settings, ready: Callable[[Server], None], clean_up: Callab
 
     keys = Keys(master_secret.likely(settings.master_secret, settings.secret_file))
     keys.begin_warm()
-    from happy_light.server import process
+    from happy_light.stack.deferred import deferring
+
+    with deferring():
+        from happy_light.server import process
 
     process.run(settings, ready, clean_up, keys)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -15,6 +14,8 @@ _NAMES: Final = frozenset(row.name for row in SETTINGS)
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean …?` for the known name that is most like this one, "" if none is like it."""
+    import difflib  # for those who misspell something
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""
 

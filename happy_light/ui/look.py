@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from html import escape
+import html
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,7 @@ def page(title: str, body: str, style: str = "", script: str = "") -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="robots" content="noindex">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:image/svg+xml,{icon}">\n'
+        f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:image/svg+xml,{icon}">\n'
         f"<style>{common() + style}</style>\n</head>\n<body>\n<main>\n{_NAME}\n{body}\n</main>\n"
         + (f"<script>{script}</script>\n" if script else "")
         + "</body>\n</html>\n"

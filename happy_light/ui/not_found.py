@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
+import html
 from typing import Any
 
 from starlette.responses import Response
@@ -24,7 +24,7 @@ def answer(request: Request[Any, Any]) -> Response:
     response = responses.not_found(request.scope)
     if accepts(request.header(b"accept"), "text/html"):
         path = request.scope["raw_path"].decode("ascii")[:_PATH_MAX]
-        page = look.page("Not found", _BODY.format(path=escape(path)))
+        page = look.page("Not found", _BODY.format(path=html.escape(path)))
         response = Response(page, 404, look.headers(), media_type="text/html")
     response.headers.update({"cache-control": "no-cache", "vary": "accept"})
     return response

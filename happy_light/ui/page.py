@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import shlex
-from html import escape
 from string import Template
 from typing import Any, Final
 
@@ -41,17 +41,17 @@ async def answer(request: Request[Any, Any]) -> Response:
     app = request.context.web_app
     web_app = await threads.run(build.is_there, settings)
     body = template.substitute(
-        url=escape(url),
+        url=html.escape(url),
         explicit="no" if settings.public_url is None else "yes",
         notice=_insecure(settings, asked),
         qr=qr,
         reach=_reach(settings, url, port),
-        once=escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
-        always=escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
-        health=escape(problem or "Healthy"),
+        once=html.escape(f"HAPPY_SERVER_URL={shlex.quote(url)} happy"),
+        always=html.escape(f"export HAPPY_SERVER_URL={shlex.quote(url)}"),
+        health=html.escape(problem or "Healthy"),
         health_class="bad" if problem else "",
-        version=escape(__version__),
-        registration=escape(await registration(request.context)),
+        version=html.escape(__version__),
+        registration=html.escape(await registration(request.context)),
         webapp=f'<p>Or use the <a href="{app.prefix}">web app</a> of this server.</p>' if web_app else "",
         webapp_state=(
             f'<a href="{app.prefix}">{app.prefix}</a>'
@@ -76,7 +76,8 @@ def _insecure(settings: Settings, asked: str) -> str:
     if asked.startswith("https://") or addresses.is_loopback_url(asked):
         return ""
     public = settings.public_url or ""
-    instead = f'Open <a href="{escape(public)}">{escape(public)}</a> instead.' if public.startswith("https://") else ""
+    link = html.escape(public)
+    instead = f'Open <a href="{link}">{link}</a> instead.' if public.startswith("https://") else ""
     return (
         '<p class="notice" id="insecure" role="note"><strong>This page came over plain http.</strong> The web app '
         "works only over https or on localhost, since browsers offer cryptography nowhere else; and on the way "
@@ -111,8 +112,8 @@ def _figure(url: str) -> str:
     code = segno.make(url, error="m", micro=False, mask=_QR_MASK, boost_error=False)
     svg = code.svg_inline(border=3, omitsize=True, svgclass=None, lineclass=None, dark="#1b1a17", light="#fff")
     return (
-        f'<figure class="qr"><div role="img" aria-label="QR code of {escape(url)}">{svg}</div>'
-        f"<figcaption>Scan it to open {escape(url)} and copy the address there</figcaption></figure>"
+        f'<figure class="qr"><div role="img" aria-label="QR code of {html.escape(url)}">{svg}</div>'
+        f"<figcaption>Scan it to open {html.escape(url)} and copy the address there</figcaption></figure>"
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any, Final
 
 from happy_light import json_codec
@@ -38,12 +38,12 @@ def render(document: Schema) -> str:
     ]
     contents = [(f"group-{name}", heading) for name, heading, _, _ in groups] + [("shapes", "Shapes")]
     parts = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">Every route and every socket event of this server, and the shapes of their data.</p>'
         f"<p>{_prose(document['info']['description'])} Any route may also answer {', '.join(_COMMON)}. "
         'The same for programs: <a href="/openapi.json">openapi.json</a>. <a href="/">Start page</a></p>',
         '<nav aria-label="Contents"><ul>',
-        *(f'<li><a href="#{anchor}">{escape(heading)}</a></li>' for anchor, heading in contents),
+        *(f'<li><a href="#{anchor}">{html.escape(heading)}</a></li>' for anchor, heading in contents),
         "</ul></nav>",
     ]
     for name, heading, about, articles in groups:
@@ -66,7 +66,7 @@ def _heading(description: str) -> tuple[str, str]:
 
 def _section(anchor: str, heading: str, about: str) -> str:
     text = f"<p>{_prose(about)}</p>" if about else ""
-    return f'<section id="{anchor}"><h2><a href="#{anchor}">{escape(heading)}</a></h2>{text}'
+    return f'<section id="{anchor}"><h2><a href="#{anchor}">{html.escape(heading)}</a></h2>{text}'
 
 
 def _route(method: str, path: str, operation: Schema) -> str:
@@ -79,7 +79,7 @@ def _route(method: str, path: str, operation: Schema) -> str:
         "Request": "<br>".join(_contents(operation.get("requestBody", {}))),
         "Answer": "<br>".join(_contents(operation["responses"].get("200", {}))),
         "Other answers": "<br>".join(
-            f"{status} {escape(response['description'])}"
+            f"{status} {html.escape(response['description'])}"
             for status, response in operation["responses"].items()
             if status != "200" and status not in _COMMON
         ),
@@ -90,7 +90,7 @@ def _route(method: str, path: str, operation: Schema) -> str:
 
 def _contents(body: Schema) -> Iterator[str]:
     for kind, content in body.get("content", {}).items():
-        yield _schema(content.get("schema")) if kind.endswith("json") else escape(kind.replace("*/*", "the file"))
+        yield _schema(content.get("schema")) if kind.endswith("json") else html.escape(kind.replace("*/*", "the file"))
 
 
 def _event(kind: str, name: str, event: Schema) -> str:
@@ -99,10 +99,10 @@ def _event(kind: str, name: str, event: Schema) -> str:
 
 
 def _article(anchor: str, name: str, remark: str, summary: str, rows: Mapping[str, str]) -> str:
-    tag = f'<span class="tag">{escape(remark)}</span>' if remark else ""
+    tag = f'<span class="tag">{html.escape(remark)}</span>' if remark else ""
     cells = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows.items() if value)
     return (
-        f'<article id="{escape(anchor)}"><h3><a href="#{escape(anchor)}">{_code(name)}</a>{tag}</h3>'
+        f'<article id="{html.escape(anchor)}"><h3><a href="#{html.escape(anchor)}">{_code(name)}</a>{tag}</h3>'
         + (f"<p>{_prose(summary)}</p>" if summary else "")
         + (f"<dl>{cells}</dl>" if cells else "")
         + "</article>"
@@ -125,7 +125,7 @@ def _schema(schema: Schema | None) -> str:
         return "" if schema is None else "anything"
     match schema:
         case {"$ref": ref}:
-            name = escape(ref.rpartition("/")[2])
+            name = html.escape(ref.rpartition("/")[2])
             return f'<a href="#{name}"><code>{name}</code></a>'
         case {"anyOf": choices}:
             return " or ".join(_schema(choice) for choice in choices)
@@ -136,17 +136,17 @@ def _schema(schema: Schema | None) -> str:
         case {"type": "object", "additionalProperties": dict(values)}:
             return "map of " + _schema(values)
         case {"contentEncoding": encoding}:
-            return escape(encoding)
+            return html.escape(encoding)
         case {"type": kind}:
             limits = [f"{word} {schema[key]}" for key, word in _LIMITS if abs(schema.get(key, 2**53)) < 2**53]
-            return escape(" ".join([kind, *limits]))
+            return html.escape(" ".join([kind, *limits]))
     return "anything"
 
 
 def _prose(text: str) -> str:
     """Return HTML of a text in which `backticks` mark code."""
-    return "".join(_code(part) if place % 2 else escape(part) for place, part in enumerate(text.split("`")))
+    return "".join(_code(part) if place % 2 else html.escape(part) for place, part in enumerate(text.split("`")))
 
 
 def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
+    return f"<code>{html.escape(text)}</code>"
