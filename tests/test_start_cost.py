@@ -10,20 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from happy_light import config
 from happy_light.auth.keys import Keys
 from happy_light.server import Server
 from tests.client import World
 
 ROOT = Path(__file__).parent.parent
+WITH_CLIENTS = {"jwt", "http.client", "email.message", "email.parser", "urllib.request"}
+"""What the first token needs, and a start does not."""
 UNUSED = {
-    "PIL", "anyio.from_thread", "anyio.to_thread", "boto3", "cryptography", "difflib", "email.message", "email.parser",
-    "h2.connection", "h2.events", "h2.settings", "hpack", "html", "html.entities", "http.client", "httpx",
-    "hypercorn.trio", "hyperframe", "importlib.metadata", "jwt", "priority", "prometheus_client",
-    "psycopg", "redis", "segno", "shtab", "socketio", "tarfile", "tomllib", "zipfile",
-    "happy_light.commands.accounts", "happy_light.importing", "happy_light.openapi", "happy_light.store.postgres",
+    "PIL", "anyio.from_thread", "anyio.to_thread", "boto3", "cryptography.hazmat", "difflib", "h2.connection",
+    "h2.events", "h2.settings", "hpack", "html", "html.entities", "httpx", "hypercorn.trio", "hyperframe",
+    "importlib.metadata", "priority", "prometheus_client", "psycopg", "redis", "segno", "shtab", "socketio", "tarfile",
+    "tomllib", "zipfile", "happy_light.commands.accounts", "happy_light.importing", "happy_light.openapi",
+    "happy_light.store.postgres",
 }  # fmt: skip
-"""No need of a server to which clients come. They would be executed at its start or, at the worst, while it answers."""
+"""What neither a start nor what clients do all day needs."""
 EXECUTED = """
 def executed():
     "Return the modules that have names of their own, and not only those of modules below them."
@@ -47,7 +51,8 @@ async def test_keys_derived_ahead_are_used_unless_their_secret_is_not_the_one(tm
         await server.close()
 
 
-async def test_what_clients_do_not_need_is_not_executed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_clients", [False, True])
+async def test_what_is_not_needed_is_not_executed(tmp_path: Path, with_clients: bool) -> None:
     program = (
         f"import atexit, sys\n{EXECUTED}\natexit.register(lambda: print('EXECUTED', *executed()))\n"
         "from happy_light.cli import main\nmain()"
@@ -63,18 +68,21 @@ async def test_what_clients_do_not_need_is_not_executed(tmp_path: Path) -> None:
         url = re.search(r"http://127\.0\.0\.1:\d+", printed)
         assert url is not None
         async with World(url[0]) as world:
-            alice = await world.account()
-            ui = await alice.socket()
-            await alice.send((await alice.session())["id"], "text")
-            await ui.wait("update")
-            for path in ("/health", "/v1/sessions", "/v1/machines", "/no/such/path"):
-                await alice.get(path)
+            assert (await world.http.get("/health")).is_success
+            if with_clients:
+                alice = await world.account()
+                ui = await alice.socket()
+                await alice.send((await alice.session())["id"], "text")
+                await ui.wait("update")
+                for path in ("/v1/sessions", "/v1/machines", "/no/such/path"):
+                    await alice.get(path)
     finally:
         process.send_signal(signal.SIGTERM)
     executed = set((await process.stdout.read()).decode().partition("EXECUTED")[2].split())
     await process.wait()
     assert "happy_light.app" in executed
     assert executed & UNUSED == set()
+    assert with_clients or executed & WITH_CLIENTS == set()
 
 
 def test_what_is_deferred_works_when_it_is_asked_for() -> None:
