@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope
 
 from happy_light.errors import BadRequest
 from happy_light.pace import Pace
+from happy_light.stack.hypercorn_stream import ARRIVED
 
 SIZE_MAX: Final = 100 * 1024 * 1024  # bytes (docs/protocol.md section 1.2)
 _DECLARING: Final = frozenset((b"content-length", b"transfer-encoding"))
@@ -22,10 +23,11 @@ class ClientGone(Exception):
 class BodyReader:
     """Reads the body of one request. `unread`: whether more of it may still arrive."""
 
-    __slots__ = ("_declared", "_receive", "unread")
+    __slots__ = ("_arrived", "_declared", "_receive", "unread")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
+        self._arrived: Callable[[], bytes | None] | None = scope.get("extensions", {}).get(ARRIVED)
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         # A request that declares no body has none (RFC 9112, section 6.3), so there is nothing to wait for.
         self.unread = any(name in _DECLARING for name, _ in headers)
@@ -38,11 +40,18 @@ class BodyReader:
         BadRequest with 413 past `limit` bytes and with 408 when the body arrives too slowly, and ClientGone.
         """
         self._check_size(self._declared, limit)
+        body = self._arrived() if self.unread and self._arrived is not None else None
+        if body is not None:
+            self.unread = False
+            self._check_size(len(body), limit)
+            if body and on_growth is not None:
+                on_growth(len(body))
+            return body
         pieces: list[bytes] = []
         size = 0
         pace = Pace()
         try:
-            # One timer for the whole body, since most bodies have arrived already and a timer costs more than that.
+            # One timer for the whole body, since a timer costs more than a piece.
             async with asyncio.timeout_at(pace.deadline) as timer:
                 while self.unread:
                     piece = await self._next()

@@ -17,9 +17,10 @@ from hypercorn.protocol.events import Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState, LifespanState
+from starlette.types import Scope
 
 from happy_light.stack import http1
-from happy_light.stack.hypercorn_stream import RequestStream
+from happy_light.stack.hypercorn_stream import ARRIVED, RequestStream
 
 HEAD_MAX: Final = 64 * 1024  # bytes of a request's head
 
@@ -103,13 +104,14 @@ class HttpProtocol(H11Protocol):
         method, version = request.method.decode("ascii").upper(), request.http_version.decode()
         if _asks_for_websocket(request.method, headers):
             settings = (self.config, self.context, self.task_group, self.ssl, self.client, self.server)
-            stream = WebSocketStream(self._owner, self._application, *settings, self.stream_send, STREAM_ID)
+            websocket = WebSocketStream(self._owner, self._application, *settings, self.stream_send, STREAM_ID)
             assert not isinstance(self.connection, H11WSConnection)
-            self.stream, self.connection = stream, H11WSConnection(self.connection)
-            await stream.handle(Request(STREAM_ID, headers, version, method, request.target, self.connection_state))
+            self.stream, self.connection = websocket, H11WSConnection(self.connection)
+            await websocket.handle(Request(STREAM_ID, headers, version, method, request.target, self.connection_state))
             return
         path, _, query = request.target.partition(b"?")
-        scope = {
+        stream = RequestStream(self, self.config, method)
+        scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.1"},
             "http_version": version,
@@ -122,10 +124,10 @@ class HttpProtocol(H11Protocol):
             "headers": headers,
             "client": self.client,
             "server": self.server,
-            "extensions": {},
+            "extensions": {ARRIVED: stream.take_arrived},
         }
-        self.stream = request_stream = RequestStream(self, self.config, scope)  # type: ignore[assignment]
-        self.task_group.spawn(request_stream.run, self._application.app)
+        self.stream = stream  # type: ignore[assignment]
+        self.task_group.spawn(stream.run, self._application.app, scope)
 
 
 def _asks_for_websocket(method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:

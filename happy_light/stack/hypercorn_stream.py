@@ -20,6 +20,9 @@ _WAITING_MAX: Final = 256 * 1024  # bytes of a body that wait for the applicatio
 _JOINED_MAX: Final = 64 * 1024  # bytes of a piece that is copied, to be written together with the head
 _BODILESS: Final = frozenset((204, 304))
 
+ARRIVED: Final = "happy_light.arrived"
+"""An ASGI extension: the function `RequestStream.take_arrived`."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -37,17 +40,17 @@ class RequestStream:
     """A request from its head until it is answered."""
 
     __slots__ = (
-        "_arrived", "_body", "_config", "_connection", "_end_arrived", "_end_received", "_head", "_room", "_scope",
+        "_arrived", "_body", "_config", "_connection", "_end_arrived", "_end_received", "_head", "_method", "_room",
         "_size", "_status", "closed",
     )  # fmt: skip
     idle = False
 
-    def __init__(self, connection: Answering, config: Config, scope: Scope) -> None:
+    def __init__(self, connection: Answering, config: Config, method: str) -> None:
         self.closed = False
         """Whether the client has its answer, or has left."""
         self._connection = connection
         self._config = config
-        self._scope = scope
+        self._method = method
         self._body: list[bytes] = []  # what has arrived and was not received yet
         self._size = 0  # bytes of it
         self._end_arrived = self._end_received = False
@@ -56,10 +59,10 @@ class RequestStream:
         self._status = 0  # of the answer, 0 until the application begins it
         self._head: Headers | None = None  # of the answer, until it is sent
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Let the application answer; with 500 if it sends nothing. An answer that it does not end is cut off."""
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except Exception:
             await self._config.log.exception("Error in ASGI Framework")
         finally:
@@ -94,12 +97,22 @@ class RequestStream:
             await self._arrived
         if not self._body and (self._end_received or not self._end_arrived):
             return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self._take(), "more_body": not self._end_received}
+
+    def take_arrived(self) -> bytes | None:
+        """Return the body if it has arrived whole, as most have when the application begins; else None.
+
+        That needs no timer. Once it was returned, `receive` tells only when the client has left.
+        """
+        return self._take() if self._end_arrived and not self._end_received else None
+
+    def _take(self) -> bytes:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         self._size = 0
         _wake(self._room)
         self._end_received = self._end_arrived
-        return {"type": "http.request", "body": body, "more_body": not self._end_received}
+        return body
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer. Its head waits for the first piece of the body, as ASGI wants it."""
@@ -118,7 +131,7 @@ class RequestStream:
             headers = self._head + self._config.response_headers("h11")
             events.append(http1.events.Response(headers=headers, status_code=self._status))
             self._head = None
-        if body and self._status not in _BODILESS and self._scope["method"] != "HEAD":
+        if body and self._status not in _BODILESS and self._method != "HEAD":
             if len(body) > _JOINED_MAX and events:
                 await self._connection.send_events(*events, last=False)
                 events.clear()
