@@ -44,12 +44,22 @@ class IdGenerator:
                 self._ms = max(ms, self._ms + 1)
                 self._counter = 0
                 self._prefix = "c" + base36(self._ms, 8)
-            self._used += _RANDOM_SIZE
-            if self._used > len(self._random):
-                # One system call for many ids: each call may switch threads in the middle of a transaction.
-                self._random = secrets.token_hex(_RANDOM_BUFFER)
-                self._used = _RANDOM_SIZE
-            return self._prefix + base36(self._counter, 4) + self._random[self._used - _RANDOM_SIZE : self._used]
+            return self._prefix + base36(self._counter, 4) + self._next_random()
+
+    def short(self) -> str:
+        """Return 12 random characters, for an id that need not ascend. Works on any thread."""
+        with self._lock:
+            return self._next_random()
+
+    def _next_random(self) -> str:
+        self._used += _RANDOM_SIZE
+        if self._used > len(self._random):
+            # One system call for many ids: each call may switch threads in the middle of a transaction.
+            self._random = secrets.token_hex(_RANDOM_BUFFER)
+            self._used = _RANDOM_SIZE
+        return self._random[self._used - _RANDOM_SIZE : self._used]
 
 
-new_id = IdGenerator().new
+_generator: Final = IdGenerator()
+new_id = _generator.new
+short_id = _generator.short

@@ -24,7 +24,9 @@ def test_ids_ascend_though_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_random_part_never_comes_again() -> None:
     # As much as is fetched from the system at once, and more; an update's id is this part alone.
-    assert len({ids.new_id()[-12:] for _ in range(5000)}) == 5000
+    made = {part for _ in range(2500) for part in (ids.new_id()[-12:], ids.short_id())}
+    assert len(made) == 5000
+    assert all(re.fullmatch("[a-z0-9]{12}", part) for part in made)
 
 
 def test_threads_get_ids_of_their_own() -> None:

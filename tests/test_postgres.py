@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -229,8 +230,8 @@ async def test_more_than_can_be_under_way_at_once_is_sent(database: Database) ->
     """Both sides have more to say than the buffers between them hold."""
     large = "x" * 4_000_000
 
-    def echo(tx: Transaction, account: str, part: str) -> list[int]:
-        return [len(tx.fetch_all("SELECT CAST(? AS text)", (large,))[0][0]) for _ in range(3)]
+    def echo(tx: Transaction, account: str, items: Sequence[int]) -> list[list[int]]:
+        return [[len(tx.fetch_all("SELECT CAST(? AS text)", (large,))[0][0]) for _ in range(3)] for _ in items]
 
-    answers = await asyncio.gather(*(database.write_within("a", f"part {n}", echo) for n in range(8)))
+    answers = await asyncio.gather(*(database.write_together(f"account {n}", echo, n) for n in range(8)))
     assert answers == [[len(large)] * 3] * 8

@@ -45,114 +45,126 @@ async def test_a_group_for_which_the_time_is_up_leaves_the_rest_to_the_next(
     assert [(number(event), event.seq) for event in updates(heard)] == [(n, n + 1) for n in range(5)]
 
 
-def count_up(tx: Transaction, account: str, part: str, call: int, fail: Exception | None = None) -> int:
-    """Read the number of a part, store and announce the next one and return it, or raise `fail`.
+Item = tuple[str, int | Exception]
 
-    `call` makes the query different from those of other calls, as the messages of a real one do.
-    """
-    row = tx.fetch_one(
-        "SELECT version FROM kv WHERE account_id = ? AND key = ? AND version > ?", (account, part, -1 - call)
-    )
-    if fail is not None:
-        raise fail
-    following = 1 if row is None else int(row[0]) + 1
-    tx.queue(
-        "INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, ?, 0, 0) "
-        "ON CONFLICT (account_id, key) DO UPDATE SET version = excluded.version",
-        (account, part, b"x", following),
-    )
-    tx.publish(Update(Audience(account), Body(following)))
-    return following
+
+def count_up(tx: Transaction, account: str, items: Sequence[Item]) -> list[tuple[int, int] | Exception]:
+    """Add a number to each key and announce the sums; return them with the number of items, or the item's error."""
+    tx.fetch_all("SELECT key FROM kv WHERE account_id = ?", (account,))
+    results: list[tuple[int, int] | Exception] = []
+    for key, n in items:
+        if isinstance(n, Exception):
+            results.append(n)
+            continue
+        row = tx.fetch_one("SELECT version FROM kv WHERE account_id = ? AND key = ?", (account, key))
+        following = n if row is None else int(row[0]) + n
+        tx.queue(
+            "INSERT INTO kv (account_id, key, value, version, created_at, updated_at) VALUES (?, ?, ?, ?, 0, 0) "
+            "ON CONFLICT (account_id, key) DO UPDATE SET version = excluded.version",
+            (account, key, b"x", following),
+        )
+        tx.publish(Update(Audience(account), Body(following)))
+        results.append((following, len(items)))
+    return results
 
 
 def count_all(tx: Transaction, account: str) -> int:
-    """Return the sum of the numbers of all parts; a write, so it has its place among the others."""
+    """Return the sum of the numbers of all keys; a write, so it has its place among the others."""
     row = tx.fetch_one("SELECT CAST(coalesce(sum(version), 0) AS bigint) FROM kv WHERE account_id = ?", (account,))
     assert row is not None
     return int(row[0])
 
 
-async def test_writes_within_parts_see_all_that_were_before_them(database: Database, heard: Heard) -> None:
+async def test_writes_that_run_together_see_all_that_were_before_them(database: Database, heard: Heard) -> None:
     before = database.commits.count
     held = await Held(database).started()
-    writes: list[asyncio.Future[int]] = []
-    expected: list[int] = []
-    counts: dict[str, int] = {}
-    for n in range(120):
-        part = f"part {n * n % 7}"
-        if n % 40 == 39:
-            writes.append(database.write("a", count_all))
-            expected.append(sum(counts.values()))
-            continue
-        counts[part] = counts.get(part, 0) + 1
-        writes.append(database.write_within("a", part, count_up, n))
-        expected.append(counts[part])
+    writes: list[asyncio.Future[tuple[int, int]]] = []
+    sums: dict[tuple[str, str], int] = {}
+    expected: list[tuple[int, int]] = []
+    for n in range(20):
+        account, key = "ab"[n % 2], f"key {n % 3}"
+        sums[account, key] = sums.get((account, key), 0) + n
+        expected.append((sums[account, key], 10 if n < 18 else 1))
+        if n == 18:
+            count = database.write("a", count_all)
+        writes.append(database.write_together(account, count_up, (key, n)))
     await held.release()
-    assert await asyncio.gather(*writes) == expected
+    results = await asyncio.gather(*writes)
+    assert [sum for sum, _ in results] == [sum for sum, _ in expected]
+    assert [together for _, together in results] == [9] * 18 + [1] * 2
+    assert await count == sum(range(0, 18, 2))
     assert database.commits.count == before + 2
-    heard_numbers = [(number(event), event.seq) for event in updates(heard)]
-    assert heard_numbers == [(n, seq) for seq, n in enumerate([n for i, n in enumerate(expected) if i % 40 != 39], 1)]
-    assert await database.read(seq_of, "a") == 117
+    for account, first in (("a", 0), ("b", 1)):
+        mine = [event for event in updates(heard) if event.audience.account_id == account]
+        told = [(number(event), event.seq) for event in mine]
+        assert told == [(sum, seq) for seq, (sum, _) in enumerate(expected[first::2], 1)]
+        assert await database.read(seq_of, account) == 10
 
 
-async def test_a_write_within_a_part_that_fails_leaves_the_answers_of_the_others(database: Database) -> None:
-    def refuse(tx: Transaction, account: str, part: str) -> int:
-        raise errors[3]
-
+async def test_of_writes_that_run_together_one_fails_alone(database: Database, heard: Heard) -> None:
+    """It is told its error, and if the database refuses it, the others are run without it."""
     before = database.commits.count
     held = await Held(database).started()
-    errors = {0: BadRequest("no"), 3: ValueError("bad")}
-    writes = [database.write_within("a", f"part {n % 3}", count_up, n, errors.get(n)) for n in range(9)]
-    writes.append(database.write_within("b", "part 0", count_up, 9))
-    writes.append(database.write_within("b", "part 1", refuse))
+    error = BadRequest("no")
+    items: list[Item] = [("x", 1), ("x", error), ("x", 2)]
+    writes = [database.write_together("a", count_up, item) for item in items]
+    await held.release()
+    assert await asyncio.gather(*writes, return_exceptions=True) == [(1, 3), error, (3, 3)]
+    assert database.commits.count == before + 2
+    held = await Held(database).started()
+    items = [("x", 1), ("y", 2**63 - 1), ("y", 1), ("x", 2)]
+    writes = [database.write_together("a", count_up, item) for item in items]
     await held.release()
     results = await asyncio.gather(*writes, return_exceptions=True)
-    assert results == [errors[0], 1, 1, errors[3], 2, 2, 1, 3, 3, 1, errors[3]]
-    assert database.commits.count == before + 2
+    assert isinstance(results.pop(2), Exception)
+    assert results == [(4, 1), (2**63 - 1, 1), (6, 1)]
+    told = [(number(event), event.seq) for event in updates(heard)]
+    assert told == [(1, 1), (3, 2), (4, 3), (2**63 - 1, 4), (6, 5)]
 
 
-async def test_writes_within_parts_that_do_not_begin_with_a_query(database: Database) -> None:
+async def test_writes_that_run_together_and_do_not_begin_with_a_query(database: Database) -> None:
     """They are not sent before it is their turn: each happens once, and not at all if it fails."""
     raising = "UPDATE kv SET version = version + 1 WHERE account_id = ? AND key = ?"
 
-    def add_one(tx: Transaction, account: str, part: str) -> None:
-        tx.executemany(raising, [(account, part)])
+    def add_one(tx: Transaction, account: str, keys: Sequence[str]) -> Sequence[None]:
+        tx.executemany(raising, [(account, key) for key in keys])
+        return [None] * len(keys)
 
-    def fail(tx: Transaction, account: str, part: str) -> None:
-        tx.execute(raising, (account, part))
+    def fail(tx: Transaction, account: str, keys: Sequence[str]) -> Sequence[None]:
+        tx.execute(raising, (account, keys[0]))
         raise BadRequest("no")
 
     def versions(tx: ReadTransaction) -> list[Any]:
-        return tx.fetch_all("SELECT key, version FROM kv ORDER BY key")
+        return tx.fetch_all("SELECT account_id, version FROM kv ORDER BY account_id")
 
-    for n in range(3):
-        await database.write_within("a", f"part {n}", count_up, n)
-    for last, others in ((add_one, 2), (fail, 3)):
+    for account in "ab":
+        await database.write_together(account, count_up, ("x", 1))
+    for last, others in ((add_one, [2, 2]), (fail, [3, 2])):
         held = await Held(database).started()
-        writes = [database.write_within("a", f"part {n}", last if n == 2 else add_one) for n in range(3)]
+        writes = [database.write_together("a", add_one, "x"), database.write_together("b", last, "x")]
         await held.release()
         results = await asyncio.gather(*writes, return_exceptions=True)
-        assert [isinstance(result, BadRequest) for result in results] == [False, False, last is fail]
-        assert await database.read(versions) == [("part 0", others), ("part 1", others), ("part 2", 2)]
+        assert [isinstance(result, BadRequest) for result in results] == [False, last is fail]
+        assert [version for _, version in await database.read(versions)] == others
 
 
 @pytest.mark.parametrize("engine_name", ["postgres"], indirect=True)
-async def test_first_queries_of_writes_within_different_parts_are_sent_together(
+async def test_first_queries_for_different_accounts_are_sent_together(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together: list[int] = []
     read_ahead = PostgresConnection.read_ahead
 
-    def count(self: PostgresConnection, operations: Sequence[Callable[[], None]]) -> None:
+    def count(self: PostgresConnection, operations: Sequence[Callable[[], object]]) -> None:
         together.append(len(operations))
         read_ahead(self, operations)
 
     monkeypatch.setattr(PostgresConnection, "read_ahead", count)
     held = await Held(database).started()
-    writes = [database.write_within("a", f"part {n % 4}", count_up, n) for n in range(10)]
+    writes = [database.write_together("ab"[n % 2], count_up, ("x", 1)) for n in range(10)]
     await held.release()
-    assert await asyncio.gather(*writes) == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
-    assert together == [4, 4, 2]
+    assert await asyncio.gather(*writes) == [(n, 5) for n in range(1, 6) for _ in "ab"]
+    assert together == [2]
 
 
 async def test_a_failing_write_fails_alone(database: Database, heard: Heard, engine_name: str) -> None:

@@ -67,7 +67,7 @@ class Update:
 
     def commit(self, seq: int, now: int) -> Committed:
         """Return the update as it is sent: with its `seq` and its time in ms, encoded."""
-        frame = json_codec.encode(UpdatePayload(ids.new_id()[-12:], seq, self.body, now))
+        frame = json_codec.encode(UpdatePayload(ids.short_id(), seq, self.body, now))
         return Committed(self.audience, seq, frame, self.skip)
 
 

@@ -11,9 +11,10 @@ update new-message
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from itertools import chain
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -31,6 +32,8 @@ from happy_light.live import EventHandler
 from happy_light.live.acks import ok_error
 from happy_light.store import ReadTransaction, Row, Transaction
 from happy_light.wire import Id, Incoming, NonEmptyStr, Outgoing
+
+T = TypeVar("T")
 
 LIST_MAX: Final = 150
 """Messages that GET /v1/sessions/:id/messages lists at most."""
@@ -144,6 +147,8 @@ class NewMessageUpdate(Outgoing, tag_field="t", tag="new-message"):
 
 # -------------------------------------------------------------------------------------- operations
 _COLUMNS = "id, seq, content, local_id, created_at, updated_at"
+_PLACES: Final = (1, 4, 16, 64, 256)
+"""For how many sessions and localIds a query looks."""
 
 
 def list_newest(tx: ReadTransaction, account_id: str, session_id: str) -> NewestMessages | LargeList:
@@ -203,60 +208,91 @@ def _list_piece(
     return tx.fetch_json(Message, sql, (session_id, min(seqs), max(seqs)))
 
 
-def append(
-    tx: Transaction, account_id: str, session_id: str, new: Sequence[tuple[str, str | None]], skip: str | None = None
-) -> StoredMessages:
-    """Store (content, localId) pairs in this order, each localId once per session, and announce the new ones.
+class Append(NamedTuple):
+    """(content, localId) pairs to store in a session, and what makes the answer of the messages, which are by seq.
 
-    A localId that exists already keeps its message. `skip` is the id of the socket that sent the messages and does
-    not receive the updates. Raises ApiError SESSION_NOT_FOUND.
+    `skip` is the id of the socket that sent them and does not receive the updates.
     """
-    local_ids = [local_id for _, local_id in new if local_id is not None]
-    seq, existing = _find_stored(tx, account_id, session_id, local_ids)
-    audience = Audience.session(account_id, session_id)
-    answer: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
+
+    session_id: str
+    new: Sequence[tuple[str, str | None]]
+    answer: Callable[[list[StoredMessage]], Any]
+    skip: str | None = None
+
+
+def append(tx: Transaction, account_id: str, appends: Sequence[Append]) -> list[Any]:
+    """Store messages in this order, each localId once per session, and announce the new ones.
+
+    A localId that exists already keeps its message. Return the answer to each of `appends`, or ApiError
+    SESSION_NOT_FOUND.
+    """
+    seqs, existing = _find_stored(tx, account_id, appends)
+    now = tx.now
     rows: list[tuple[str, str, int, str | None, str, int, int]] = []
-    for content, local_id in new:
-        stored = None if local_id is None else existing.get(local_id)
-        if stored is None:
-            seq += 1
-            stored = StoredMessage(ids.new_id(), seq, local_id, tx.now, tx.now)
-            if local_id is not None:
-                existing[local_id] = stored
-            rows.append((stored.id, session_id, seq, local_id, content, tx.now, tx.now))
-            message = Message(stored.id, seq, Content(content), local_id, tx.now, tx.now)
-            tx.publish(Update(audience, NewMessageUpdate(session_id, message), skip))
-        answer[stored.seq] = stored
-    if rows:
-        tx.executemany(
-            "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
-        tx.queue(
-            "UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ? AND account_id = ?",
-            (seq, tx.now, session_id, account_id),
-        )
-    return StoredMessages([answer[number] for number in sorted(answer)])
+    answers: list[Any] = []
+    for session_id, new, answer, skip in appends:
+        if session_id not in seqs:
+            answers.append(ApiError(SESSION_NOT_FOUND))
+            continue
+        audience = Audience.session(account_id, session_id)
+        found: dict[int, StoredMessage] = {}  # by seq, so that a localId that occurs twice in `new` is answered once
+        for content, local_id in new:
+            stored = None if local_id is None else existing.get((session_id, local_id))
+            if stored is None:
+                id, seq = ids.new_id(), seqs[session_id] + 1
+                seqs[session_id] = seq
+                stored = StoredMessage(id, seq, local_id, now, now)
+                if local_id is not None:
+                    existing[session_id, local_id] = stored
+                rows.append((id, session_id, seq, local_id, content, now, now))
+                message = Message(id, seq, Content(content), local_id, now, now)
+                tx.publish(Update(audience, NewMessageUpdate(session_id, message), skip))
+            found[stored.seq] = stored
+        answers.append(answer([found[seq] for seq in sorted(found)]))
+    tx.executemany(
+        "INSERT INTO messages (id, session_id, seq, local_id, content, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    tx.executemany(
+        "UPDATE sessions SET seq = ?, updated_at = ? WHERE id = ? AND account_id = ?",
+        [(seqs[id], now, id, account_id) for id in {row[1]: None for row in rows}],
+    )
+    return answers
 
 
 def _find_stored(
-    tx: ReadTransaction, account_id: str, session_id: str, local_ids: list[str]
-) -> tuple[int, dict[str, StoredMessage]]:
-    """Return the session's seq and, by localId, those messages that exist. Raises ApiError SESSION_NOT_FOUND."""
-    if not local_ids:
-        return sessions.require_owned(tx, account_id, session_id), {}
-    # As many places as a power of two: so few texts are prepared.
-    places = 1 << (len(local_ids) - 1).bit_length()
-    local_ids = local_ids + local_ids[-1:] * (places - len(local_ids))
-    rows = tx.fetch_all(
-        "SELECT s.seq, m.id, m.seq, m.local_id, m.created_at, m.updated_at FROM sessions s LEFT JOIN messages m "
-        f"ON m.session_id = s.id AND m.local_id IN ({', '.join('?' * places)}) WHERE s.id = ? AND s.account_id = ?",
-        (*local_ids, session_id, account_id),
-    )
-    if not rows:
-        raise ApiError(SESSION_NOT_FOUND)
-    return rows[0][0], {row[3]: StoredMessage(*row[1:]) for row in rows if row[1] is not None}
+    tx: ReadTransaction, account_id: str, appends: Sequence[Append]
+) -> tuple[dict[str, int], dict[tuple[str, str], StoredMessage]]:
+    """Return the seq of each session that the account has, and by session and localId the messages that exist."""
+    session_ids = list({append.session_id: None for append in appends})
+    wanted = list({(append.session_id, id): None for append in appends for _, id in append.new if id is not None})
+    seqs: dict[str, int] = {}
+    existing: dict[tuple[str, str], StoredMessage] = {}
+    for first in range(0, max(len(session_ids), len(wanted)), _PLACES[-1]):
+        some = _fill(session_ids[first : first + _PLACES[-1]], "")
+        pairs = _fill(wanted[first : first + _PLACES[-1]], ("", ""))
+        rows = tx.fetch_all(
+            "SELECT id, seq, NULL, NULL, NULL, NULL FROM sessions "
+            f"WHERE account_id = ? AND id IN ({', '.join(['?'] * len(some))}) "
+            "UNION ALL SELECT m.session_id, m.seq, m.id, m.local_id, m.created_at, m.updated_at "
+            f"FROM (VALUES {', '.join(['(?, ?)'] * len(pairs))}) AS wanted "
+            "JOIN sessions s ON s.id = wanted.column1 AND s.account_id = ? "
+            "JOIN messages m ON m.session_id = s.id AND m.local_id = wanted.column2",
+            (account_id, *some, *chain.from_iterable(pairs), account_id),
+        )
+        for session_id, seq, id, local_id, created_at, updated_at in rows:
+            if id is None:
+                seqs[session_id] = seq
+            else:
+                existing[session_id, local_id] = StoredMessage(id, seq, local_id, created_at, updated_at)
+    return seqs, existing
+
+
+def _fill(values: list[T], nothing: T) -> list[T]:
+    """Return as many values as a query has places: few texts are prepared then. `nothing` fills those that are left."""
+    places = next(places for places in _PLACES if places >= len(values))
+    return values + [nothing] * (places - len(values))
 
 
 # --------------------------------------------------------------------------------------- endpoints
@@ -293,7 +329,9 @@ async def post(request: Request[NewMessages, None]) -> StoredMessages:
 
 
 async def _append(request: Request[Any, None], new: list[tuple[str, str | None]]) -> StoredMessages:
-    stored = await request.context.database.write_within(request.account_id, request.path["id"], append, new)
+    stored: StoredMessages = await request.context.database.write_together(
+        request.account_id, append, Append(request.path["id"], new, StoredMessages)
+    )
     request.context.counters.messages += len(new)
     return stored
 
@@ -303,14 +341,13 @@ def message(context: ServerContext, client: Client, data: SocketMessage) -> asyn
     """Store one message; the sending socket does not receive its update."""
     local_id = data.local_id if isinstance(data.local_id, str) and data.local_id else None
     context.counters.messages += 1
-    return context.database.write_within(client.account_id, data.sid, _append_one, client.sid, data.message, local_id)
+    new = Append(data.sid, ((data.message, local_id),), _ack, client.sid)
+    return context.database.write_together(client.account_id, append, new)
 
 
-def _append_one(
-    tx: Transaction, account_id: str, session_id: str, skip: str, content: str, local_id: str | None
-) -> MessageAck:
-    (stored,) = append(tx, account_id, session_id, [(content, local_id)], skip).messages
-    return MessageAck(True, stored.id, stored.seq, stored.local_id)
+def _ack(stored: list[StoredMessage]) -> MessageAck:
+    (message,) = stored
+    return MessageAck(True, message.id, message.seq, message.local_id)
 
 
 routes = [

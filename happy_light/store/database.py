@@ -19,6 +19,7 @@ from happy_light.store.transaction import ReadTransaction, Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 COUNT_SHARE = 100  # counting rows takes at most one part in so many of a reading connection's time
 
@@ -93,22 +94,19 @@ class Database:
         **kwargs: P.kwargs,
     ) -> asyncio.Future[R]:
         """Run `operation(tx, account_id, …)`, which changes what belongs to that account; see `write_for`."""
-        return self._write((account_id,), None, lambda tx: operation(tx, account_id, *args, **kwargs))
+        return self._write((account_id,), lambda tx: operation(tx, account_id, *args, **kwargs))
 
-    def write_within(
-        self,
-        account_id: str,
-        part: str,
-        operation: Callable[Concatenate[Transaction, str, str, P], R],
-        *args: P.args,
-        **kwargs: P.kwargs,
+    def write_together(
+        self, account_id: str, operation: Callable[[Transaction, str, Sequence[T]], Sequence[R | Exception]], item: T
     ) -> asyncio.Future[R]:
-        """Run `operation(tx, account_id, part, …)`, which keeps to a part of what belongs to the account.
+        """Run `operation(tx, account_id, items)` with this item and those that wait next to it, in their order.
 
-        `part` is the id of a session, for an operation that reads and changes this session and its messages and
-        nothing else: such writes wait less for each other. Otherwise see `write_for`.
+        The operation returns the result of each item, or an error for which it has written nothing. So many small
+        writes of an account take few statements. Otherwise see `write_for`.
         """
-        return self._write((account_id,), part, lambda tx: operation(tx, account_id, part, *args, **kwargs))
+        if self._closed:
+            raise ServiceUnavailable("The server is stopping")
+        return self._writes.write((account_id,), operation, item)
 
     def write_for(
         self,
@@ -124,14 +122,12 @@ class Database:
         stops waiting does not cancel its write. The operation may run twice, so it changes nothing but the
         transaction. Raises what the operation raised (nothing of it is stored then), or ServiceUnavailable.
         """
-        return self._write(account_ids, None, lambda tx: operation(tx, *args, **kwargs))
+        return self._write(account_ids, lambda tx: operation(tx, *args, **kwargs))
 
-    def _write(
-        self, account_ids: Collection[str], part: str | None, operation: Callable[[Transaction], R]
-    ) -> asyncio.Future[R]:
+    def _write(self, account_ids: Collection[str], operation: Callable[[Transaction], R]) -> asyncio.Future[R]:
         if self._closed:
             raise ServiceUnavailable("The server is stopping")
-        return self._writes.write(account_ids, part, operation)
+        return self._writes.write(account_ids, operation)
 
     async def row_counts(self, tables: Sequence[str]) -> dict[str, int]:
         """Return how many rows the tables have, counted now or a short while ago.

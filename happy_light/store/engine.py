@@ -46,11 +46,8 @@ class Writer(Protocol):
         """How many seconds of operations one transaction takes: it holds rows that other processes may need."""
 
     @property
-    def ahead_max(self) -> int:
-        """How many writes are looked at together for `read_ahead`; 1 if a query of it costs no way to another program.
-
-        The time of a group is looked at only after so many.
-        """
+    def together_max(self) -> int:
+        """How many writes run together; the time of a group is looked at only after so many."""
 
     @property
     def savepoints(self) -> bool:
@@ -66,10 +63,10 @@ class Writer(Protocol):
     def begin(self, account_ids: Collection[str]) -> None:
         """Begin a transaction that no other writer can change these accounts in."""
 
-    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+    def read_ahead(self, operations: Sequence[Callable[[], object]]) -> None:
         """Send the first query of each operation, so that all the answers come at once when the operations are run.
 
-        They have to be run next, with the same arguments; each reads nothing that one before it changes.
+        They have to be run next, with the same arguments. Each is of another account.
         """
 
     def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:

@@ -8,8 +8,9 @@ operation may run more than once.
 An error leads through its traceback to the frames that it passed and to those that called them, also to the frames
 here, and they to the units. So a unit keeps nothing once its caller is told: no cycle holds a write in memory.
 
-Where the database is another program, each query costs a way there and back. So writes that each stay within a part of
-an account (a session) have their first queries sent together, and run when the answers are there; `rounds` says which.
+Small writes of the same kind that wait one behind the other are run by one call for each account, which takes far
+fewer statements. Where the database is another program, each query costs a way there and back; so the first queries of
+these calls are sent together.
 
 The updates of a group get their account's next `seq` inside the same transaction. After the commit, on the event
 loop, they go to the bus in this order, and then the callers wake.
@@ -24,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from happy_light import clock
@@ -46,37 +48,35 @@ UNAVAILABLE = "The server cannot write to its database"
 UNKNOWN = "The database went away during the write, and it is not known whether it was stored; try again"
 
 
+Published = list[tuple[Collection[str], list[Event | InternalMessage]]]
+"""What calls have published, with the accounts that they had named."""
+
+
 class Unit:
     """A write that waits for its turn, and its outcome."""
 
-    __slots__ = ("account_ids", "busy", "error", "future", "operation", "part", "result", "tx")
+    __slots__ = ("account_ids", "busy", "error", "future", "item", "operation", "result")
 
     def __init__(
-        self,
-        account_ids: Collection[str],
-        part: str | None,
-        operation: Callable[[Transaction], Any],
-        future: asyncio.Future[Any],
+        self, account_ids: Collection[str], operation: Callable[..., Any], item: Any, future: asyncio.Future[Any]
     ) -> None:
         self.account_ids = account_ids
-        self.part = part
-        """What the operation keeps to; None if it may read and change whatever belongs to its accounts."""
         self.operation = operation
+        """`operation(tx)`, or `operation(tx, account_id, items)` where there is an item."""
+        self.item = item
         self.future = future
-        self.tx: Transaction | None = None
-        """Its transaction, if it succeeded."""
         self.result: Any = None
         self.error: Exception | None = None
         self.busy = False
         """Whether it waited for another process's writes of its accounts in vain."""
 
-    def succeed(self, tx: Transaction, result: Any) -> None:
+    def succeed(self, result: Any) -> None:
         """Keep the result of the operation."""
-        self.tx, self.result, self.error = tx, result, None
+        self.result, self.error = result, None
 
     def fail(self, error: Exception) -> None:
         """Keep the error for the caller; nothing of the operation will be stored."""
-        self.tx, self.result, self.error = None, None, error
+        self.result, self.error = None, error
         self.busy = isinstance(error, AccountsBusy)
 
     def tell(self) -> None:
@@ -86,8 +86,8 @@ class Unit:
                 self.future.set_exception(self.error)
             else:
                 self.future.set_result(self.result)
-        self.tx = self.result = self.error = None
-        del self.future, self.operation
+        self.result = self.error = None
+        del self.future, self.operation, self.item
 
 
 class _SavepointsNeededError(Exception):
@@ -96,18 +96,6 @@ class _SavepointsNeededError(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def rounds(units: Sequence[Unit]) -> list[list[Unit]]:
-    """Return units, which each keep to a part, in lists with no part twice; of each part, in their order."""
-    lists: list[list[Unit]] = []
-    seen: dict[str | None, int] = {}
-    for unit in units:
-        number = seen[unit.part] = seen.get(unit.part, -1) + 1
-        if number == len(lists):
-            lists.append([])
-        lists[number].append(unit)
-    return lists
 
 
 class GroupCommit:
@@ -132,13 +120,17 @@ class GroupCommit:
         return len(self._waiting)
 
     def write(
-        self, account_ids: Collection[str], part: str | None, operation: Callable[[Transaction], R]
-    ) -> asyncio.Future[R]:
-        """Queue a write. The future is resolved when it is on disk. Raises ServiceUnavailable when too many wait."""
+        self, account_ids: Collection[str], operation: Callable[..., Any], item: object = None
+    ) -> asyncio.Future[Any]:
+        """Queue a write. The future is resolved when it is on disk. Raises ServiceUnavailable when too many wait.
+
+        Without an item the operation is `operation(tx)`. With one it is `operation(tx, account_id, items)`, called with
+        those of its one account that wait one behind the other; it returns the result of each, or its error.
+        """
         if len(self._waiting) >= WAITING_MAX:
             raise ServiceUnavailable("Too many writes are waiting")
-        future: asyncio.Future[R] = self._loop.create_future()
-        unit = Unit(account_ids, part, operation, future)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        unit = Unit(account_ids, operation, item, future)
         with self._lock:
             self._waiting.append(unit)
             if self._running:
@@ -269,6 +261,7 @@ class GroupCommit:
         """
         writer, now = self._writer, clock.now_ms()
         end = time.monotonic() + writer.group_seconds
+        published: Published = []
         first = 0
         while first < len(group):
             if first and time.monotonic() > end:
@@ -276,56 +269,57 @@ class GroupCommit:
                     self._waiting.extendleft(reversed(group[first:]))
                 del group[first:]
                 break
-            units = _neighbours(group, first, writer.ahead_max)
-            first += len(units)
-            for together in rounds(units) if len(units) > 1 else (units,):
-                if len(together) > 1:
-                    writer.read_ahead([partial(self._run_unit_ahead, unit, now) for unit in together])
-                for unit in together:
-                    self._run_unit(unit, now, savepoints)
-        return self._number(group, now)
+            calls = _calls(group, first, 1 if savepoints else writer.together_max)
+            first += sum(map(len, calls))
+            if len(calls) > 1:
+                writer.read_ahead([partial(_run, units, self._transaction(now)) for units in calls])
+            for units in calls:
+                published.append((units[0].account_ids, self._run_call(units, now, savepoints)))
+        return self._number(published, now)
 
-    def _run_unit_ahead(self, unit: Unit, now: int) -> None:
-        """Run an operation in vain, until the writer stops it."""
-        unit.operation(Transaction(self._writer.connection, self._dialect, now))
+    def _transaction(self, now: int) -> Transaction:
+        return Transaction(self._writer.connection, self._dialect, now)
 
-    def _run_unit(self, unit: Unit, now: int, savepoints: bool) -> None:
-        """Run an operation and keep its outcome. Raises what `_run_group` raises."""
+    def _run_call(self, units: list[Unit], now: int, savepoints: bool) -> list[Event | InternalMessage]:
+        """Run the operation of one or several units, and keep their outcomes. Raises what `_run_group` raises."""
         writer = self._writer
-        tx = Transaction(writer.connection, self._dialect, now)
+        tx = self._transaction(now)
         before = writer.changes()
         if savepoints:
             writer.connection.execute("SAVEPOINT unit")
         try:
-            unit.succeed(tx, unit.operation(tx))
+            results = _run(units, tx)
         except Exception as error:
             if savepoints:
                 if not writer.usable():
                     raise
                 writer.connection.execute("ROLLBACK TO SAVEPOINT unit")
-            elif writer.changes() != before or not writer.usable():
+            elif len(units) > 1 or writer.changes() != before or not writer.usable():
                 raise _SavepointsNeededError(error) from error
-            unit.fail(writer.translate(error))
+            tx.messages.clear()
+            results = [error]
+        for unit, result in zip(units, results, strict=True):
+            if isinstance(result, Exception):
+                unit.fail(writer.translate(result))
+            else:
+                unit.succeed(result)
         if savepoints:
             writer.connection.execute("RELEASE SAVEPOINT unit")
+        return tx.messages
 
-    def _number(self, group: list[Unit], now: int) -> list[BusMessage]:
+    def _number(self, published: Published, now: int) -> list[BusMessage]:
         """Return what the group published, every update with its account's next seq. `now` is in ms."""
-        published: list[Event | InternalMessage] = []
         counts: dict[str, int] = {}
-        for unit in group:
-            if unit.tx is None:
-                continue
-            published.extend(unit.tx.messages)
-            for message in unit.tx.messages:
+        for account_ids, messages in published:
+            for message in messages:
                 if isinstance(message, Update):
                     account_id = message.audience.account_id
                     counts[account_id] = counts.get(account_id, 0) + 1
-                    if account_id not in unit.account_ids:
+                    if account_id not in account_ids:
                         log.error("a write published for an account that it did not name: %s", type(message.body))
         following = {account_id: seq - counts[account_id] + 1 for account_id, seq in self._writer.advance(counts)}
         numbered: list[BusMessage] = []
-        for message in published:
+        for message in chain.from_iterable(messages for _, messages in published):
             if not isinstance(message, Update):
                 numbered.append(message)
             elif (seq := following.get(message.audience.account_id)) is not None:  # else the account was deleted
@@ -338,21 +332,36 @@ class GroupCommit:
     def _finish(self, group: list[Unit], messages: list[BusMessage]) -> None:
         """Publish what was committed, then wake the callers that still wait."""
         if self._versions is not None:
+            previous: Collection[str] | None = None
             for unit in group:
-                if unit.tx is not None:
+                if unit.error is None and unit.account_ids != previous:
                     self._versions.changed(unit.account_ids)
+                    previous = unit.account_ids
         self._bus.publish(*messages)
         for unit in group:
             unit.tell()
 
 
-def _neighbours(group: list[Unit], first: int, most: int) -> list[Unit]:
-    """Return the unit at `first` and those behind it, as long as each keeps to a part."""
-    end = first + 1
-    if group[first].part is not None:
-        while end < min(first + most, len(group)) and group[end].part is not None:
-            end += 1
-    return group[first:end]
+def _calls(group: list[Unit], first: int, most: int) -> list[list[Unit]]:
+    """Return the unit at `first`, and those behind it that run together, in lists of those that run in one call."""
+    unit = group[first]
+    if unit.item is None:
+        return [[unit]]
+    calls: dict[Collection[str], list[Unit]] = {}  # by account
+    for following in group[first : first + most]:
+        if following.item is None or following.operation is not unit.operation:
+            break
+        calls.setdefault(following.account_ids, []).append(following)
+    return list(calls.values())
+
+
+def _run(units: list[Unit], tx: Transaction) -> Sequence[Any]:
+    """Run the operation of units that run in one call; return the result of each, or its error."""
+    unit = units[0]
+    if unit.item is None:
+        return (unit.operation(tx),)
+    results: Sequence[Any] = unit.operation(tx, *unit.account_ids, [each.item for each in units])
+    return results
 
 
 def _is_for(message: BusMessage, account_ids: Collection[str]) -> bool:

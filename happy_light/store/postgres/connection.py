@@ -192,7 +192,7 @@ class PostgresConnection:
         self.writes += statement.writes
         return self.pipeline.send(statement.text, args)
 
-    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+    def read_ahead(self, operations: Sequence[Callable[[], object]]) -> None:
         """Run each operation up to its first statement, and send that if it only reads.
 
         The answer is given to the next `execute` of the same statement, until this is called again.

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 GROUP_MAX: Final = 64
 GROUP_SECONDS: Final = 0.004
-AHEAD_MAX: Final = 32
+TOGETHER_MAX: Final = 32
 _LOCK: Final = "SELECT id, seq FROM accounts WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE"
 _STORE: Final = "INSERT INTO updates (account_id, seq, audience, skip, frame, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _REGISTER: Final = "INSERT INTO writers (id, group_number, written_at) VALUES (?, 0, ?) ON CONFLICT (id) DO NOTHING"
@@ -53,7 +53,7 @@ class PostgresWriter:
     savepoints = False
     group_max = GROUP_MAX
     group_seconds = GROUP_SECONDS
-    ahead_max = AHEAD_MAX
+    together_max = TOGETHER_MAX
 
     def __init__(self, url: str, outbox: bool) -> None:
         self.connection = PostgresConnection(url, readonly=False)
@@ -98,7 +98,7 @@ class PostgresWriter:
             # What a client gives as an account may contain what no text of PostgreSQL can.
             self._locked = connection.execute(_LOCK, (sorted(id for id in account_ids if "\0" not in id),))
 
-    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+    def read_ahead(self, operations: Sequence[Callable[[], object]]) -> None:
         """Send the first query of each operation."""
         self.connection.read_ahead(operations)
 

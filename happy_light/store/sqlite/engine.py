@@ -44,7 +44,7 @@ class SqliteWriter:
 
     group_max = 500
     group_seconds = math.inf  # nobody else waits for the lock
-    ahead_max = 1
+    together_max = 250
     savepoints = True
 
     def __init__(self, connection: SqliteConnection, file: FileCheck) -> None:
@@ -56,7 +56,7 @@ class SqliteWriter:
         """Take the lock of the whole database, before anything is read."""
         self.connection.execute("BEGIN IMMEDIATE")
 
-    def read_ahead(self, operations: Sequence[Callable[[], None]]) -> None:
+    def read_ahead(self, operations: Sequence[Callable[[], object]]) -> None:
         """Do nothing: the database is in this process."""
 
     def advance(self, counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
