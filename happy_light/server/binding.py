@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from happy_light.data_dir import socket_address
 from happy_light.errors import OperatorError
 from happy_light.stack.hypercorn_server import BACKLOG
+
+_Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
@@ -18,7 +21,7 @@ def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
     `reuse_port`: other processes may listen there too, and the kernel gives each of them some of the connections.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = _look_up(host, port)
     except OSError as error:
         raise OperatorError(f"HOST is {host!r}, which is no address of this computer: {error.strerror}.") from error
     try:
@@ -37,7 +40,7 @@ def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
 
 def bind_metrics(host: str, port: int) -> socket.socket:
     """Return a socket that listens on `host` and `port`. Raises OSError."""
-    return _listen(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0])
+    return _listen(_look_up(host, port)[0])
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -71,9 +74,13 @@ def answers_unix(path: Path) -> bool:
         return True
 
 
-def _listen(
-    found: tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]], reuse_port: bool = False
-) -> socket.socket:
+def _look_up(host: str, port: int) -> Sequence[_Found]:
+    """Return what getaddrinfo finds. Raises OSError."""
+    name = host.encode() if host.isascii() else host  # for text, Python would import the tables of IDNA
+    return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
+def _listen(found: _Found, reuse_port: bool = False) -> socket.socket:
     """Return a socket that listens at what getaddrinfo found. Raises OSError."""
     *kind, _, address = found
     listener = socket.socket(*kind)
