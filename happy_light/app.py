@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from happy_light import live
@@ -53,8 +53,7 @@ from happy_light.ui import routes as ui
 Job = Callable[[ServerContext], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(msgspec.Struct, frozen=True):
     """What the module of a domain contributes: the variables of these names, as far as it has them.
 
     - `routes`: HTTP routes. `events`: handlers of socket events. `emits`: events that handlers send by themselves,
@@ -66,9 +65,9 @@ class Domain:
     name: str
     description: str
     routes: Sequence[Route] = ()
-    events: Mapping[str, EventHandler] = field(default_factory=dict)
-    emits: Mapping[str, type[Any]] = field(default_factory=dict)
-    jobs: Mapping[Job, float] = field(default_factory=dict)
+    events: Mapping[str, EventHandler] = {}
+    emits: Mapping[str, type[Any]] = {}
+    jobs: Mapping[Job, float] = {}
     connected: Callable[[ServerContext, Client], None] | None = None
     disconnected: Callable[[ServerContext, Client, str], None] | None = None
 

@@ -13,10 +13,11 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from happy_light import store
 from happy_light.admin import server_id
@@ -33,8 +34,7 @@ _BLOCK: Final = 2048  # bytes; the size of a tar archive is a multiple of it, al
 _TRIES: Final = 1000  # archives of the same second
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True):
     """What a run has made. `removed`: older archives that were deleted."""
 
     archive: Path

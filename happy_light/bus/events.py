@@ -8,7 +8,6 @@ An internal message tells every process of this server something that no client 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import msgspec
@@ -57,8 +56,7 @@ class UpdatePayload(Outgoing):
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """A change that a transaction announces. `skip` is the id of the socket that must not receive it."""
 
     audience: Audience
@@ -71,8 +69,7 @@ class Update:
         return Committed(self.audience, seq, frame, self.skip)
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """An update that is on disk. `frame` is the JSON of its payload, encoded once for all receivers."""
 
     audience: Audience
@@ -81,8 +78,7 @@ class Committed:
     skip: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ephemeral:
+class Ephemeral(msgspec.Struct, frozen=True):
     """An event of the moment, stored nowhere. Of those with the same `replaces` only the latest matters.
 
     `heartbeat` names the session or machine whose heartbeat it announces.
@@ -148,8 +144,7 @@ InternalMessage = Muted | Unmuted | SignedOut | DeviceSignedOut | RegistrationCh
 """What every process of the server must hear; no client does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(msgspec.Struct, frozen=True):
     """What happened in another process to sessions and machines of an account.
 
     - `heartbeat`: one of them sent a heartbeat.
@@ -163,8 +158,7 @@ class Elsewhere:
     keys: Sequence[tuple[Literal["session", "machine"], str]]
 
 
-@dataclass(frozen=True, slots=True)
-class MethodsElsewhere:
+class MethodsElsewhere(msgspec.Struct, frozen=True):
     """The methods that a socket in another process answers now, and when it registered each (s since the epoch)."""
 
     account_id: str

@@ -7,8 +7,9 @@ kind and id, continues it, if every event since the offset of the last one recei
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from happy_light.clients.client import Client, ClientKind, DisconnectReason, receives
 from happy_light.clients.packets import Packet
@@ -20,8 +21,7 @@ ENDED_MAX: Final = 20_000  # ended connections that are kept; the oldest is forg
 CUT_OFF: Final = ("transport close", "transport error", "ping timeout")
 
 
-@dataclass(slots=True, eq=False)
-class _Connection:
+class _Connection(msgspec.Struct, eq=False):
     pid: str
     account_id: str
     kind: ClientKind
@@ -33,8 +33,7 @@ class _Connection:
     """The sessions that a machine was subscribed to when it ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(msgspec.Struct, frozen=True):
     """What an ended connection continues with: its ids, its subscriptions, and the packets that it missed."""
 
     sid: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from happy_light.config import Settings
 
@@ -16,8 +17,7 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A command of `happy-server-light`, or a group of commands.
 
     `add` adds its arguments beside the settings. `all_flags`: every setting is a flag, not only those that all

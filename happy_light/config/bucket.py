@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(msgspec.Struct, frozen=True):
     """A bucket and how to reach it. `endpoint` and `public_url` are URLs without a slash at the end."""
 
     endpoint: str
@@ -14,10 +13,10 @@ class Bucket:
     name: str
     public_url: str
     """Public files are at `<public_url>/<key>`."""
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
+    access_key: str
+    secret_key: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.name} at {self.endpoint}"
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from happy_light.config.names import nearest
 from happy_light.config.settings import SETTINGS, Row, Settings
@@ -79,8 +80,7 @@ def _check_bucket(settings: Settings) -> None:
         raise OperatorError(f"{missing[0]} is not set, but a bucket needs {', '.join(needed)}.")
 
 
-@dataclass
-class _ConfigFile:
+class _ConfigFile(msgspec.Struct):
     """A configuration file: the texts of its keys."""
 
     path: Path

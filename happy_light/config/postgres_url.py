@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
 
 SCHEMES: Final = ("postgresql", "postgres")
 # Parameters in the original's environment that libpq does not know.
 _OF_PRISMA: Final = {"schema", "connection_limit", "pool_timeout", "pgbouncer", "statement_cache_size"}
 
 
-@dataclass(frozen=True)
-class PostgresUrl:
-    """`text` is the URL as libpq takes it; `shown`, and str(), leave out user, password and parameters."""
+class PostgresUrl(msgspec.Struct, frozen=True):
+    """`text` is the URL as libpq takes it; `shown`, and repr(), leave out user, password and parameters."""
 
-    text: str = field(repr=False)
+    text: str
     shown: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.shown
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys")
 
 
-@dataclass(frozen=True)
-class RedisUrl:
-    """`text` is the URL as the library takes it; `shown`, and str(), leave out user, password and parameters."""
+class RedisUrl(msgspec.Struct, frozen=True):
+    """`text` is the URL as the library takes it; `shown`, and repr(), leave out user, password and parameters."""
 
-    text: str = field(repr=False)
+    text: str
     shown: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.shown
 
     def at(self, host: str, port: int) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from happy_light.config import setting_types as types
 from happy_light.config.bucket import Bucket, endpoint_of
 from happy_light.config.postgres_url import PostgresUrl
@@ -23,8 +25,7 @@ _SERVER, _LIMITS, _TLS, _WEB, _OPERATION = "Server", "Limits", "TLS", "Web app",
 _S3, _PUSH, _GITHUB, _VOICE, _DEVELOPERS = "S3 bucket", "Push messages", "GitHub", "Voice", "Developers"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A setting. `default` is text that `parse` takes; `parse` raises ValueError with what is expected.
 
     `shown` is what documentation calls the default. `everywhere`: every command has it as a flag, not only
@@ -303,7 +304,7 @@ class Settings:
 
 
 SETTINGS: tuple[Row, ...] = tuple(
-    dataclasses.replace(field.metadata["row"], name=field.name)
+    msgspec.structs.replace(field.metadata["row"], name=field.name)
     for field in dataclasses.fields(Settings)
     if "row" in field.metadata
 )

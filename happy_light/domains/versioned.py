@@ -7,7 +7,6 @@ value. Domains read, compare and store in one transaction, so the three are one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -34,16 +33,14 @@ class VersionMismatch(Outgoing, kw_only=True):
 
 
 # -------------------------------------------------------------------------------------- comparison
-@dataclass(frozen=True, slots=True)
-class Write(Generic[T]):
+class Write(msgspec.Struct, Generic[T], frozen=True):
     """A value to store and the version that its writer saw."""
 
     value: T
     expected_version: int
 
 
-@dataclass(frozen=True, slots=True)
-class CompareAndSet(Generic[T]):
+class CompareAndSet(msgspec.Struct, Generic[T], frozen=True):
     """A value as the database has it, and the write requested for it; None keeps the value as it is."""
 
     current_value: T

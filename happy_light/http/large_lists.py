@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -25,8 +25,7 @@ ROW_MAX: Final = 16 * 1024  # bytes in the large columns of a row, for a list to
 PIECE_MAX: Final = 1024 * 1024  # bytes in the large columns of a piece; one row may have more
 
 
-@dataclass(frozen=True, slots=True)
-class LargeList:
+class LargeList(msgspec.Struct, frozen=True):
     """The answer `{name: [rows], **others}`, whose rows are not read yet, but for their keys.
 
     `size(tx, account_id, key)` returns the bytes in the large columns of a row, 0 if there is none, and

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,8 +30,7 @@ _EXPECTED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class EventHandler:
+class EventHandler(msgspec.Struct, frozen=True):
     """A row of a domain's table of socket events."""
 
     handler: Handler

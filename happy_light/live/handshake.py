@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from happy_light.auth.authentication import authenticate
 from happy_light.clients import Client, ClientKind, DisconnectReason, Transport
@@ -23,16 +24,14 @@ class ConnectRefused(Exception):
     """The client may not connect; the text is the message of its `connect_error`."""
 
 
-@dataclass(slots=True)
-class SocketHooks:
+class SocketHooks(msgspec.Struct):
     """What domains do when a client has connected, or is gone."""
 
-    connected: list[Callable[[ServerContext, Client], None]] = field(default_factory=list)
-    disconnected: list[Callable[[ServerContext, Client, DisconnectReason], None]] = field(default_factory=list)
+    connected: list[Callable[[ServerContext, Client], None]] = []
+    disconnected: list[Callable[[ServerContext, Client, DisconnectReason], None]] = []
 
 
-@dataclass(slots=True)
-class ConnectRequest:
+class ConnectRequest(msgspec.Struct):
     """The checked `auth` of a CONNECT, except that its token is not verified yet."""
 
     token: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -64,8 +63,7 @@ class SessionAvatar(Outgoing):
 
 
 # ------------------------------------------------------------------------------------- differences
-@dataclass(frozen=True, kw_only=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """What can have a picture, and how its routes differ from those of the other (docs/protocol.md, section 19.1)."""
 
     kind: Literal["projects", "sessions"]
