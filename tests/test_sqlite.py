@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _sqlite3
 import asyncio
 import sqlite3
 import subprocess
@@ -253,3 +254,30 @@ def test_a_disk_that_is_really_full_is_refused_and_forgiven_without_a_restart(tm
         capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert done.stdout.strip() == "fine", done.stderr
+
+
+COUNTED = """
+    import _sqlite3
+    import ctypes
+    import sys
+    from pathlib import Path
+    from happy_light.commands.serve import ephemeral
+    from happy_light.server import process
+
+    def ready(server):
+        library = ctypes.CDLL(_sqlite3.__file__)
+        print(library.sqlite3_memory_used() if hasattr(library, "sqlite3_memory_used") else 0)
+        server.stop()
+
+    process.run(ephemeral(Path(sys.argv[1]), {}), ready)
+"""
+
+
+@pytest.mark.skipif(not hasattr(_sqlite3, "__file__"), reason="SQLite is a part of the interpreter")
+def test_a_server_does_not_let_sqlite_count_its_memory(tmp_path: Path) -> None:
+    """The count is behind one lock of the process, where lists that are read at the same time wait for each other."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(COUNTED), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr

@@ -17,6 +17,7 @@ from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.server.server import Server
 from happy_light.stack.accepting import raise_handle_limit
+from happy_light.store.sqlite import memory
 
 GC_THRESHOLD: Final = 20_000  # objects allocated before the next search for cycles
 
@@ -33,6 +34,8 @@ def run(
     are likely to be those of the server.
     """
     raise_handle_limit()
+    if settings.postgres is None:
+        memory.stop_counting()
     runner: Callable[[Any], Any] = asyncio.run
     with contextlib.suppress(ImportError):
         import uvloop
