@@ -10,19 +10,17 @@ from happy_light import json_codec
 class Packet:
     """One Engine.IO text packet, encoded once for all its receivers. `frame` is given if it is not a text frame."""
 
-    __slots__ = ("_frame", "data")
+    __slots__ = ("_head", "frame")
 
     def __init__(self, data: bytes, frame: bytes | None = None) -> None:
-        self.data = data
-        """The packet as polling carries it."""
-        self._frame = frame
+        self.frame = text_frame(data) if frame is None else frame
+        """The packet as a complete websocket frame, not masked."""
+        self._head = len(self.frame) - len(data)
 
     @property
-    def frame(self) -> bytes:
-        """The packet as a complete websocket frame, not masked."""
-        if self._frame is None:
-            self._frame = text_frame(self.data)
-        return self._frame
+    def data(self) -> bytes:
+        """The packet as polling carries it."""
+        return self.frame[self._head :]
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -7,6 +7,7 @@ another process, or of this one before a restart, are unknown (docs/protocol.md,
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -38,7 +39,8 @@ class _Account:
         self.last = 0  # number of the last event
         self.forgotten = 0  # number of the last event that is no longer kept although nothing replaces it
         self.size = 0  # bytes
-        self.events: dict[int | str, RecentEvent] = {}  # in order of their numbers; by number, or by what they replace
+        self.events: OrderedDict[int | str, RecentEvent] = OrderedDict()
+        """In order of their numbers; by number, or by what they replace. A dict would be slow to forget its first."""
 
 
 class RecentEvents:
@@ -46,6 +48,7 @@ class RecentEvents:
 
     def __init__(self) -> None:
         self._prefix = secrets.token_urlsafe(6) + "."
+        self._offset = b',"' + self._prefix.encode() + b'%d"'
         self._accounts: dict[str, _Account] = {}
         self.size = 0
         """How many bytes are kept."""
@@ -84,11 +87,11 @@ class RecentEvents:
         """
         account = self._accounts[audience.account_id]
         account.last = number = account.last + 1
-        packet = encode(b',"%b%d"' % (self._prefix.encode(), number))
+        packet = encode(self._offset % number)
         key = number if replaces is None else replaces
         replaced = account.events.pop(key, None)
         account.events[key] = RecentEvent(number, audience, packet, skip)
-        self._resize(account, len(packet.data) - (len(replaced.packet.data) if replaced else -_EVENT_COST))
+        self._resize(account, len(packet.frame) - (len(replaced.packet.frame) if replaced else -_EVENT_COST))
         while len(account.events) > ACCOUNT_EVENTS_MAX or account.size > ACCOUNT_BYTES_MAX:
             self._forget_oldest(account)
         while self.size > TOTAL_BYTES_MAX:
@@ -112,10 +115,9 @@ class RecentEvents:
         return missed
 
     def _forget_oldest(self, account: _Account) -> None:
-        key = next(iter(account.events))
-        event = account.events.pop(key)
+        _, event = account.events.popitem(last=False)
         account.forgotten = event.number
-        self._resize(account, -len(event.packet.data) - _EVENT_COST)
+        self._resize(account, -len(event.packet.frame) - _EVENT_COST)
 
     def _forget_all(self, account: _Account) -> None:
         account.events.clear()

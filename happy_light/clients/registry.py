@@ -73,17 +73,18 @@ class ClientRegistry:
         """Return the client with this socket id."""
         return self._by_sid.get(sid)
 
-    def audience(self, audience: Audience) -> Iterator[Client]:
-        """Iterate over the clients of an audience, each once."""
+    def audience(self, audience: Audience) -> list[Client]:
+        """Return the clients of an audience, each once."""
         account = self._accounts.get(audience.account_id)
         if account is None:
-            return
-        yield from account.user
+            return []
+        clients = list(account.user)
         if audience.scope == "session":
-            yield from account.session.get(audience.id, ())
-            yield from account.subscribed.get(audience.id, ())
+            clients += account.session.get(audience.id, ())
+            clients += account.subscribed.get(audience.id, ())
         elif audience.scope == "machine":
-            yield from account.machine.get(audience.id, ())
+            clients += account.machine.get(audience.id, ())
+        return clients
 
     def of_account(self, account_id: str) -> list[Client]:
         """Return all clients of an account."""

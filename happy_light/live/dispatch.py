@@ -77,11 +77,11 @@ class Dispatcher:
         except Exception as error:
             client.acknowledge(id, handler.refuse(error_text(event, error)))
             return
-        if asyncio.iscoroutine(result):
-            result = self.spawn(result)
         if not isinstance(result, asyncio.Future):
-            client.acknowledge(id, result)
-            return
+            if not asyncio.iscoroutine(result):
+                client.acknowledge(id, result)
+                return
+            result = self.spawn(result)
         if handler.limited:
             client.begin_write()
         held = size if size > Limits.BODY_FREE else 0

@@ -28,6 +28,7 @@ PONG: Final = 0xA
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _MASKED: Final = 0x80
+_WHOLE_TEXT: Final = _FIN | TEXT
 _CONTROL_MAX: Final = 125  # bytes of a control frame's payload
 FRAGMENTS_MAX: Final = 10_000  # of one message
 
@@ -81,18 +82,6 @@ class FrameReader:
         A fragment that completes no message is returned as CONTINUATION, so that each call takes one frame at most.
         Raises FrameError; nothing may be read after that.
         """
-        frame = self._next_frame()
-        if frame is None:
-            return None
-        head, payload = frame
-        opcode = head & 0x0F
-        if head & _FIN and CONTINUATION < opcode < CLOSE and self._fragments is None:
-            return opcode, payload
-        if opcode >= CLOSE:
-            return opcode, payload
-        return self._add_fragment(opcode, payload, bool(head & _FIN)) or (CONTINUATION, payload)
-
-    def _next_frame(self) -> tuple[int, bytes] | None:
         buffer, start = self._buffer, self._position
         available = len(buffer) - start
         if available < self._missing or available < 2:
@@ -100,8 +89,9 @@ class FrameReader:
         head, size = buffer[start], buffer[start + 1]
         if not size & _MASKED:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "a frame is not masked")
-        self._check_head(head, size & 0x7F)
         size &= 0x7F
+        if head != _WHOLE_TEXT or self._fragments is not None:
+            self._check_head(head, size)
         body = start + 6
         if size >= 126:
             body += 2 if size == 126 else 8
@@ -119,7 +109,11 @@ class FrameReader:
         mask = buffer[body - 4 : body]
         if end == len(buffer):
             self._buffer, self._position = b"", 0
-        return head, apply_mask(buffer[body:end], mask)
+        payload = apply_mask(buffer[body:end], mask)
+        opcode = head & 0x0F
+        if opcode >= CLOSE or (head & _FIN and self._fragments is None):
+            return opcode, payload
+        return self._add_fragment(opcode, payload, bool(head & _FIN)) or (CONTINUATION, payload)
 
     def _check_head(self, head: int, size: int) -> None:
         opcode = head & 0x0F

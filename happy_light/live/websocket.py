@@ -183,7 +183,7 @@ class WebSocketTransport(Transport, asyncio.Protocol):
     @property
     def incomplete(self) -> int:
         """How many bytes of packets that are not complete are in memory."""
-        return super().incomplete + self._frames.buffered
+        return self._frames.buffered + (0 if self._binary is None else self._binary.size)
 
     def _set_limit(self, size: int) -> None:
         self._frames.max_size = size
