@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -18,11 +18,6 @@ R = TypeVar("R")
 THREADS_MAX: Final = 8
 
 _POOL: Final = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="disk")
-
-
-def begin(function: Callable[[], R]) -> Future[R]:
-    """Return what `function` will return, which runs on one of the threads from now on."""
-    return _POOL.submit(function)
 
 
 async def run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

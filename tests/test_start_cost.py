@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from happy_light import config
-from happy_light.auth.keys import Keys
+from happy_light.auth import derivation
 from happy_light.server import Server
 from tests.client import World
 
@@ -37,17 +40,25 @@ def executed():
 """
 
 
-async def test_keys_derived_ahead_are_used_unless_their_secret_is_not_the_one(tmp_path: Path) -> None:
-    """The key is derived while the server is imported, from a secret that is not written yet, or read too early."""
+async def test_a_key_derived_ahead_is_used_unless_its_secret_is_not_the_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is derived while the server is imported, from a secret that is not written yet, or read too early."""
     settings = config.load({}, {"data_dir": str(tmp_path), "port": "0", "metrics_enabled": "false"}, tmp_path / "none")
-    made, other = Keys("made ahead"), Keys("of somebody else")
-    for ahead, used in ((made, True), (made, True), (other, False)):
-        ahead.begin_warm()
-        server = Server(settings, ahead)
+    derived: list[bytes] = []
+
+    def pbkdf2(name: str, secret: bytes, *rest: Any, as_always: Callable[..., bytes] = hashlib.pbkdf2_hmac) -> bytes:
+        derived.append(secret)
+        return as_always(name, secret, *rest)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", pbkdf2)
+    for secret, wanted in (("made ahead", 1), ("made ahead", 1), ("of somebody else", 2)):
+        derived.clear()
+        derivation.begin(secret, derivation.TOKENS)
+        server = Server(settings, secret)
         await server.start()
         assert settings.secret_file.read_text() == server.keys.secret == "made ahead"
-        assert server.keys.check_value() == made.check_value()
-        assert (server.keys is ahead) is used
+        assert len(derived) == wanted and derived[-1] == b"made ahead"
         await server.close()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hmac
-from concurrent.futures import Future
 from typing import Final
 
 from happy_light import threads
@@ -24,23 +22,15 @@ class Keys:
         self.github = Signer(secret, "github-happy", "github-happy Ephemeral Token")
         self.challenges = Challenges(secret)
         self.vault = Vault(secret)
-        self._warming: Future[None] | None = None
 
     @functools.cached_property
     def admin_page(self) -> bytes:
         """The key of the hashes of the admin page's codes and cookies; the first use takes 0.1 s."""
         return derive(self.secret, "happy-server-light admin page")
 
-    def begin_warm(self) -> None:
-        """Begin to derive the key of the tokens on another thread: 0.1 s of a core, without the interpreter."""
-        self._warming = threads.begin(self.tokens.signer.warm)
-
     async def warm(self) -> None:
-        """Return when the key of the tokens is derived, before the first request needs it."""
-        if self._warming is None:
-            self.begin_warm()
-        assert self._warming is not None
-        await asyncio.wrap_future(self._warming)
+        """Derive the key of the tokens on another thread (0.1 s), before the first request needs it."""
+        await threads.run(self.tokens.signer.warm)
 
     def check_value(self) -> str:
         """Return a value that stands for the secret and from which the secret cannot be found (64 hex digits)."""

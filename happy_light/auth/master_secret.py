@@ -7,15 +7,18 @@ import contextlib
 import hmac
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from happy_light.atomic_write import sync_folder, write_atomic
-from happy_light.auth.keys import Keys
 from happy_light.errors import OperatorError
-from happy_light.store import ReadTransaction, Transaction
+
+if TYPE_CHECKING:
+    from happy_light.auth.keys import Keys
+    from happy_light.store import ReadTransaction, Transaction
 
 
 def likely(configured: str | None, file: Path) -> str:
-    """Return what `find_or_create` will most likely return, or can be given as `made`: keys can be derived ahead."""
+    """Return what `find_or_create` will most likely return, if it gets it as `made`: a key can be derived ahead."""
     if configured:
         return configured
     try:
@@ -68,6 +71,8 @@ def finish_replacement(tx: ReadTransaction, file: Path) -> None:
     path = pending(file)
     if not path.is_file():
         return
+    from happy_light.auth.keys import Keys  # a start needs `likely` before everything else
+
     if matches(tx, Keys(read(path))):
         path.replace(file)
         sync_folder(file.parent)

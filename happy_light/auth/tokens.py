@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from happy_light import clock
-from happy_light.auth.derivation import derive
+from happy_light.auth.derivation import TOKENS, derive
 from happy_light.auth.devices import UNKNOWN
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Tokens:
     """The tokens of accounts, with a bounded cache of those that were verified."""
 
     def __init__(self, secret: str) -> None:
-        self.signer = Signer(secret, "handy", "handy Persistent Token")
+        self.signer = Signer(secret, "handy", TOKENS)
         self._device_key = hmac.digest(secret.encode(), b"happy-server-light device", "sha256")
         self._cache: OrderedDict[str, Claims] = OrderedDict()
         self._cache_max = CACHE_MAX

@@ -64,17 +64,16 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def _serve(settings: Settings, ready: Callable[[Server], None], clean_up: Callable[[], None] = lambda: None) -> None:
     """Serve. What takes longest at a start is done side by side: a key is derived while the server is imported."""
-    from happy_light.auth import master_secret
-    from happy_light.auth.keys import Keys
+    from happy_light.auth import derivation, master_secret
 
-    keys = Keys(master_secret.likely(settings.master_secret, settings.secret_file))
-    keys.begin_warm()
+    secret = master_secret.likely(settings.master_secret, settings.secret_file)
+    derivation.begin(secret, derivation.TOKENS)
     from happy_light.stack.deferred import deferring
 
     with deferring():
         from happy_light.server import process
 
-    process.run(settings, ready, clean_up, keys)
+    process.run(settings, ready, clean_up, secret)
 
 
 def _unless_ignored(name: signal.Signals) -> tuple[signal.Signals, ...]:

@@ -13,7 +13,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from happy_light.auth.keys import Keys
 from happy_light.config import Settings
 from happy_light.server.server import Server
 from happy_light.stack.accepting import raise_handle_limit
@@ -26,12 +25,12 @@ def run(
     settings: Settings,
     ready: Callable[[Server], None],
     clean_up: Callable[[], None] = lambda: None,
-    keys: Keys | None = None,
+    made_secret: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises OperatorError.
 
-    `ready` is called once requests are answered; `clean_up` before a second signal ends the process at once. `keys`
-    are likely to be those of the server.
+    `ready` is called once requests are answered; `clean_up` before a second signal ends the process at once.
+    `made_secret` becomes the master secret if there is none yet.
     """
     raise_handle_limit()
     if settings.postgres is None:
@@ -41,7 +40,7 @@ def run(
         import uvloop
 
         runner = uvloop.run
-    runner(_main(Server(settings, keys), ready, clean_up))
+    runner(_main(Server(settings, made_secret), ready, clean_up))
 
 
 async def _main(server: Server, ready: Callable[[Server], None], clean_up: Callable[[], None]) -> None:

@@ -45,10 +45,10 @@ ABORT_MAX: Final = 0.5  # s after that until what still runs is cancelled
 class Server:
     """One running server: `start`, `serve`, and `stop` from anywhere on its event loop."""
 
-    def __init__(self, settings: Settings, keys: Keys | None = None) -> None:
-        """`keys` are used if the master secret turns out to be theirs."""
+    def __init__(self, settings: Settings, made_secret: str | None = None) -> None:
+        """`made_secret` becomes the master secret if there is none yet."""
         self.settings = settings
-        self._likely_keys = keys
+        self._made_secret = made_secret
         self._stopping = asyncio.Event()
         self._side_listeners: list[SideListener] = []
         self._tunnel: Tunnel | None = None
@@ -84,7 +84,9 @@ class Server:
                 data_dir.create_private_dir(settings.files_dir, "files folder", "--files-dir")
             await self.database.read(master_secret.finish_replacement, settings.secret_file)
             await self.database.read(master_secret.check_not_lost, settings.master_secret, settings.secret_file)
-            self.keys = self._find_keys()
+            self.keys = Keys(
+                master_secret.find_or_create(settings.master_secret, settings.secret_file, self._made_secret)
+            )
             await self.keys.warm()
             await self.database.write_for((), master_secret.match_or_record, self.keys, settings.secret_file)
             if not await self.database.read(server_id.is_recorded):
@@ -102,12 +104,6 @@ class Server:
                 cluster = await join_cluster(settings.redis_url, id, self.context, bus, self._drop_sockets)
                 opened.push_async_callback(cluster.close)
             self._opened = opened.pop_all()
-
-    def _find_keys(self) -> Keys:
-        likely = self._likely_keys
-        made = None if likely is None else likely.secret
-        secret = master_secret.find_or_create(self.settings.master_secret, self.settings.secret_file, made)
-        return likely if likely is not None and likely.secret == secret else Keys(secret)
 
     async def _open_tunnel(self, name: str, opened: contextlib.AsyncExitStack) -> None:
         """Make the address of a tunnel the public URL. Raises OperatorError; returns early when the server stops."""
