@@ -159,6 +159,19 @@ async def test_content_is_returned_unchanged(world: World) -> None:
     assert messages[1]["content"]["c"] == "x" * 5_000_000
 
 
+async def test_a_page_mixes_texts_with_and_without_escapes(world: World) -> None:
+    alice = await world.account()
+    session = (await alice.session())["id"]
+    texts = ["plain", "", '"', "\\", 'a","b', '{"c":[', "\\u0000", "\b\f\n\r\t\x1f", "a\x00b", "🙂é", "last"]
+    texts = databases.storable(texts)
+    for text in texts:
+        await alice.ok("POST", f"/v1/sessions/{session}/messages", {"content": text, "localId": text or None})
+    for query, order in (("", 1), ("?before_seq=100", -1)):
+        messages = (await alice.ok("GET", f"/v3/sessions/{session}/messages{query}"))["messages"][::order]
+        assert [message["content"]["c"] for message in messages] == texts
+        assert [message["localId"] for message in messages] == [text or None for text in texts]
+
+
 async def test_the_documented_post_takes_one_message_or_a_batch(world: World) -> None:
     alice, mallory = await world.account(), await world.account()
     session = (await alice.session())["id"]
