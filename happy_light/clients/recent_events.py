@@ -9,7 +9,9 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from happy_light.bus import Audience
 from happy_light.clients.packets import Packet
@@ -22,7 +24,7 @@ _EVENT_COST: Final = 200  # bytes by which an event counts more than its packet 
 _DIGITS_MAX: Final = 18
 
 
-class RecentEvent(NamedTuple):
+class RecentEvent(msgspec.Struct, frozen=True):
     """One event as it was sent. `skip` is the id of the socket that must not receive it."""
 
     number: int

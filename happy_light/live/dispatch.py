@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ class Dispatcher:
         self._cork = cork
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def dispatch(self, client: Client, event: str, arguments: list[Any], id: int | None, size: int = 0) -> None:
+    def dispatch(self, client: Client, event: str, data: Any, id: int | None, size: int = 0) -> None:
         """Run the handler of an event; its ack is sent whatever happens. `id` is None if no ack is wanted.
 
         `size` is that of the packet in bytes, which count as the account's until the handler has finished.
@@ -69,7 +70,6 @@ class Dispatcher:
             client.acknowledge(id, ok_error(f"Unknown event {event[:100]}"))
             return
         self._context.counters.event(event)
-        data = arguments[0] if arguments else None
         try:
             if handler.data is not None:
                 data = json_codec.convert(data, handler.data)
@@ -78,7 +78,7 @@ class Dispatcher:
             client.acknowledge(id, handler.refuse(error_text(event, error)))
             return
         if not isinstance(result, asyncio.Future):
-            if not asyncio.iscoroutine(result):
+            if not isinstance(result, CoroutineType):
                 client.acknowledge(id, result)
                 return
             result = self.spawn(result)

@@ -83,6 +83,8 @@ class FrameReader:
         Raises FrameError; nothing may be read after that.
         """
         buffer, start = self._buffer, self._position
+        if not buffer:
+            return None
         available = len(buffer) - start
         if available < self._missing or available < 2:
             return None

@@ -38,6 +38,7 @@ PING_TIMEOUT: Final = 45  # s
 CONNECT_TIMEOUT: Final = 20  # s
 
 _PING: Final = Packet(b"2")
+_EVENT: Final = ord("2")  # in a packet of Engine.IO
 
 
 class Connections:
@@ -160,16 +161,21 @@ class Transport(ABC):
 
     # ------------------------------------------------------------------------------------- packets
     def receive(self, payload: bytes) -> None:
-        """Handle one text packet: an event of a connected client at once, everything else by its type.
+        """Handle one text packet: an event or ack of a connected client at once, everything else by its type.
 
         Raises PacketError, UnicodeDecodeError.
         """
         client = self.client
-        if client is not None and self._binary is None and payload[:2] == b"42":
+        if client is not None and self._binary is None and payload.startswith((b"42", b"43")):
             start = payload.find(b"[", 2, 22)
-            if start == 2 or (start > 2 and payload[2:start].isdigit()):
-                id = int(payload[2:start]) if start > 2 else None
-                self._event(client, id, socket_packets.decode_json(payload, start), len(payload))
+            digits = payload[2:start]
+            if start == 2 or (start > 2 and digits.isdigit()):
+                id = int(digits) if digits else None
+                data = socket_packets.decode_json(payload, start)
+                if payload[1] == _EVENT:
+                    self._event(client, id, data, len(payload))
+                elif id is not None:
+                    client.answered(id, data)
                 return
         if not payload.isascii():
             payload.decode()  # raises what the docstring says
@@ -276,7 +282,7 @@ class Transport(ABC):
 
     def _event(self, client: Client, id: int | None, data: Any, size: int) -> None:
         if isinstance(data, list) and data and isinstance(data[0], str):
-            self.connections.dispatcher.dispatch(client, data[0], data[1:], id, size)
+            self.connections.dispatcher.dispatch(client, data[0], data[1] if len(data) > 1 else None, id, size)
 
     # ----------------------------------------------------------------------------------- handshake
     def _connect(self, auth: Any) -> None:

@@ -125,7 +125,8 @@ class WebSocketTransport(Transport, asyncio.Protocol):
                     self._control_received(opcode, payload)
             else:
                 self._handle_later(0)
-            self.count_incomplete()
+            if self._counted or self._binary is not None or reader.buffered:
+                self.count_incomplete()
         except FrameError as error:
             log.info("a client sent a malformed or too large websocket frame (%s)", error)
             self.end("transport error", error.code)

@@ -198,7 +198,8 @@ class PresenceTracker:
                 del self._muted[key.account_id]
 
     def _is_muted(self, key: Key) -> bool:
-        until = self._muted.get(key.account_id, {}).get(key)
+        muted = self._muted.get(key.account_id)
+        until = None if muted is None else muted.get(key)
         if until is None:
             return False
         if until < time.monotonic():
