@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from happy_light.domains.presence import tracker
 from happy_light.errors import ServiceUnavailable
 from happy_light.server import Server
 from happy_light.store import Database, Transaction
@@ -61,6 +62,7 @@ async def test_a_session_that_ends_during_the_lookup_is_not_revived(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     server = await inside()
+    monkeypatch.setattr(tracker, "OWNERSHIP_LIFETIME", 0.0)  # else it is known from the loading
     async with World(server.url) as world:
         alice = await world.account()
         session = (await alice.session())["id"]
@@ -77,6 +79,36 @@ async def test_a_session_that_ends_during_the_lookup_is_not_revived(
         assert [data["active"] for _, data in await ui.heard("ephemeral")] == ([False] if ends == "archive" else [])
         await server.context.presence.flush(everything=True)
         assert await active(alice) == ({session: False} if ends == "archive" else {})
+
+
+async def test_what_was_loaded_is_not_looked_up_unless_it_may_have_ended_since(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside()
+    looked_up: list[str] = []
+    original = server.database.read
+
+    def read(operation: Callable[..., Any], *args: Any) -> Any:
+        if operation.__name__ == "find_active":
+            looked_up.append(args[0].id)
+        return original(operation, *args)
+
+    monkeypatch.setattr(server.database, "read", read)
+    async with World(server.url) as world:
+        alice = await world.account()
+        session, machine = (await alice.session("tag"))["id"], (await alice.machine())["id"]
+        ui = await alice.socket()
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+        assert await ui.call("machine-alive", {"machineId": machine, "time": now()}) == {"ok": True}
+        assert looked_up == []
+        await server.context.presence.flush()
+        assert await active(alice) == {session: True}
+        await alice.ok("POST", f"/v1/sessions/{session}/archive", {})
+        await alice.session("tag")
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": True}
+        assert looked_up == [session]
+        await alice.ok("DELETE", f"/v1/sessions/{session}")
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
 
 
 async def inactive_until(ui: Socket, last: str) -> list[str]:

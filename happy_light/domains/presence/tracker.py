@@ -7,6 +7,7 @@ write per flush for all of them, and no heartbeat waits for that write (docs/pro
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
@@ -47,7 +48,7 @@ _CLEAN_DISCONNECTS: Final = ("client disconnect", "transport close")
 
 
 class _Entry:
-    """What is known of a session or machine that sent a heartbeat."""
+    """What is known of a session or machine that was loaded here or has sent a heartbeat."""
 
     __slots__ = ("active", "last", "owned_until", "pending", "written")
 
@@ -59,7 +60,7 @@ class _Entry:
         """Time of the latest heartbeat that is not written yet, in ms; 0 for none."""
         self.written = now - WRITE_INTERVAL
         """Time of the last write, in monotonic s. At first it is due, since the database may be behind."""
-        self.last = now
+        self.last = -math.inf
         """Time of the last heartbeat, in monotonic s."""
 
 
@@ -107,15 +108,18 @@ class PresenceTracker:
         if active is None or self._is_muted(key):
             self._entries.pop(key, None)
             return False
-        now = time.monotonic()
         entry = self._entries.get(key)
         if entry is None:
-            if len(self._entries) >= CACHE_MAX:
-                self._entries.pop(next(iter(self._entries)))
-            entry = self._entries[key] = _Entry(active, now)
-        entry.active, entry.owned_until = active, now + OWNERSHIP_LIFETIME
+            entry = self._add(key, active)
+        entry.active, entry.owned_until = active, time.monotonic() + OWNERSHIP_LIFETIME
         self._record(key, entry, at, thinking)
         return True
+
+    def _add(self, key: Key, active: bool) -> _Entry:
+        if len(self._entries) >= CACHE_MAX:
+            self._entries.pop(next(iter(self._entries)))
+        entry = self._entries[key] = _Entry(active, time.monotonic())
+        return entry
 
     def _record(self, key: Key, entry: _Entry, at: int, thinking: bool) -> None:
         entry.pending = max(entry.pending, at)
@@ -184,18 +188,24 @@ class PresenceTracker:
         muted[key] = time.monotonic() + MUTE_LIFETIME
 
     def _unmute(self, message: Unmuted) -> None:
-        """Accept heartbeats of what was loaded or registered again."""
+        """Accept heartbeats of what was loaded or registered, whose owner need not be looked up then.
+
+        It is looked up all the same if something has ended or deleted it meanwhile, or may have in another process.
+        """
         key = Key(message.kind, message.account_id, message.id)
         self._generation += 1
         self._entries.pop(key, None)
-        self._end_mute(key)
+        if not self._end_mute(key) and self._clients.others is None:
+            self._add(key, False)  # whether it is active is not known; that it is will be written
 
-    def _end_mute(self, key: Key) -> None:
+    def _end_mute(self, key: Key) -> bool:
+        """Return whether it was muted."""
         muted = self._muted.get(key.account_id)
-        if muted is not None:
-            muted.pop(key, None)
-            if not muted:
-                del self._muted[key.account_id]
+        if muted is None or muted.pop(key, None) is None:
+            return False
+        if not muted:
+            del self._muted[key.account_id]
+        return True
 
     def _is_muted(self, key: Key) -> bool:
         muted = self._muted.get(key.account_id)
