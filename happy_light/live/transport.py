@@ -38,7 +38,6 @@ PING_TIMEOUT: Final = 45  # s
 CONNECT_TIMEOUT: Final = 20  # s
 
 _PING: Final = Packet(b"2")
-_EVENT: Final = ord("2")  # in a packet of Engine.IO
 
 
 class Connections:
@@ -161,24 +160,20 @@ class Transport(ABC):
 
     # ------------------------------------------------------------------------------------- packets
     def receive(self, payload: bytes) -> None:
-        """Handle one text packet: an event or ack of a connected client at once, everything else by its type.
-
-        Raises PacketError, UnicodeDecodeError.
-        """
-        client = self.client
-        if client is not None and self._binary is None and payload.startswith((b"42", b"43")):
+        """Handle one text packet; most are events and acks of clients. Raises PacketError, UnicodeDecodeError."""
+        client, kind = self.client, payload[:2]
+        if client is not None and self._binary is None and kind in (b"42", b"43"):
             start = payload.find(b"[", 2, 22)
             digits = payload[2:start]
             if start == 2 or (start > 2 and digits.isdigit()):
                 id = int(digits) if digits else None
                 data = socket_packets.decode_json(payload, start)
-                if payload[1] == _EVENT:
+                if kind == b"42":
                     self._event(client, id, data, len(payload))
                 elif id is not None:
                     client.answered(id, data)
                 return
-        if not payload.isascii():
-            payload.decode()  # raises what the docstring says
+        payload.decode()  # raises what the docstring says
         if client is None:
             self._count_unauthenticated(len(payload))
         if self._waiting is not None:
