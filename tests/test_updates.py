@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
+
 from happy_light.bus import Audience, Committed, DeviceSignedOut, SharedBus
+from happy_light.cluster.messages import Hint, HintedUpdate
 from happy_light.cluster.updates import UpdateFeed, read_positions
 from happy_light.store import Database
 
@@ -38,6 +41,34 @@ async def test_a_gap_is_read_in_time_after_one_that_was_read_before() -> None:
             heard.clear()
     finally:
         feed.stop()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+def test_reads_that_are_due_at_once_are_planned_on_every_event_loop(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer of uvloop that is due at once is another object than one for later."""
+
+    async def run() -> None:
+        bus, heard, complete = SharedBus(), list[Committed](), asyncio.Event()
+        bus.subscribe(Committed, heard.append)
+        bus.subscribe(Committed, lambda update: complete.set() if update.seq == 4 else None)
+        loop = asyncio.get_running_loop()
+        feed = UpdateFeed(cast(Database, Outbox()), bus, lambda _: None)
+        await feed.open("alice")
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(feed.sequencer, "wakes", loop.time)
+                for seq in (3, 4):
+                    feed.hinted(Hint("alice", seq, [HintedUpdate(Audience("alice").text, b"{}")]))
+            async with asyncio.timeout(4):
+                await complete.wait()
+        finally:
+            feed.stop()
+        assert [update.seq for update in heard] == [1, 2, 3, 4]
+
+    with asyncio.Runner(loop_factory=pytest.importorskip(library).new_event_loop) as runner:
+        runner.run(run())
 
 
 class Positions:

@@ -57,7 +57,8 @@ class UpdateFeed:
         self._generations: dict[str, int] = {}
         self._device_sign_outs: dict[str, tuple[int, int]] = {}
         """By account: up to which number every sign-out of a device was heard of, and which the last sweep found."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # when it ends; uvloop's handles do not tell
         self._reads: set[asyncio.Task[None]] = set()
         self.delays = Timing()
         """How long updates that had to be read from the outbox were held back, from when they were known to be due."""
@@ -124,11 +125,11 @@ class UpdateFeed:
     def _plan(self) -> None:
         """Set the timer for the next read, unless it is set for then or before."""
         when = self.sequencer.wakes()
-        if when is None or (self._timer is not None and self._timer.when() <= when):
+        if when is None or (self._timer is not None and self._due <= when):
             return
         if self._timer is not None:  # for a read that was not answered by then
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._read_due)
+        self._timer, self._due = self._loop.call_at(when, self._read_due), when
 
     def _read_due(self) -> None:
         self._timer = None

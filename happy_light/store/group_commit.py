@@ -337,9 +337,11 @@ class GroupCommit:
                 if unit.error is None and unit.account_ids != previous:
                     self._versions.changed(unit.account_ids)
                     previous = unit.account_ids
-        self._bus.publish(*messages)
-        for unit in group:
-            unit.tell()
+        try:
+            self._bus.publish(*messages)
+        finally:  # what is committed is acknowledged, whatever becomes of its updates
+            for unit in group:
+                unit.tell()
 
 
 def _calls(group: list[Unit], first: int, most: int) -> list[list[Unit]]:
