@@ -1,11 +1,11 @@
 # docker build -t happy-server-light . && docker run -p 3005:3005 -v happy:/data happy-server-light
-# Build arguments: EXTRAS=fast,full for PostgreSQL, Redis and S3; CONSTRAINTS=tests/lowest.txt for the lowest versions.
+# Build arguments: EXTRAS=full for PostgreSQL, Redis and S3; CONSTRAINTS=tests/lowest.txt for the lowest versions.
 FROM python:3.13-slim AS build
-ARG EXTRAS=fast
+ARG EXTRAS=
 ARG CONSTRAINTS=packaging/newest.txt
 WORKDIR /src
 COPY . .
-RUN python -m venv /opt/happy && /opt/happy/bin/pip install --no-cache-dir --constraint "$CONSTRAINTS" ".[$EXTRAS]"
+RUN python -m venv /opt/happy && /opt/happy/bin/pip install --no-cache-dir --constraint "$CONSTRAINTS" ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.13-slim
 RUN useradd --system --uid 3005 --home-dir /data --no-create-home happy && install -d -o happy -g happy -m 0700 /data /backups

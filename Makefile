@@ -9,7 +9,7 @@ help: ## list the targets
 
 .venv/made: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,fast]'
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
 run: .venv/made ## run the server
@@ -23,7 +23,7 @@ test-slow: .venv/made ## run those that start servers of their own or wait for r
 
 .venv-lowest/made: pyproject.toml tests/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet --editable '.[dev,fast]' --constraint tests/lowest.txt
+	.venv-lowest/bin/pip install --quiet --editable '.[dev]' --constraint tests/lowest.txt
 	@touch $@
 
 test-lowest: .venv-lowest/made ## run the quick tests with the lowest versions of the dependencies
@@ -31,14 +31,14 @@ test-lowest: .venv-lowest/made ## run the quick tests with the lowest versions o
 
 test-newest: ## run the quick tests with the newest versions of the dependencies
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev,fast]'
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
 	.venv-newest/bin/pytest
 
 # Tests start servers with an environment of their own, so coverage is switched on by a .pth file, which Python reads at
 # each start. It lies in a virtual environment that is for this target only.
 cover: .venv/made ## print how much of happy_light the quick tests run, server processes included
 	$(PYTHON) -m venv --clear .venv-cover
-	.venv-cover/bin/pip install --quiet --editable '.[dev,fast]'
+	.venv-cover/bin/pip install --quiet --editable '.[dev]'
 	.venv-cover/bin/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'cover.pth').write_text( \
 	    'import os; os.environ.update(COVERAGE_PROCESS_START=\'$(CURDIR)/.coveragerc\', COVERAGE_FILE=\'$(CURDIR)/.coverage\'); import coverage; coverage.process_startup()')"
 	rm -f .coverage .coverage.*

@@ -1,13 +1,11 @@
-"""Compressed content: brotli where its library is installed, and gzip."""
+"""Compressed content: brotli and gzip."""
 
 from __future__ import annotations
 
-import functools
 import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Final
 
 MIN: Final = 1024  # bytes; what is shorter fits into one packet either way
@@ -33,11 +31,6 @@ def accepts(header: str | None, name: str) -> bool:
     return False
 
 
-def available() -> tuple[str, ...]:
-    """Return the codings that this server can make."""
-    return tuple(SUFFIXES) if _brotli() is not None else ("gzip",)
-
-
 def compress(coding: str, content: bytes) -> bytes:
     """Return the content, compressed as well as possible."""
     return b"".join(pieces(coding, content))
@@ -57,20 +50,10 @@ def pieces(coding: str, content: bytes) -> Iterator[bytes]:
 
 
 def _compressor(coding: str) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    brotli = _brotli()
     if coding == "br":
-        assert brotli is not None
+        import brotli  # 1 ms, for those who serve the web app
+
         compressor = brotli.Compressor(quality=11, lgwin=22)
         return compressor.process, compressor.finish
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)  # 31: with the header of gzip
     return packer.compress, packer.flush
-
-
-@functools.cache
-def _brotli() -> ModuleType | None:
-    try:
-        import brotli
-    except ImportError:
-        return None
-    module: ModuleType = brotli
-    return module

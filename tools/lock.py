@@ -10,7 +10,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = ROOT / "packaging" / "newest.txt"
-EXTRAS: Final = "fast,full,github"
+EXTRAS: Final = "full,github"
 _HEAD: Final = "# Written by `make lock`: what pip takes for happy-server-light[{}], as constraints.\n"
 
 

@@ -70,7 +70,7 @@ class CompressedFiles:
             files = {_name(file, status): (file, status.st_size) for file, status in self._files()}
             self._delete_others(files.keys())
             # Every client takes gzip, and it is made quickly; the largest file is what a first visit waits for.
-            for coding in reversed(compression.available()):
+            for coding in reversed(compression.SUFFIXES):
                 for name, (file, _) in sorted(files.items(), key=lambda item: -item[1][1]):
                     self._compress(file, self._copies / f"{name}{compression.SUFFIXES[coding]}", coding)
             self._seen = set(files)
