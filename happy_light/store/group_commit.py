@@ -297,12 +297,13 @@ class GroupCommit:
             elif len(units) > 1 or writer.changes() != before or not writer.usable():
                 raise _SavepointsNeededError(error) from error
             tx.messages.clear()
-            results = [error]
-        for unit, result in zip(units, results, strict=True):
-            if isinstance(result, Exception):
-                unit.fail(writer.translate(result))
-            else:
-                unit.succeed(result)
+            units[0].fail(writer.translate(error))  # no variable may keep it, for its traceback keeps the variables
+        else:
+            for unit, result in zip(units, results, strict=True):
+                if isinstance(result, Exception):
+                    unit.fail(writer.translate(result))
+                else:
+                    unit.succeed(result)
         if savepoints:
             writer.connection.execute("RELEASE SAVEPOINT unit")
         return tx.messages
