@@ -125,9 +125,13 @@ async def world(processes: list[Process]) -> AsyncIterator[World]:
         yield world
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many workers `-n auto` starts: they wait often, but each needs some CPU before its first test."""
-    return min(8, (os.cpu_count() or 1) + 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers `-n auto` starts: they wait often, but each needs some CPU before its first test.
+
+    The slow tests wait for most of their time.
+    """
+    cores = os.cpu_count() or 1
+    return min(8, (2 * cores if config.option.markexpr == "slow" else cores) + 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,11 +21,21 @@ from tests.test_start import environ, refused
 pytestmark = pytest.mark.slow
 
 
+def has_line(log: Path, text: str) -> bool:
+    """Wait for a line of a log, which is written behind the answer."""
+    deadline = time.monotonic() + 10
+    while text not in log.read_text():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def test_the_log_file_is_opened_again(start: Start, tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     server = start("--log-file", str(log), "--access-log", "true")
     httpx.get(f"{server.url}/health?before", trust_env=False)
-    assert "/health" in log.read_text() and server.log == []
+    assert has_line(log, "/health") and server.log == []
     log.rename(tmp_path / "server.log.1")
     server.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + 10
@@ -33,9 +43,7 @@ def test_the_log_file_is_opened_again(start: Start, tmp_path: Path) -> None:
         time.sleep(0.01)
     assert log.read_text() == "", "without a line that would open it by itself"
     assert httpx.get(f"{server.url}/health", trust_env=False).status_code == 200
-    while "/health" not in log.read_text():  # it is written behind the answer
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert has_line(log, "/health")
     assert server.stop() == 0
 
 
