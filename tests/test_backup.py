@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
+import os
+import secrets
 import sqlite3
+import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from happy_light.admin import backup_archive
+from happy_light.admin.progress import ignore_progress
+from happy_light.server import Server
 from tests.client import Account, World, uid
 from tests.commands import ok, run
 from tests.conftest import SECRET, Process, Start
@@ -222,3 +229,32 @@ async def test_an_archive_that_was_cut_off_is_refused(process: Process, tmp_path
     result = await run(tmp_path / "new", "restore", str(archive))
     assert result.status == 2
     assert str(archive) in result.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+async def test_what_is_written_is_flushed_steadily(
+    inside: Callable[..., Awaitable[Server]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at the end would keep the disk from commits for seconds, where a database is large."""
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session())["id"]
+        await alice.send(session, *(f"l{i}" for i in range(50)), content=secrets.token_hex(20_000))
+        flushed: list[tuple[str, int]] = []
+        monkeypatch.setattr(backup_archive, "_FLUSH_EVERY", 100_000)
+        monkeypatch.setattr(backup_archive, "_PAGES", 16)
+        monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(written(handle)))
+        with (tmp_path / "archive").open("wb") as file:
+            await asyncio.to_thread(
+                backup_archive.write_archive, server.settings, file, tmp_path / "snapshot", True, ignore_progress
+            )
+    for name in ("snapshot", "archive"):
+        sizes = [size for file, size in flushed if file == name]
+        steps = [later - before for before, later in itertools.pairwise(sizes)]
+        assert len(sizes) > 5 and max(steps) < 400_000, (name, sizes)
+
+
+def written(handle: int) -> tuple[str, int]:
+    """Return the name of an open file, and how many bytes it has."""
+    return Path(f"/proc/self/fd/{handle}").readlink().name, os.fstat(handle).st_size

@@ -41,6 +41,7 @@ FORMAT: Final = 1
 _FOLDERS: Final = ("files", "attachments")
 _CHUNK: Final = 1024 * 1024  # bytes
 _PAGES: Final = 2048  # pages copied between two reports of the progress
+_FLUSH_EVERY: Final = 16 * 1024 * 1024  # bytes
 _MANIFEST_MAX: Final = 512 * 1024 * 1024  # bytes
 
 
@@ -108,14 +109,21 @@ def write_archive(
 
 def copy_database(source: Path, target: Path, progress: ProgressCallback) -> None:
     """Copy the database as it is at one moment, while others write to it, and check it. Raises OperatorError."""
-    target.touch(0o600, exist_ok=False)
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    flush = _SteadyFlush(handle)
+
+    def copied(_: int, left: int, total: int) -> None:
+        flush((total - left) * page_size)
+        progress(total - left, total)
+
     reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     writing = sqlite3.connect(target, isolation_level=None)
     try:
         # A reading transaction keeps one state; without it every write of others restarts the copy.
         reading.execute("BEGIN")
+        page_size = int(reading.execute("PRAGMA page_size").fetchone()[0])
         reading.execute("SELECT 1 FROM meta").fetchall()
-        reading.backup(writing, pages=_PAGES, progress=lambda _, left, total: progress(total - left, total))
+        reading.backup(writing, pages=_PAGES, progress=copied)
         writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, no -wal beside it
         check_database(writing, source)
     except sqlite3.Error as error:
@@ -123,6 +131,21 @@ def copy_database(source: Path, target: Path, progress: ProgressCallback) -> Non
     finally:
         reading.close()
         writing.close()
+        os.close(handle)  # not before: that would end the locks of SQLite on the file
+
+
+class _SteadyFlush:
+    """Flushes a file to disk while it is written. All of it at the end would keep commits waiting for seconds."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._flushed = 0
+
+    def __call__(self, size: int) -> None:
+        """Flush, if much was written since the last time; the file has `size` bytes now."""
+        if size - self._flushed >= _FLUSH_EVERY:
+            os.fsync(self._handle)
+            self._flushed = size
 
 
 def check_database(connection: sqlite3.Connection, path: Path) -> None:
@@ -142,6 +165,12 @@ def _pack(
         found.append((CONFIG, config_file))
     sizes = {path: path.stat().st_size for _, path in found if path.is_file()}
     total, done = sum(sizes.values()), 0
+    flush = _SteadyFlush(file.fileno())
+
+    def report(before: int, size: int) -> None:
+        flush(file.tell())
+        progress(min(before + size, total), total)  # a file that grows meanwhile does not lead past the total
+
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for name, path in found:
             try:
@@ -149,19 +178,13 @@ def _pack(
             except FileNotFoundError:  # deleted since, with its session
                 continue
             with source:
-                on_growth = partial(_report, progress, done, total)
-                entries.append(_add(tar, name, source, os.fstat(source.fileno()).st_size, on_growth))
+                entries.append(_add(tar, name, source, os.fstat(source.fileno()).st_size, partial(report, done)))
             done += entries[-1].bytes
         if secret is not None:
             entries.append(_add_bytes(tar, SECRET, secret.encode()))
         manifest = Manifest(__version__, store.SCHEMA_VERSION, clock.now_ms(), secret is not None, entries)
         _add_bytes(tar, MANIFEST, msgspec.json.format(json_codec.encode(manifest), indent=1))
     return manifest
-
-
-def _report(progress: ProgressCallback, before: int, total: int, size: int) -> None:
-    """Report the progress of a file; one that grows meanwhile does not lead past the total."""
-    progress(min(before + size, total), total)
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
