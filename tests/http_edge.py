@@ -13,6 +13,8 @@ from happy_light import config
 from happy_light.stack import hypercorn_server
 from tests.raw_connections import Connection, HttpAnswer
 
+LARGE = bytes(8 * 1024 * 1024)
+
 
 class App:
     """An application that says what it was asked. `heads` and `bodies` are what reached it, the latter if complete."""
@@ -59,6 +61,10 @@ class App:
         if path in ("/204", "/304"):
             await send({"type": "http.response.start", "status": int(path[1:]), "headers": []})
             await send({"type": "http.response.body", "body": b""})
+            return
+        if path == "/large":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8388608")]})
+            await send({"type": "http.response.body", "body": LARGE})
             return
         answer = json.dumps({
             "method": scope["method"],

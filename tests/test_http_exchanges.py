@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import logging
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from websockets.frames import Frame, Opcode
 
 from happy_light.stack import httptools_connection, httptools_parser
 from tests.client import World
-from tests.http_edge import Edge
+from tests.http_edge import LARGE, Edge
 from tests.raw_connections import Connection
 
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n"
@@ -304,6 +305,20 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     gc.disable()
     yield made
     gc.enable()
+
+
+async def test_a_large_answer_is_not_copied_as_a_whole(edge: Edge) -> None:
+    async with await edge.open() as connection:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await connection.send(GET.replace(b"/echo", b"/large") + b"\r\n")
+            await connection.reader.readexactly(1000)  # it is under way, and waits for the rest to be read
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < len(LARGE) / 2
+        assert (await connection.reader.readexactly(len(LARGE) - 1000)).count(0) == len(LARGE) - 1000
 
 
 LEFT = {

@@ -45,7 +45,7 @@ class Owner(Protocol):
         """Write what the protocol has for the client."""
 
     async def send(self, data: bytes, last: bool) -> None:
-        """Write a piece of an answer."""
+        """Write a piece of an answer; `last` is whether the answer ends with it."""
 
     def give(self, make: MakeProtocol) -> bool:
         """Give the connection away."""
@@ -73,12 +73,12 @@ class HttpProtocol(H11Protocol):
     async def send_events(self, *events: Any, last: bool) -> None:
         """Write events of an answer; none that cannot be sent behind a bad request."""
         try:
-            data = b"".join([self.connection.send(event) for event in events])
+            pieces = [piece for event in events if (piece := self.connection.send(event))]
         except h11.LocalProtocolError:
             if self.connection.their_state is not h11.ERROR:
                 raise
         else:
-            await self._owner.send(data, last)
+            await self._owner.send(b"".join(pieces), last)  # a single one is not copied
 
     async def end_stream(self) -> None:
         """Go on with the next request, or close the connection."""

@@ -212,7 +212,10 @@ class Connection:
             await self.send(event.data, False)
 
     async def send(self, data: bytes, last: bool) -> None:
-        """Write a piece of an answer; what is large goes out as it is read, since the transport would copy it."""
+        """Write a piece of an answer; what is large goes out as it is read, since the transport would copy it.
+
+        The `last` piece is written at once, unless others wait; those wait for what comes in the same step of the loop.
+        """
         if self._writer.is_closing():
             if self._protocol is not None:
                 await self._protocol.handle(Closed())
