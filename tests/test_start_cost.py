@@ -136,6 +136,29 @@ for name in ("h2.events", "priority"):
 assert NAMES - executed() <= {{"h2.exceptions"}}, NAMES - executed()
 print("works")
 """
+    check_works(program)
+
+
+def test_what_could_not_be_executed_is_executed_when_it_is_asked_for_again() -> None:
+    """The file of a module cannot be opened while there are no file handles."""
+    check_works("""
+from importlib.machinery import SourceFileLoader
+from happy_light.stack.deferred import deferring
+with deferring():
+    import html
+def fail(loader, path): raise OSError(24, "Too many open files")
+get_data, SourceFileLoader.get_data = SourceFileLoader.get_data, fail
+try:
+    html.escape
+except OSError:
+    SourceFileLoader.get_data = get_data
+assert html.escape("<") == "&lt;"
+print("works")
+""")
+
+
+def check_works(program: str) -> None:
+    """Run a program that prints "works" as its last step."""
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},

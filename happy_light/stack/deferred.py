@@ -65,10 +65,14 @@ class _Later(SourceFileLoader):
 
 class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        """Return what the module does not have yet."""
+        """Return what the module does not have yet. Raises what executing it raises; the next call tries it again."""
         loader = vars(self).get("__loader__")
         with _EXECUTING:  # another thread may have asked first
             if isinstance(loader, _Later) and loader.waits:
                 loader.waits = False
-                SourceFileLoader.exec_module(loader, self)
+                try:
+                    SourceFileLoader.exec_module(loader, self)
+                except BaseException:
+                    loader.waits = True
+                    raise
         return self.__getattribute__(name)
