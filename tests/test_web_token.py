@@ -39,6 +39,25 @@ def test_cryptography_is_not_imported_for_tokens() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_cryptography_can_be_imported_after_pyjwt_could_not_be() -> None:
+    """The file of a module cannot be opened while there are no file handles; the next request tries again."""
+    code = (
+        "import sys\n"
+        "class Fails:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'jwt.api_jws': raise OSError(24, 'Too many open files')\n"
+        "sys.meta_path.insert(0, Fails)\n"
+        "from happy_light.auth.tokens import Signer\n"
+        "signer = Signer('s', 'handy', 'use')\n"
+        "try: signer.mint('c1')\n"
+        "except OSError: sys.meta_path.remove(Fails)\n"
+        "assert signer.verify(signer.mint('c1'))['sub'] == 'c1'\n"
+        "import cryptography.x509\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def accepted_by_pyjwt(token: str) -> bool:
     try:
         jwt.decode(token, THEIRS.public_key(), algorithms=["EdDSA"], options={"verify_iat": False})

@@ -16,11 +16,12 @@ from nacl.signing import SigningKey, VerifyKey
 # PyJWT does without cryptography where it cannot be imported: None makes an import an ImportError.
 _blocked = {"cryptography.hazmat", "cryptography.x509"} - set(sys.modules)
 sys.modules.update(dict.fromkeys(_blocked))  # type: ignore[arg-type]
-import jwt  # noqa: E402
-from jwt.algorithms import Algorithm  # noqa: E402
-
-for _name in _blocked:
-    del sys.modules[_name]
+try:
+    import jwt
+    from jwt.algorithms import Algorithm
+finally:
+    for _name in _blocked:
+        del sys.modules[_name]
 
 
 class _EdDSA(Algorithm):
