@@ -111,6 +111,40 @@ async def test_what_was_loaded_is_not_looked_up_unless_it_may_have_ended_since(
         assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
 
 
+@pytest.mark.parametrize("loads", [0, 2])
+async def test_ends_and_loadings_at_once_leave_no_owner_known_without_a_lookup(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, loads: int
+) -> None:
+    server = await inside()
+    async with World(server.url) as world:
+        alice = await world.account()
+        session = (await alice.session("tag"))["id"]
+        ui = await alice.socket()
+        writes: list[str] = []
+        original = server.database.write
+
+        def write(account_id: str, operation: Callable[..., Any], *args: Any) -> Any:
+            writes.append(operation.__name__)
+            return original(account_id, operation, *args)
+
+        def wait(tx: Transaction) -> None:
+            while len(writes) < 3:
+                time.sleep(0.005)
+
+        monkeypatch.setattr(server.database, "write", write)
+        held = server.database.write_for((), wait)  # so that the others wait together
+        requests = []
+        for number in range(3):
+            asking = alice.session("tag") if number < loads else alice.delete(f"/v1/sessions/{session}")
+            requests.append(asyncio.ensure_future(asking))
+            while len(writes) <= number:
+                await asyncio.sleep(0.005)
+        await asyncio.gather(held, *requests)
+
+        assert writes == ["get_or_create"] * loads + ["delete"] * (3 - loads)
+        assert await ui.call("session-alive", {"sid": session, "time": now()}) == {"ok": False}
+
+
 async def inactive_until(ui: Socket, last: str) -> list[str]:
     """Wait until `last` is announced as inactive; return the ids of all that were by then."""
     ids: list[str] = []

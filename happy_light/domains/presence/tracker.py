@@ -171,11 +171,12 @@ class PresenceTracker:
         If the write finds that the account has no such session or machine, nothing of it is kept.
         """
         self._bus.publish(Muted(*key))
-        write.add_done_callback(partial(self._forget_unknown, key))
+        write.add_done_callback(partial(self._forget_owner, key))
 
-    def _forget_unknown(self, key: Key, write: asyncio.Future[Any]) -> None:
+    def _forget_owner(self, key: Key, write: asyncio.Future[Any]) -> None:
         if not write.cancelled() and isinstance(write.exception(), ApiError):
             self._bus.publish(Unmuted(*key))
+        self._entries.pop(key, None)  # which it has if it was loaded meanwhile: its owner is not known any more
 
     def _mute(self, message: Muted) -> None:
         key = Key(message.kind, message.account_id, message.id)
