@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from happy_light.admin import backup_archive
 from happy_light.admin.progress import ignore_progress
+from happy_light.errors import OperatorError
 from happy_light.server import Server
 from tests.client import Account, World, uid
 from tests.commands import ok, run
@@ -253,6 +255,14 @@ async def test_what_is_written_is_flushed_steadily(
         sizes = [size for file, size in flushed if file == name]
         steps = [later - before for before, later in itertools.pairwise(sizes)]
         assert len(sizes) > 5 and max(steps) < 400_000, (name, sizes)
+
+
+def test_a_database_that_cannot_be_opened_leaves_no_file_open(tmp_path: Path) -> None:
+    """The running server tries it again with every backup."""
+    before = psutil.Process().num_fds()
+    with pytest.raises(OperatorError, match="cannot be copied"):
+        backup_archive.copy_database(tmp_path / "none", tmp_path / "copy", ignore_progress)
+    assert psutil.Process().num_fds() == before
 
 
 def written(handle: int) -> tuple[str, int]:

@@ -9,6 +9,7 @@ backup_restore.py is the way back.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -109,29 +110,28 @@ def write_archive(
 
 def copy_database(source: Path, target: Path, progress: ProgressCallback) -> None:
     """Copy the database as it is at one moment, while others write to it, and check it. Raises OperatorError."""
-    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    flush = _SteadyFlush(handle)
+    with contextlib.ExitStack() as opened:
+        handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        opened.callback(os.close, handle)  # after the connections: that would end the locks of SQLite on the file
+        flush = _SteadyFlush(handle)
 
-    def copied(_: int, left: int, total: int) -> None:
-        flush((total - left) * page_size)
-        progress(total - left, total)
+        def copied(_: int, left: int, total: int) -> None:
+            flush((total - left) * page_size)
+            progress(total - left, total)
 
-    reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    writing = sqlite3.connect(target, isolation_level=None)
-    try:
-        # A reading transaction keeps one state; without it every write of others restarts the copy.
-        reading.execute("BEGIN")
-        page_size = int(reading.execute("PRAGMA page_size").fetchone()[0])
-        reading.execute("SELECT 1 FROM meta").fetchall()
-        reading.backup(writing, pages=_PAGES, progress=copied)
-        writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, no -wal beside it
-        check_database(writing, source)
-    except sqlite3.Error as error:
-        raise OperatorError(f"The database {source} cannot be copied: {error}.") from error
-    finally:
-        reading.close()
-        writing.close()
-        os.close(handle)  # not before: that would end the locks of SQLite on the file
+        try:
+            uri = f"{source.absolute().as_uri()}?mode=ro"
+            reading = opened.enter_context(contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)))
+            writing = opened.enter_context(contextlib.closing(sqlite3.connect(target, isolation_level=None)))
+            # A reading transaction keeps one state; without it every write of others restarts the copy.
+            reading.execute("BEGIN")
+            page_size = int(reading.execute("PRAGMA page_size").fetchone()[0])
+            reading.execute("SELECT 1 FROM meta").fetchall()
+            reading.backup(writing, pages=_PAGES, progress=copied)
+            writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, no -wal beside it
+            check_database(writing, source)
+        except sqlite3.Error as error:
+            raise OperatorError(f"The database {source} cannot be copied: {error}.") from error
 
 
 class _SteadyFlush:
