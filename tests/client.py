@@ -64,7 +64,9 @@ class Socket:
     async def connect(self, url: str, auth: Any, transports: tuple[str, ...] = ("websocket",)) -> Socket:
         """Connect. Raises ConnectionError with the server's text when it is refused."""
         try:
-            await self.sio.connect(url, auth=auth, transports=list(transports), socketio_path="v1/updates")
+            await self.sio.connect(
+                url, auth=auth, transports=list(transports), socketio_path="v1/updates", wait_timeout=5
+            )
         except socketio.exceptions.ConnectionError as error:
             raise ConnectionError(self.refusal or str(error)) from None
         return self

@@ -131,7 +131,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     The slow tests wait for most of their time.
     """
     cores = os.cpu_count() or 1
-    return min(8, (2 * cores if config.option.markexpr == "slow" else cores) + 1)
+    return min(8, 2 * cores if config.option.markexpr == "slow" else cores + 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -63,8 +63,10 @@ async def open_page(page: Page, process: Process) -> None:
     link = (await ok(process.folder, "admin"))["urls"][0]
     await page.goto(link)
     await expect(page.locator("#live-text")).to_have_text("Live", timeout=WAIT)
-    # Chromium drops keys until it has drawn a page for the first time.
-    await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    # Chromium drops keys and clicks until it has drawn a page for the first time.
+    await page.evaluate("addEventListener('keydown', () => { window.takesKeys = true; }, { once: true })")
+    while not await page.evaluate("window.takesKeys === true"):
+        await page.keyboard.press("Shift")
 
 
 async def test_an_operator_sees_a_client_appear_and_signs_it_out(page: Page, process: Process, own: World) -> None:

@@ -59,7 +59,7 @@ async def sockets_work(url: str, context: ssl.SSLContext, token: str = "") -> No
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as browser:
             client = socketio.AsyncClient(reconnection=False, http_session=browser)
             auth = {"token": token, "clientType": "user-scoped"}
-            await client.connect(url, auth=auth, transports=[transport], socketio_path="v1/updates")
+            await client.connect(url, auth=auth, transports=[transport], socketio_path="v1/updates", wait_timeout=20)
             assert client.transport() == transport
             await client.call("ping", timeout=20)
             with contextlib.suppress(TimeoutError):  # a poll under way may keep this client waiting
