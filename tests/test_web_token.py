@@ -7,6 +7,7 @@ import hmac
 import json
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 import jwt
@@ -56,6 +57,42 @@ def test_cryptography_can_be_imported_after_pyjwt_could_not_be() -> None:
         "import cryptography.x509\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+MEANWHILE = """
+    import sys
+    import threading
+    from importlib.machinery import PathFinder, SourceFileLoader
+
+    done = []
+
+    def other():
+        import cryptography.hazmat.primitives.hashes
+        done.append(True)
+
+    class Loader(SourceFileLoader):
+        def exec_module(self, module):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join(20)
+            super().exec_module(module)
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            spec = PathFinder.find_spec(name, path) if name == "jwt" else None
+            if spec is not None:
+                spec.loader = Loader(name, spec.loader.path)
+            return spec
+
+    sys.meta_path.insert(0, Finder)
+    import happy_light.auth.web_token
+    assert done == [True]
+"""
+
+
+def test_another_thread_may_import_cryptography_meanwhile() -> None:
+    subprocess.run([sys.executable, "-c", textwrap.dedent(MEANWHILE)], check=True, timeout=60)
 
 
 def accepted_by_pyjwt(token: str) -> bool:

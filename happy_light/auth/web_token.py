@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from nacl.exceptions import CryptoError
 from nacl.signing import SigningKey, VerifyKey
 
-# PyJWT does without cryptography where it cannot be imported: None makes an import an ImportError.
-_blocked = {"cryptography.hazmat", "cryptography.x509"} - set(sys.modules)
-sys.modules.update(dict.fromkeys(_blocked))  # type: ignore[arg-type]
+
+class _NoCryptography:
+    """Lets this thread, and no other, import nothing more of cryptography. PyJWT does without it then."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in ("cryptography.hazmat", "cryptography.x509") and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(name)
+
+
+_finder: Final = _NoCryptography()
+sys.meta_path = [_finder, *sys.meta_path]  # a new list, since another thread may be going through the old one
 try:
     import jwt
     from jwt.algorithms import Algorithm
 finally:
-    for _name in _blocked:
-        del sys.modules[_name]
+    sys.meta_path = [finder for finder in sys.meta_path if finder is not _finder]
 
 
 class _EdDSA(Algorithm):
