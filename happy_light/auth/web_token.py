@@ -16,23 +16,24 @@ from nacl.signing import SigningKey, VerifyKey
 
 
 class _NoCryptography:
-    """Lets this thread, and no other, import nothing more of cryptography. PyJWT does without it then."""
+    """Lets one thread, and no other, import nothing more of cryptography. PyJWT does without it then."""
 
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
+    def __init__(self, thread: int) -> None:
+        self.thread: int | None = thread
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name in ("cryptography.hazmat", "cryptography.x509") and threading.get_ident() == self._thread:
+        """Find nothing. Raises ModuleNotFoundError to the thread that is to do without."""
+        if name in ("cryptography.hazmat", "cryptography.x509") and threading.get_ident() == self.thread:
             raise ModuleNotFoundError(name)
 
 
-_finder: Final = _NoCryptography()
-sys.meta_path = [_finder, *sys.meta_path]  # a new list, since another thread may be going through the old one
+_finder: Final = _NoCryptography(threading.get_ident())
+sys.meta_path.insert(0, _finder)  # and not removed: another thread that goes through the list would leave one out
 try:
     import jwt
     from jwt.algorithms import Algorithm
 finally:
-    sys.meta_path = [finder for finder in sys.meta_path if finder is not _finder]
+    _finder.thread = None
 
 
 class _EdDSA(Algorithm):
