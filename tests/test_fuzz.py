@@ -18,7 +18,7 @@ def test_whatever_arrives_is_answered_and_leaves_nothing_behind(tmp_path: Path, 
     with asyncio.Runner() as runner:
         runner.run(fuzzed.__aenter__())
         try:
-            fuzz(runner, fuzzed, 12 * number, number)
+            fuzz(runner, fuzzed, 20 * number, number)
             print(runner.run(fuzzed.wait_for_cleanup()))
         finally:
             runner.run(fuzzed.__aexit__(None, None, None))

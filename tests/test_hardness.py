@@ -42,7 +42,7 @@ async def test_nothing_acknowledged_is_lost_by_kills_of_postgres(
 
 
 async def test_several_processes_keep_every_promise_while_they_are_killed() -> None:
-    books = await chaos(15, 5, 1.5)
+    books = await chaos(25, 5, 1.5)
     assert not books.wrong, books.table()
     assert books.events["kill"] >= 1 and books.acknowledged > 50 and books.answered > 20, books.table()
 
