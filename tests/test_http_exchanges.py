@@ -157,6 +157,18 @@ async def test_an_answer_before_the_body_ends_the_connection(edge: Edge) -> None
     assert edge.app.heads == [("POST", "/early")]
 
 
+async def test_an_answer_before_a_large_body_ends_the_connection(edge: Edge) -> None:
+    """What has arrived of the body is more than may wait for the application, which does not receive it."""
+    async with await edge.open() as connection:
+        sent = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + bytes(1_000_000)
+        connection.writer.write(sent)
+        assert (await connection.answer()).status == 200
+        assert await connection.ended()
+    async with asyncio.timeout(10):
+        while edge.config.room.open:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("path", ["/fails", "/silent", "/head"])
 async def test_an_application_that_sends_no_answer_is_a_500(edge: Edge, path: str) -> None:
     request = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from happy_light.bus import Audience, Committed, DeviceSignedOut, SharedBus
 from happy_light.cluster.messages import Hint, HintedUpdate
 from happy_light.cluster.updates import UpdateFeed, read_positions
+from happy_light.server import Server
 from happy_light.store import Database
 
 
@@ -101,3 +103,17 @@ async def test_a_sign_out_that_was_missed_is_found_though_a_later_one_was_heard_
         assert len(heard) == 4, "all that there were are known"
     finally:
         feed.stop()
+
+
+async def test_what_is_committed_is_acknowledged_though_its_updates_cannot_be_published(
+    inside: Callable[..., Awaitable[Server]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await inside()
+
+    def fail(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(server.context.bus), "publish", fail)
+    async with asyncio.timeout(10):
+        assert await server.database.write("nobody", lambda tx, account_id: 5) == 5
+    monkeypatch.undo()
