@@ -33,7 +33,7 @@ class App:
         path = scope["path"]
         self.heads.append((scope["method"], path))
         self.asked.set()
-        if path == "/slow":
+        if path in ("/slow", "/late"):
             await self.go_on.wait()
         if path == "/fails":
             raise ZeroDivisionError
@@ -50,7 +50,7 @@ class App:
             await self._watch(receive, send)
             return
         body = b""
-        while path != "/early":
+        while path not in ("/early", "/late"):
             message = await receive()
             if message["type"] == "http.disconnect":
                 return

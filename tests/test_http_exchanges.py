@@ -160,8 +160,10 @@ async def test_an_answer_before_the_body_ends_the_connection(edge: Edge) -> None
 async def test_an_answer_before_a_large_body_ends_the_connection(edge: Edge) -> None:
     """What has arrived of the body is more than may wait for the application, which does not receive it."""
     async with await edge.open() as connection:
-        sent = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + bytes(1_000_000)
-        connection.writer.write(sent)
+        head = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n\r\n"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.send(head + bytes(20_000_000)), 0.3)
+        edge.app.go_on.set()
         assert (await connection.answer()).status == 200
         assert await connection.ended()
     async with asyncio.timeout(10):
